@@ -1,0 +1,177 @@
+"""A case as it lies on disk, and the tensors a network takes from it.
+
+Arrays of a `Case` keep the axes and the grid of their files (x, y, z in NIfTI order), so that `affine` stays true.
+Tensors are (D, H, W) = (z, y, x): axial slices first. `Frame` remembers the way back to the native grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmlib.modalities import MRI
+
+REGIONS = ("wt", "tc", "et")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One subject at one time point.
+
+    Attributes:
+        name: identifies the case in tables and file names.
+        images: modality name -> (X, Y, Z) array of native intensities; only acquired modalities.
+        affine: (4, 4), voxel to world, mm.
+        labels: (X, Y, Z) integer raw labels, or None where no segmentation exists.
+        modalities: all names the data set knows, in canonical order.
+        brain: (X, Y, Z) bool, or None: then the brain is where any acquired image is not zero (skull-stripped data).
+        enhancing_label: raw label of enhancing tumour; None leaves it to `regions`.
+    """
+
+    name: str
+    images: dict[str, np.ndarray]
+    affine: np.ndarray
+    labels: np.ndarray | None = None
+    modalities: tuple[str, ...] = MRI
+    brain: np.ndarray | None = field(default=None, repr=False)
+    enhancing_label: int | None = None
+
+    @property
+    def available(self) -> dict[str, bool]:
+        """Modality name -> acquired or not, for every modality of the data set."""
+        return {name: name in self.images for name in self.modalities}
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along the array axes."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
+        return x, y, z
+
+    @cached_property
+    def brain_mask(self) -> np.ndarray:
+        """(X, Y, Z) bool, where intensities are normalised."""
+        if self.brain is not None:
+            return self.brain.astype(bool)
+        return np.any([image != 0 for image in self.images.values()], axis=0)
+
+
+def regions(labels: np.ndarray, enhancing: int | None = None) -> np.ndarray:
+    """Turn raw labels into the three nested tumour regions.
+
+    Whole tumour is every label above 0. Tumour core is 1, 3 and 4 (necrosis, non-enhancing and enhancing tumour in
+    any of the conventions). Enhancing tumour is 4 (BraTS 2012-2021) or 3 (BraTS 2023+).
+
+    Args:
+        labels: (...) integers.
+        enhancing: the label of enhancing tumour; None: 4 if it occurs, else 3.
+
+    Returns:
+        (3, ...) bool, in the order of `REGIONS`: wt, tc, et.
+
+    Raises:
+        ValueError: if a label other than 0-4 occurs.
+    """
+    values = np.unique(labels)
+    if not np.isin(values, (0, 1, 2, 3, 4)).all():
+        raise ValueError(f"labels must be 0-4 (BraTS); found {values.tolist()}: map them first")
+    if enhancing is None:
+        enhancing = 4 if 4 in values else 3
+    return np.stack([labels > 0, np.isin(labels, (1, 3, 4)), labels == enhancing])
+
+
+def raw_labels(regions: np.ndarray, enhancing: int = 4) -> np.ndarray:
+    """Turn nested regions (3, ...) bool back into raw labels (...) uint8: 2 oedema, 1 core, `enhancing`.
+
+    Later regions overwrite earlier ones, so voxels marked `et` outside `wt` still become enhancing tumour.
+    """
+    labels = np.zeros(regions.shape[1:], dtype=np.uint8)
+    for region, value in zip(regions, (2, 1, enhancing), strict=True):
+        labels[region.astype(bool)] = value
+    return labels
+
+
+def zscore(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Scale to mean 0 and standard deviation 1 over the brain; exactly 0 outside it, float32.
+
+    Raises:
+        ValueError: if the brain is empty, or the image is constant or not finite inside it.
+    """
+    values = image[brain].astype(np.float64)
+    if values.size == 0:
+        raise ValueError("the brain mask is empty: the image is zero everywhere")
+    deviation = values.std()
+    if not np.isfinite(deviation) or deviation == 0:
+        raise ValueError(f"cannot normalise: intensities in the brain are constant or not finite (mean {values.mean()}, sd {deviation})")
+    scaled = np.zeros(image.shape, dtype=np.float32)
+    scaled[brain] = (values - values.mean()) / deviation
+    return scaled
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a (D, H, W) box lies in the native (X, Y, Z) grid; `to_native` undoes `to_box`."""
+
+    shape: tuple[int, int, int]
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+    padding: tuple[int, int, int]
+
+    @classmethod
+    def around(cls, brain: np.ndarray, multiple: int = 1) -> Frame:
+        """The bounding box of the brain, to be padded at its end to a multiple of the network's stride."""
+        corners = [np.flatnonzero(brain.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+        low = tuple(int(line[0]) for line in corners)
+        high = tuple(int(line[-1]) + 1 for line in corners)
+        padding = tuple(-(b - a) % multiple for a, b in zip(low, high, strict=True))
+        return cls(brain.shape, low, high, padding)
+
+    def to_box(self, array: np.ndarray) -> np.ndarray:
+        """(..., X, Y, Z) -> (..., D, H, W), cropped and padded with zeros."""
+        inside = array[(..., *(slice(a, b) for a, b in zip(self.low, self.high, strict=True)))]
+        padded = np.pad(inside, [(0, 0)] * (array.ndim - 3) + [(0, pad) for pad in self.padding])
+        return np.ascontiguousarray(np.moveaxis(padded, (-3, -2, -1), (-1, -2, -3)))
+
+    def to_native(self, box: np.ndarray) -> np.ndarray:
+        """(..., D, H, W) -> (..., X, Y, Z); zero outside the box."""
+        moved = np.moveaxis(box, (-3, -2, -1), (-1, -2, -3))
+        size = [b - a for a, b in zip(self.low, self.high, strict=True)]
+        native = np.zeros((*box.shape[:-3], *self.shape), dtype=box.dtype)
+        native[(..., *(slice(a, b) for a, b in zip(self.low, self.high, strict=True)))] = moved[(..., *(slice(0, n) for n in size))]
+        return native
+
+
+def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[dict[str, Tensor | str], Frame]:
+    """Make the network's input from a case: the brain's box, z-scored, absent modalities zero and flagged.
+
+    Args:
+        case: with at least one of `modalities` acquired.
+        modalities: the network's modalities, in its order.
+        multiple: pad every side to a multiple of this.
+
+    Returns:
+        A dict on the batch contract without the batch axis: `images` (M, D, H, W) float32, `available` (M,) bool,
+        `case` its name and, where labels exist, `regions` (3, D, H, W) bool; and the frame that leads back.
+
+    Raises:
+        ValueError: if the case has none of the modalities, or an image cannot be normalised; the case is named.
+    """
+    available = torch.tensor([name in case.images for name in modalities])
+    if not available.any():
+        raise ValueError(f"case {case.name} has {sorted(case.images)} but the network takes {tuple(modalities)}: none is available")
+    frame = Frame.around(case.brain_mask, multiple)
+    images = np.zeros((len(modalities), *frame.to_box(case.brain_mask).shape), dtype=np.float32)
+    for index, name in enumerate(modalities):
+        if name in case.images:
+            try:
+                images[index] = frame.to_box(zscore(case.images[name], case.brain_mask))
+            except ValueError as error:
+                raise ValueError(f"case {case.name}, modality {name}: {error}") from None
+    sample: dict[str, Tensor | str] = {"images": torch.from_numpy(images), "available": available, "case": case.name}
+    if case.labels is not None:
+        sample["regions"] = torch.from_numpy(frame.to_box(regions(case.labels, case.enhancing_label)))
+    return sample, frame
