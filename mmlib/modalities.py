@@ -73,10 +73,14 @@ def check_available(available: Tensor, modalities: Sequence[str] | None = None) 
     if available.dtype != torch.bool or available.ndim != 2:
         raise ValueError(f"available must be bool (B, M); got {available.dtype} {tuple(available.shape)}")
     if modalities is not None and available.shape[1] != len(modalities):
-        raise ValueError(f"available has {available.shape[1]} columns but there are {len(modalities)} modalities {tuple(modalities)}")
+        raise ValueError(
+            f"available has {available.shape[1]} columns but there are {len(modalities)} modalities {tuple(modalities)}"
+        )
     empty = (~available.any(dim=1)).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"no modality is available in batch positions {empty}: leave such cases out, nothing can be predicted from them")
+        raise ValueError(
+            f"no modality is available in batch positions {empty}: leave such cases out, nothing can be predicted"
+        )
 
 
 def draw(

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from nibabel.nifti1 import Nifti1Header
 from torch import Tensor
 
 from mmlib.modalities import MRI
@@ -31,6 +32,8 @@ class Case:
         modalities: all names the data set knows, in canonical order.
         brain: (X, Y, Z) bool, or None: then the brain is where any acquired image is not zero (skull-stripped data).
         enhancing_label: raw label of enhancing tumour; None leaves it to `regions`.
+        header: of the file whose grid this is, so that what is written back carries the same geometry; None: not
+            read from a NIfTI file.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Case:
     modalities: tuple[str, ...] = MRI
     brain: np.ndarray | None = field(default=None, repr=False)
     enhancing_label: int | None = None
+    header: Nifti1Header | None = field(default=None, repr=False)
 
     @property
     def available(self) -> dict[str, bool]:
@@ -64,7 +68,8 @@ def regions(labels: np.ndarray, enhancing: int | None = None) -> np.ndarray:
     """Turn raw labels into the three nested tumour regions.
 
     Whole tumour is every label above 0. Tumour core is 1, 3 and 4 (necrosis, non-enhancing and enhancing tumour in
-    any of the conventions). Enhancing tumour is 4 (BraTS 2012-2021) or 3 (BraTS 2023+).
+    any of the conventions). Enhancing tumour is 4 (BraTS 2012-2021) or 3 (BraTS 2023+). Where it is 3, a label 4 is
+    the resection cavity of BraTS 2024 and belongs to no region.
 
     Args:
         labels: (...) integers.
@@ -81,7 +86,8 @@ def regions(labels: np.ndarray, enhancing: int | None = None) -> np.ndarray:
         raise ValueError(f"labels must be 0-4 (BraTS); found {values.tolist()}: map them first")
     if enhancing is None:
         enhancing = 4 if 4 in values else 3
-    return np.stack([labels > 0, np.isin(labels, (1, 3, 4)), labels == enhancing])
+    core = (1, 3) if enhancing == 3 else (1, 3, 4)
+    return np.stack([np.isin(labels, (2, *core)), np.isin(labels, core), labels == enhancing])
 
 
 def raw_labels(regions: np.ndarray, enhancing: int = 4) -> np.ndarray:
@@ -95,8 +101,8 @@ def raw_labels(regions: np.ndarray, enhancing: int = 4) -> np.ndarray:
     return labels
 
 
-def zscore(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Scale to mean 0 and standard deviation 1 over the brain; exactly 0 outside it, float32.
+def zscore(image: np.ndarray, brain: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+    """Scale to mean 0 and (population) standard deviation 1 over the brain; exactly 0 outside it.
 
     Raises:
         ValueError: if the brain is empty, or the image is constant or not finite inside it.
@@ -104,11 +110,13 @@ def zscore(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
     values = image[brain].astype(np.float64)
     if values.size == 0:
         raise ValueError("the brain mask is empty: the image is zero everywhere")
-    deviation = values.std()
-    if not np.isfinite(deviation) or deviation == 0:
-        raise ValueError(f"cannot normalise: intensities in the brain are constant or not finite (mean {values.mean()}, sd {deviation})")
-    scaled = np.zeros(image.shape, dtype=np.float32)
-    scaled[brain] = (values - values.mean()) / deviation
+    low, high = values.min(), values.max()
+    if not np.isfinite([low, high]).all() or low == high:
+        raise ValueError(
+            f"cannot normalise: intensities in the brain are constant or not finite (they run from {low} to {high})"
+        )
+    scaled = np.zeros(image.shape, dtype=dtype)
+    scaled[brain] = (values - values.mean()) / values.std()
     return scaled
 
 
@@ -123,8 +131,15 @@ class Frame:
 
     @classmethod
     def around(cls, brain: np.ndarray, multiple: int = 1) -> Frame:
-        """The bounding box of the brain, to be padded at its end to a multiple of the network's stride."""
-        corners = [np.flatnonzero(brain.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+        """The bounding box of the brain, to be padded at its end to a multiple of the network's stride.
+
+        Raises:
+            ValueError: if the brain is empty.
+        """
+        if not brain.any():
+            raise ValueError("the brain mask is empty: every image is zero everywhere, or the mask given is")
+        planes = ((1, 2), (0, 2), (0, 1))
+        corners = [np.flatnonzero(brain.any(axis=plane)) for plane in planes]
         low = tuple(int(line[0]) for line in corners)
         high = tuple(int(line[-1]) + 1 for line in corners)
         padding = tuple(-(b - a) % multiple for a, b in zip(low, high, strict=True))
@@ -139,9 +154,10 @@ class Frame:
     def to_native(self, box: np.ndarray) -> np.ndarray:
         """(..., D, H, W) -> (..., X, Y, Z); zero outside the box."""
         moved = np.moveaxis(box, (-3, -2, -1), (-1, -2, -3))
-        size = [b - a for a, b in zip(self.low, self.high, strict=True)]
+        place = tuple(slice(a, b) for a, b in zip(self.low, self.high, strict=True))
+        unpadded = tuple(slice(0, b - a) for a, b in zip(self.low, self.high, strict=True))
         native = np.zeros((*box.shape[:-3], *self.shape), dtype=box.dtype)
-        native[(..., *(slice(a, b) for a, b in zip(self.low, self.high, strict=True)))] = moved[(..., *(slice(0, n) for n in size))]
+        native[(..., *place)] = moved[(..., *unpadded)]
         return native
 
 
@@ -162,8 +178,13 @@ def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[d
     """
     available = torch.tensor([name in case.images for name in modalities])
     if not available.any():
-        raise ValueError(f"case {case.name} has {sorted(case.images)} but the network takes {tuple(modalities)}: none is available")
-    frame = Frame.around(case.brain_mask, multiple)
+        raise ValueError(
+            f"case {case.name} has {sorted(case.images)} but the network takes {tuple(modalities)}: none is available"
+        )
+    try:
+        frame = Frame.around(case.brain_mask, multiple)
+    except ValueError as error:
+        raise ValueError(f"case {case.name}: {error}") from None
     images = np.zeros((len(modalities), *frame.to_box(case.brain_mask).shape), dtype=np.float32)
     for index, name in enumerate(modalities):
         if name in case.images:
