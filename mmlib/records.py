@@ -1,0 +1,406 @@
+"""Run records: write one, read many, and tell whether one is still current.
+
+A run is a folder `root/<profile>/<experiment>/<run>/` that holds `history.csv`, `scores.csv` and, written last,
+`record.json`: a folder with a record is complete, a folder without one is not read. Every table, figure and sentence
+with a number is made from these files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+SCHEMA = 1
+FACTS = (
+    "device",  # "cpu" or the name of the accelerator
+    "threads",  # of torch, in this process
+    "precision",  # "float32", "bfloat16"
+    "seconds",  # {"train": s, "evaluate": s}
+    "parameter_count",
+    "stand_in",  # True: made-up data with a known answer; False: patients
+    "data_fingerprint",
+    "split_hash",
+    "availability_sampler",
+    "exposure",  # {stage: {case: [modalities seen]}}
+    "fingerprint",
+)
+SCORE_COLUMNS = ("case", "available", "target", "metric", "value")
+NOT_INPUTS = ("force", "results")  # parameters that cannot change a result
+PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "nibabel", "nilearn", "mmlib")
+_SAMPLE = 1 << 16  # bytes read from each end of a large file
+
+
+class RecordError(ValueError):
+    """A record on disk is damaged or of another schema; the message names the file and the remedy."""
+
+
+# --------------------------------------------------------------------------------------------------- fingerprints
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def fingerprint(parameters: Mapping[str, Any], files: Iterable[str | Path] = ()) -> str:
+    """Hash what a result depends on: parameter values and source code. Equal hashes mean that a run may be reused.
+
+    `force` and `results` are left out, for they cannot change a result. Put the data in as a value, not as a path:
+    `fingerprint({**parameters, "data": data_fingerprint(root)}, sources)`. Where a source file lies does not count,
+    its name and content do.
+
+    Args:
+        parameters: name -> value; anything JSON can hold, and paths.
+        files: source files the run executes.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        ValueError: if a parameter is NaN, infinite or of a type JSON does not know.
+        FileNotFoundError: if a source file does not exist.
+    """
+    inputs = {name: value for name, value in parameters.items() if name not in NOT_INPUTS}
+    sources = sorted((Path(file).name, _digest(Path(file).read_bytes())) for file in files)
+    return _digest(_to_json({"parameters": inputs, "sources": sources}, "parameters").encode())[:16]
+
+
+def data_fingerprint(root: str | Path, files: Iterable[str | Path] | None = None) -> str:
+    """Hash a data set: relative names, sizes and contents (of files above 128 KiB, the first and last 64 KiB).
+
+    Args:
+        root: a folder, read with its sub-folders and without hidden files; or one file.
+        files: only these files below `root`, for instance the ones a table names.
+
+    Returns:
+        16 hexadecimal digits; the same for a copy of the folder elsewhere.
+
+    Raises:
+        FileNotFoundError: if `root` or one of `files` does not exist, or no file is found.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise FileNotFoundError(f"{root} does not exist: give the folder of the data, or make the phantom first")
+    if files is not None:
+        found = [Path(file) for file in files]
+    elif root.is_file():
+        found = [root]
+    else:
+        found = [path for path in root.rglob("*") if path.is_file()]
+    base = root.parent if root.is_file() else root
+    named = {os.path.relpath(path, base): path for path in found if not path.name.startswith(".")}
+    if not named:
+        raise FileNotFoundError(f"{root} holds no files: give the folder of the data, or make the phantom first")
+    total = hashlib.sha256()
+    for name, path in sorted(named.items()):
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            content = stream.read(_SAMPLE) if size > 2 * _SAMPLE else stream.read()
+            if size > 2 * _SAMPLE:
+                stream.seek(-_SAMPLE, os.SEEK_END)
+                content += stream.read()
+        total.update(f"{Path(name).as_posix()}\0{size}\0{_digest(content)}\n".encode())
+    return total.hexdigest()[:16]
+
+
+# -------------------------------------------------------------------------------------------------------- writing
+def _plain(value: Any) -> Any:
+    """Turn what numpy and pathlib bring along into what JSON knows."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{value!r} of type {type(value).__name__}")
+
+
+def _to_json(content: Mapping[str, Any], what: str) -> str:
+    """Strict JSON with sorted keys; NaN and infinity are refused."""
+    try:
+        return json.dumps(content, default=_plain, allow_nan=False, sort_keys=True, indent=1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{what}: cannot be written as JSON ({error}); use finite numbers, text, lists, dicts; got {dict(content)}"
+        ) from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write to a temporary name beside the target, then rename: a reader sees the old file or the new one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def git_state(folder: str | Path) -> tuple[str, bool | None]:
+    """The commit a folder is at, and whether tracked files differ from it; `("unknown", None)` outside git."""
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", None
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def peak_memory_mib() -> float:
+    """The largest resident size of this process so far, MiB: libraries, data and network together."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _check_scores(scores: pd.DataFrame) -> None:
+    lacking = [name for name in SCORE_COLUMNS if name not in scores.columns]
+    if lacking:
+        raise ValueError(f"scores lack the columns {lacking}; a tidy table has {SCORE_COLUMNS}")
+    if scores.empty:
+        raise ValueError("scores have no rows: nothing was evaluated")
+    if scores[["case", "available", "target", "metric"]].isna().any(axis=None):
+        raise ValueError("scores have empty cells in case, available, target or metric")
+    twice = scores.duplicated(["case", "available", "target", "metric"])
+    if twice.any():
+        raise ValueError(
+            f"scores hold a value twice, for instance {scores.loc[twice, list(SCORE_COLUMNS)].iloc[0].to_dict()}"
+        )
+    if np.isinf(scores["value"]).any():
+        raise ValueError("scores hold an infinite value; a measure that is undefined is NaN")
+    dice = scores.loc[scores["metric"] == "dice", "value"]
+    if not dice.between(0, 1).all():
+        raise ValueError(f"dice must lie in [0, 1], never NaN; got {dice[~dice.between(0, 1)].iloc[0]} (a percentage?)")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a folder, and what was asked for. Made by `start`.
+
+    Attributes:
+        folder: `root/<profile>/<experiment>/<name>`; checkpoints, weights and the executed notebook lie here too.
+        parameters: everything the run was asked for.
+    """
+
+    folder: Path
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The run's name, `<method>-<variant>-s<seed>`."""
+        return self.folder.name
+
+    def is_current(self, fingerprint: str) -> bool:
+        """Whether a complete record exists that was made from the same fingerprint; then the run may be reused."""
+        try:
+            return read_record(self.folder)["fingerprint"] == fingerprint
+        except (FileNotFoundError, RecordError):
+            return False
+
+    def clear(self) -> None:
+        """Withdraw the record before its files are made anew, so that none ever describes other files."""
+        (self.folder / "record.json").unlink(missing_ok=True)
+
+    def save(self, history: pd.DataFrame, scores: pd.DataFrame, **facts: Any) -> Path:
+        """Write `history.csv`, `scores.csv` and then `record.json`.
+
+        Commit, package versions, time of day and peak memory are added here.
+
+        Args:
+            history: one row per training step; may be empty for a method that does not train.
+            scores: tidy, with the columns case, available, target, metric, value; dice in [0, 1], an undefined
+                hd95 is NaN.
+            facts: every name in `FACTS`; `method`, `variant` and `seed` where `parameters` lack them; others
+                as wanted.
+
+        Returns:
+            The path of the record.
+
+        Raises:
+            ValueError: if a fact is missing or not finite, or the scores are not tidy.
+        """
+        profile, experiment = self.folder.parts[-3:-1]
+        commit, dirty = git_state(Path(__file__).parent)
+        names = {name: facts.pop(name, self.parameters.get(name)) for name in ("method", "variant", "seed")}
+        lacking = [name for name in (*FACTS, *names) if facts.get(name, names.get(name)) is None]
+        if lacking:
+            raise ValueError(f"run {self.name}: a record needs {lacking} as well; give them to save()")
+        _check_scores(scores)
+        scores = pd.DataFrame({**names, **{name: scores[name] for name in SCORE_COLUMNS}})
+        tables = {"history.csv": _to_csv(pd.DataFrame(history)), "scores.csv": _to_csv(scores)}
+        record = {
+            "schema_version": SCHEMA,
+            "profile": profile,
+            "experiment": experiment,
+            "run": self.name,
+            **names,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "git_commit": commit,
+            "git_dirty": dirty,
+            "versions": package_versions(),
+            "peak_memory_mib": peak_memory_mib(),
+            "parameters": self.parameters,
+            **facts,
+            "files": {name: _digest(text.encode()) for name, text in tables.items()},
+        }
+        text = _to_json(record, f"run {self.name}")
+        self.clear()
+        for name, table in tables.items():
+            _write(self.folder / name, table)
+        _write(self.folder / "record.json", text + "\n")
+        return self.folder / "record.json"
+
+
+def _to_csv(table: pd.DataFrame) -> str:
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False, lineterminator="\n")
+    return buffer.getvalue()
+
+
+def start(root: str | Path, profile: str, experiment: str, name: str, parameters: Mapping[str, Any]) -> Run:
+    """Make the folder of a run; an existing record in it stays until `Run.clear` or `Run.save`.
+
+    Raises:
+        ValueError: if profile, experiment or name is empty, hidden or would leave `root`.
+    """
+    for part in (profile, experiment, name):
+        if not part or part.startswith(".") or "/" in part or "\\" in part:
+            raise ValueError(f"profile, experiment and run name become folders; {part!r} cannot")
+    folder = Path(root) / profile / experiment / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder, dict(parameters))
+
+
+# -------------------------------------------------------------------------------------------------------- reading
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """Read the record of one run and check that its tables are the ones it was written with.
+
+    Raises:
+        FileNotFoundError: if the folder holds no record: the run is not finished.
+        RecordError: if the record is damaged, of another schema, or belongs to other tables.
+    """
+    path = Path(folder) / "record.json"
+    remedy = f"delete {path.parent} and run it again"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist: the run is not finished; run it again") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is damaged ({error}): {remedy}") from None
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version != SCHEMA:
+        raise RecordError(f"{path} has schema version {version}, this version of mmlib reads {SCHEMA}: {remedy}")
+    lacking = [name for name in (*FACTS, "method", "variant", "seed", "parameters", "files") if name not in record]
+    if lacking:
+        raise RecordError(f"{path} lacks {lacking}: {remedy}")
+    for name, digest in record["files"].items():
+        table = path.parent / name
+        if not table.is_file() or _digest(table.read_bytes()) != digest:
+            raise RecordError(f"{table} is not the file its record was written with (missing or changed): {remedy}")
+    return record
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The complete runs of a profile.
+
+    Attributes:
+        records: one row per run; nested facts are flattened with a dot (`parameters.steps`, `seconds.train`);
+            `exposure` stays a dict, `folder` is the path of the run.
+        scores: experiment, run, method, variant, seed, case, available, target, metric, value; one row per value.
+    """
+
+    records: pd.DataFrame
+    scores: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def folder(self, run: str, experiment: str | None = None) -> Path:
+        """The folder of a run, where its weights and its executed notebook lie.
+
+        Raises:
+            KeyError: if there is no such run, or two experiments have one of that name and none is named.
+        """
+        found = self.records[self.records["run"] == run]
+        if experiment is not None:
+            found = found[found["experiment"] == experiment]
+        if len(found) != 1:
+            known = [f"{row.experiment}/{row.run}" for row in self.records.itertuples()]
+            raise KeyError(f"{len(found)} runs are called {run!r} (experiment {experiment}); there are {known}")
+        return Path(found["folder"].iloc[0])
+
+    def history(self, run: str, experiment: str | None = None) -> pd.DataFrame:
+        """The training history of a run, one row per step; empty for a method that does not train.
+
+        Raises:
+            KeyError: as `folder`.
+        """
+        try:
+            return pd.read_csv(self.folder(run, experiment) / "history.csv")
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
+
+
+def read_runs(root: str | Path, profile: str, experiment: str | None = None) -> Runs:
+    """Read the complete runs of a profile; folders without a record (unfinished runs) are passed over.
+
+    Returns:
+        The runs, sorted by experiment and name; empty where nothing has run yet.
+
+    Raises:
+        RecordError: if a record is damaged or of another schema.
+    """
+    paths = sorted((Path(root) / profile).glob(f"{experiment or '*'}/*/record.json"))
+    rows, tables = [], []
+    for path in paths:
+        record = read_record(path.parent)
+        exposure = record.pop("exposure")
+        row = pd.json_normalize(record).iloc[0].to_dict()
+        rows.append({**row, "exposure": exposure, "folder": str(path.parent)})
+        text = dict.fromkeys(("method", "variant", "case", "available", "target", "metric"), str)
+        table = pd.read_csv(path.parent / "scores.csv", dtype=text)
+        table.insert(0, "run", record["run"])
+        table.insert(0, "experiment", record["experiment"])
+        tables.append(table)
+    columns = ["experiment", "run", "method", "variant", "seed", *SCORE_COLUMNS]
+    scores = pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    leading = ["experiment", "run", "method", "variant", "seed", "profile", "folder", "stand_in"]
+    records = pd.DataFrame(rows)
+    rest = [name for name in records.columns if name not in leading]
+    return Runs(records.reindex(columns=leading + rest), scores)
