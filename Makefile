@@ -1,0 +1,75 @@
+# make book    the book in build/html            PROFILE=smoke|quick|full|paper   DATA=folder of your own cases
+# make test    every test                        make lint    style, types, import directions
+# make lab     JupyterLab on the text notebooks  make lock    choose the versions anew
+# make clean   remove what was made              make unlock  after a power cut stopped the pipeline
+# Each target does its own set-up in .venv; a GPU is used where its driver is found (see TORCH).
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON  ?= python3
+VENV    ?= .venv
+PROFILE ?= quick
+DATA    ?=
+JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+# The build of torch: auto takes the one for this machine's NVIDIA driver, and the CPU build where there is none;
+# cpu, cu128, ... choose it by name; empty takes what the package index has. Where pip is set up with a folder of wheels
+# (find-links), the wheel in that folder counts.
+TORCH   ?= auto
+
+BIN     := $(VENV)/bin
+GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
+PIPELINE = $(BIN)/python -m snakemake --cores $(JOBS) --resources gpu=$(GPUS) --keep-going --rerun-incomplete \
+           --quiet progress rules host --config profile=$(PROFILE) data="$(DATA)"
+
+# uv does not read pip's settings, so a folder of wheels is passed on; torch's own index is asked only where there is none.
+# The lock is used as constraints: it names CUDA packages too, and only a CUDA build of torch asks for them.
+INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null || true)}}"; \
+  test -n "$$links" && backend= || backend="$(if $(TORCH),--torch-backend=$(TORCH))"; \
+  UV_FIND_LINKS="$$links" $(BIN)/uv pip install --quiet --python $(BIN)/python $$backend -c requirements.lock
+
+.PHONY: book test lab lint lock clean unlock setup
+.DEFAULT_GOAL := book
+
+book: $(VENV)/.ready
+	@$(PIPELINE)
+	@echo "Open file://$(CURDIR)/build/html/index.html"
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+lab: $(VENV)/.ready-lab
+	DATA="$(DATA)" $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(INSTALL) -e ".[book,test]"
+	@touch $@
+
+$(VENV)/.ready-lab: $(VENV)/.ready
+	@$(INSTALL) -e ".[book,test,lab]"
+	@# a text notebook opens as a notebook on double click; the setting stays inside the environment
+	@JUPYTER_CONFIG_DIR=$(VENV)/etc/jupyter $(BIN)/jupytext-config set-default-viewer
+	@touch $@
+
+# Keeps the versions of the present lock; UPGRADE=1 takes the newest. `universal`: one lock for every system and Python.
+lock: $(VENV)/.ready
+	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
+	  --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -o requirements.lock
+
+unlock: $(VENV)/.ready
+	$(PIPELINE) --unlock
+
+clean:
+	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache
