@@ -1,0 +1,401 @@
+"""The brain phantom: real anatomy, simulated physics, a known answer.
+
+Anatomy comes from the MNI152 (ICBM 2009a, symmetric) T1, grey-matter and white-matter maps that nilearn carries
+(Fonov et al., NeuroImage 2011); CSF is what the brain mask leaves. A subject is a random deformation of this one
+anatomy, so a held-out subject is a new deformation, not a new person. Signals are spin-echo equations on tissue
+values, then a smooth gain field and Rician noise (Gudbjartsson & Patz, Magn Reson Med 1995).
+
+What can be known from an image is fixed by construction. The tumour core holds necrosis and solid tissue. A sector of
+the solid tissue enhances: its centre is uniform on the sphere and its share is uniform, both drawn apart from all
+else. Enhancing and non-enhancing solid tissue have the same proton density, T1 and T2 and differ only in gadolinium
+concentration, which enters t1ce alone. So t1, t2 and flair hold nothing about which part of the core enhances.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
+from scipy import ndimage
+from torch.nn.functional import avg_pool3d, grid_sample
+from tqdm.auto import tqdm
+
+from mmlib.data.cases import Case
+from mmlib.modalities import IXI, MRI
+
+VERSION = 1  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
+SPACINGS = (2.0, 3.0, 4.0)  # mm
+LAYOUTS = {"brats": MRI, "ixi": IXI}
+TISSUES = ("csf", "gm", "wm", "oedema", "necrosis", "solid", "enhancing")
+# Proton density (1 = water), T1 and T2 in ms; solid and enhancing tissue are alike on purpose.
+VALUES = np.array(
+    [(1.0, 4200, 1990), (0.86, 1100, 95), (0.74, 700, 80), (0.92, 1350, 150), (0.95, 2400, 240), (0.88, 1250, 120)]
+)
+SHARE_ENHANCING = (0.25, 0.65)  # of the solid tissue
+RELAXIVITY = 4.5  # of gadolinium, 1/(s mM)
+WORLD = ((-98.0, 98.0), (-134.0, 98.0), (-72.0, 116.0))  # mm, voxel centres of the 1 mm maps
+
+
+@dataclass(frozen=True)
+class Tissues:
+    """The truth behind a phantom subject.
+
+    Attributes:
+        fractions: tissue name -> (X, Y, Z) float32, its share of each voxel in [0, 1]; they add up to `brain`.
+        affine: (4, 4), voxel to world, mm.
+    """
+
+    fractions: dict[str, np.ndarray]
+    affine: np.ndarray
+
+    @property
+    def brain(self) -> np.ndarray:
+        """(X, Y, Z) bool: at least half of the voxel is brain."""
+        return sum(self.fractions.values()) >= 0.5
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(X, Y, Z) uint8: 2 oedema, 1 necrosis or non-enhancing tumour, 4 enhancing tumour, 0 where tumour is not the larger part."""
+        oedema, necrosis, solid, enhancing = (self.fractions[name] for name in TISSUES[3:])
+        parts = np.stack([oedema, necrosis + solid, enhancing])
+        labels = np.array([2, 1, 4], dtype=np.uint8)[parts.argmax(axis=0)]
+        labels[(parts.sum(axis=0) < 0.5) | ~self.brain] = 0
+        return labels
+
+
+@lru_cache(maxsize=len(SPACINGS))
+def _maps(spacing: float) -> torch.Tensor:
+    """CSF, GM and WM of the template, (1, 3, Z, Y, X) at 1 mm, averaged over half a voxel of `spacing`."""
+    t1, gm, wm = (
+        np.asarray(load(resolution=1).dataobj, dtype=np.float32)
+        for load in (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template)
+    )
+    brain = ndimage.binary_fill_holes(ndimage.binary_closing(t1 > 0.2, iterations=3))
+    total = np.maximum(gm + wm, 1)
+    gm, wm = gm / total * brain, wm / total * brain
+    size = round(spacing / 2)
+    maps = np.stack([ndimage.uniform_filter(part, size) for part in (brain - gm - wm, gm, wm)])
+    return torch.from_numpy(np.ascontiguousarray(maps.transpose(0, 3, 2, 1)))[None]
+
+
+@lru_cache(maxsize=1)
+def _tumour_sites() -> np.ndarray:
+    """Where a tumour may start: template positions in mm, (N, 3), deep in the white matter of the hemispheres."""
+    brain, white = _maps(4.0)[0].sum(0).numpy().T[::2, ::2, ::2] > 0.5, _maps(4.0)[0, 2].numpy().T[::2, ::2, ::2]
+    depth = 2 * ndimage.distance_transform_edt(brain)  # mm
+    sites = np.argwhere((depth > 14) & (ndimage.gaussian_filter(white, 2) > 0.6)) * 2.0 + [low for low, _ in WORLD]
+    return sites[(sites[:, 2] > -15) & (np.abs(sites[:, 0]) > 14)]
+
+
+def _smooth(rng: np.random.Generator, axes: list[np.ndarray], scale: float) -> np.ndarray:
+    """A Gaussian random field of mean 0, variance 1 and correlation length about `scale` mm, at the points of `axes`.
+
+    The knots cover the whole template, so the same draw gives the same field on every grid.
+    """
+    knots = [np.arange(low - 2 * scale, high + 2 * scale, scale) for low, high in WORLD]
+    field = rng.standard_normal([len(line) for line in knots], dtype=np.float32)
+    for points, line in zip(axes, knots, strict=True):
+        weights = np.exp(-(((points[:, None] - line) / scale) ** 2)).astype(np.float32)
+        weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+        field = np.tensordot(field, weights, axes=(0, 1))  # consumes one axis, appends another: three times = in order
+    return field
+
+
+def _warp(seed: int, axes: list[np.ndarray], points: list[np.ndarray]) -> list[np.ndarray]:
+    """Template coordinates in mm of subject `points` (three arrays that broadcast over `axes`): the subject's anatomy."""
+    rng = np.random.default_rng((seed, 1))
+    angles, scales = np.deg2rad(rng.normal(0, 3, 3)), rng.normal(1, 0.04, 3)
+    shift, shear = rng.normal(0, 2, 3), rng.normal(0, 0.03, 3)
+    torque_width, torque_length = rng.normal(0, 0.02), rng.normal(0, 2)
+    ventricle = rng.uniform(-0.1, 0.35)
+    matrix = np.diag(scales)
+    for angle, (a, b) in zip(angles, ((0, 1), (0, 2), (1, 2)), strict=True):
+        turn = np.eye(3)
+        turn[[a, a, b, b], [a, b, a, b]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+        matrix = turn @ matrix
+    matrix[[0, 0, 1], [1, 2, 2]] += shear
+    x, y, z = (
+        (row[0] * points[0] + row[1] * points[1] + row[2] * points[2] + offset).astype(np.float32)
+        for row, offset in zip(matrix, shift, strict=True)
+    )
+    side = np.tanh(x / 20)
+    x, y = x * (1 + torque_width * side), y + torque_length * side
+    reach = 1 - ventricle * np.exp(-(x**2 / 800 + (y + 15) ** 2 / 1800 + (z - 12) ** 2 / 800))
+    moved = [x * reach, (y + 15) * reach - 15, (z - 12) * reach + 12]
+    return [part + 3.0 * _smooth(rng, axes, 32) + 1.0 * _smooth(rng, axes, 14) for part in moved]
+
+
+@dataclass(frozen=True)
+class _Tumour:
+    """Drawn parameters of a tumour; lengths in mm."""
+
+    centre: np.ndarray
+    squeeze: np.ndarray
+    core: float
+    rim: float
+    necrosis: bool
+    oedema: float
+    mass_effect: float
+    direction: np.ndarray
+    share: float
+
+
+def _draw_tumour(seed: int, tumour: bool | None) -> _Tumour | None:
+    rng = np.random.default_rng((seed, 2))
+    healthy, necrosis, enhances = rng.random(3) < (0.04, 0.85, 0.88)
+    site = _tumour_sites()[rng.integers(len(_tumour_sites()))]
+    squeeze = np.exp(rng.normal(0, 0.1, 3))
+    core, rim, oedema, mass = rng.uniform(13, 25), rng.uniform(7, 11), rng.uniform(6, 13), rng.uniform(0.1, 0.5)
+    rng = np.random.default_rng((seed, 3))  # enhancement is drawn apart from everything that other modalities show
+    direction, share = rng.standard_normal(3), rng.uniform(*SHARE_ENHANCING)
+    if tumour is False or (tumour is None and healthy):
+        return None
+    centre = site.copy()
+    for _ in range(5):  # the subject's point whose template position is the site
+        axes = [centre[k : k + 1] for k in range(3)]
+        found = _warp(seed, axes, [centre[k].reshape(1, 1, 1) for k in range(3)])
+        centre = centre + site - np.array([part.item() for part in found])
+    return _Tumour(
+        centre, squeeze / squeeze.prod() ** (1 / 3), core, rim, bool(necrosis), oedema, mass,
+        direction / np.linalg.norm(direction), share if enhances else 0.0,
+    )  # fmt: skip
+
+
+def _axes(spacing: float, per_voxel: int) -> tuple[list[np.ndarray], tuple[int, ...], np.ndarray]:
+    """Points of the grid in mm per axis, the grid's shape, and its affine: blocks of the 1 mm template's voxels."""
+    shape = tuple(int(np.ceil((high - low + 1) / spacing / 2)) * 2 for low, high in WORLD)
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = [low - 0.5 + spacing / 2 for low, _ in WORLD]
+    step = spacing / per_voxel
+    return [low - 0.5 + step * (np.arange(n * per_voxel) + 0.5) for n, (low, _) in zip(shape, WORLD, strict=True)], shape, affine
+
+
+def make_tissues(seed: int, spacing: float = 4.0, tumour: bool | None = None) -> Tissues:
+    """Make the tissue fractions of a subject: the truth behind its images.
+
+    Args:
+        seed: of the subject, >= 0; the anatomy does not depend on `spacing`.
+        spacing: voxel size in mm, 2, 3 or 4.
+        tumour: None lets the seed decide (4 % are healthy); False makes the subject healthy, True gives it a tumour.
+
+    Raises:
+        ValueError: if `seed` is negative or not an integer, or `spacing` is not one of 2, 3, 4.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be an integer >= 0; got {seed!r}")
+    if spacing not in SPACINGS:
+        raise ValueError(f"spacing must be 2, 3 or 4 mm; got {spacing!r}")
+    axes, shape, affine = _axes(float(spacing), 2)
+    points = [line.reshape([-1 if k == axis else 1 for k in range(3)]) for axis, line in enumerate(axes)]
+    drawn = _draw_tumour(seed, tumour)
+    bent = points
+    if drawn is not None:  # the mass pushes its surroundings outwards, less with distance
+        offsets = [p - c for p, c in zip(points, drawn.centre, strict=True)]
+        distance = np.sqrt(sum(o**2 for o in offsets)).astype(np.float32) + 1e-3
+        inner = np.cbrt(np.maximum(distance**3 - drawn.mass_effect * np.minimum(distance, drawn.core) ** 3, 0))
+        pull = (inner / distance - 1) * np.exp(-((distance / (3 * drawn.core)) ** 2))
+        bent = [p + o * pull for p, o in zip(points, offsets, strict=True)]
+    source = _warp(seed, axes, bent)
+    scaled = [(s - low) * (2 / (high - low)) - 1 for s, (low, high) in zip(source, WORLD, strict=True)]
+    grid = torch.from_numpy(np.stack(scaled, axis=-1).astype(np.float32))[None]
+    csf, gm, wm = grid_sample(_maps(float(spacing)), grid, align_corners=True)[0].numpy()
+    fractions = dict(zip(TISSUES, (csf, gm, wm, *np.zeros((4, *csf.shape), dtype=np.float32)), strict=True))
+    if drawn is not None:
+        _grow(drawn, seed, axes, fractions)
+    pooled = avg_pool3d(torch.from_numpy(np.stack(list(fractions.values()))), 2).numpy()
+    return Tissues(dict(zip(TISSUES, pooled, strict=True)), affine)
+
+
+def _grow(drawn: _Tumour, seed: int, axes: list[np.ndarray], fractions: dict[str, np.ndarray]) -> None:
+    """Replace brain by tumour, in place: nested noisy balls with soft borders; nothing grows into CSF."""
+    reach = drawn.core + 2 * drawn.oedema + 12
+    box = tuple(slice(*np.searchsorted(line, (c - reach, c + reach))) for line, c in zip(axes, drawn.centre, strict=True))
+    near = [line[cut] for line, cut in zip(axes, box, strict=True)]
+    offsets = np.stack(np.meshgrid(*[line - c for line, c in zip(near, drawn.centre, strict=True)], indexing="ij"))
+    offsets = offsets.astype(np.float32)
+    distance = np.sqrt(((offsets * drawn.squeeze[:, None, None, None].astype(np.float32)) ** 2).sum(axis=0))
+    rng = np.random.default_rng((seed, 4))
+    lumps, fingers, hollow = (_smooth(rng, near, scale) for scale in (14, 12, 9))
+    core_edge = drawn.core * (1 + 0.12 * lumps)
+    white = ndimage.gaussian_filter(fractions["wm"][box], 1.5)
+    oedema_edge = core_edge + drawn.oedema * (0.25 + 1.2 * white) * (1 + 0.3 * fingers)
+    hollow_edge = (core_edge - drawn.rim) * (1 + 0.15 * hollow) if drawn.necrosis else np.full_like(distance, -99)
+    inside = partial(_inside, distance=distance)
+    cosine = (offsets * drawn.direction[:, None, None, None].astype(np.float32)).sum(axis=0)
+    cosine /= np.sqrt((offsets**2).sum(axis=0)) + 1e-3
+    ragged = _smooth(np.random.default_rng((seed, 5)), near, 12)
+    # the cap of a sphere with cos > 1 - 2 p has the share p of its surface
+    lit = 1 / (1 + np.exp(-(cosine + 0.15 * ragged - (1 - 2 * drawn.share)) / 0.05)) if drawn.share else 0 * cosine
+    tissue = fractions["gm"][box] + fractions["wm"][box]
+    core, hole = inside(core_edge), inside(np.minimum(hollow_edge, core_edge))
+    oedema = np.maximum(inside(oedema_edge) - core, 0)
+    solid = np.maximum(core - hole, 0)
+    for name, share in (("oedema", oedema), ("necrosis", core - solid), ("solid", solid * (1 - lit)), ("enhancing", solid * lit)):
+        fractions[name][box] = share * tissue
+    for name in ("gm", "wm"):
+        fractions[name][box] *= 1 - core - oedema
+
+
+def _inside(edge: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """1 inside the edge, 0 outside, soft over about 2 mm."""
+    return 1 / (1 + np.exp(np.clip((distance - edge) / 0.7, -30, 30)))
+
+
+def signal(modality: str, pd: np.ndarray, t1: np.ndarray, t2: np.ndarray, gadolinium: np.ndarray | float = 0.0) -> np.ndarray:
+    """Evaluate the spin-echo equation of a modality; times in ms, gadolinium in mM, signal relative to water's density.
+
+    Only t1ce is acquired after the contrast agent: `gadolinium` does not enter the others.
+
+    Raises:
+        ValueError: if the modality is unknown.
+    """
+    if modality == "t1ce":
+        t1 = 1 / (1 / t1 + RELAXIVITY * gadolinium / 1000)
+    if modality == "flair":
+        return pd * np.abs(1 - 2 * np.exp(-2400 / t1) + np.exp(-9000 / t1)) * np.exp(-120 / t2)
+    times = {"t1": (550, 12), "t1ce": (550, 12), "t2": (4000, 100), "pd": (4000, 15)}
+    if modality not in times:
+        raise ValueError(f"unknown modality {modality!r}; choose one of {(*times, 'flair')}")
+    repetition, echo = times[modality]
+    return pd * (1 - np.exp(-repetition / t1)) * np.exp(-echo / t2)
+
+
+def make_subject(seed: int, spacing: float = 4.0, layout: str = "brats", tumour: bool | None = None) -> Case:
+    """Make a phantom subject: the same arguments give the same voxels, and another spacing the same anatomy.
+
+    Args:
+        seed: of the subject, >= 0.
+        spacing: voxel size in mm, 2, 3 or 4.
+        layout: "brats": t1, t1ce, t2, flair with labels 1, 2, 4; "ixi": t1, t2, pd of a healthy subject, no labels.
+        tumour: None lets the seed decide (4 % are healthy; some tumours have no enhancement, some no necrosis);
+            False makes the subject healthy, True gives it a tumour.
+
+    Returns:
+        A skull-stripped case: int16 images, 0 exactly outside the brain; uint8 labels; an affine in MNI space (RAS).
+
+    Raises:
+        ValueError: as `make_tissues`, if `layout` is unknown, or if a tumour is asked for in the layout "ixi".
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; choose one of {tuple(LAYOUTS)}")
+    if layout == "ixi" and tumour:
+        raise ValueError("IXI holds healthy volunteers only: leave tumour out, or use layout='brats'")
+    tissues = make_tissues(seed, spacing, False if layout == "ixi" else tumour)
+    axes, shape, _ = _axes(float(spacing), 1)
+    rng = np.random.default_rng((seed, 6))
+    jitter = 1 + rng.normal(0, 0.03, VALUES.shape).clip(-0.07, 0.07)
+    values = (VALUES * jitter)[[0, 1, 2, 3, 4, 5, 5]]
+    gadolinium = np.array([0, 0.02, 0.02, 0.02, 0.02, 0.02, rng.uniform(0.3, 0.6)])
+    shares, brain = np.stack(list(tissues.fractions.values())), tissues.brain
+    texture = 1 + 0.03 * _smooth(rng, axes, 8)
+    images = {}
+    for index, modality in enumerate(("t1", "t1ce", "t2", "flair", "pd")):
+        rng = np.random.default_rng((seed, 7, index))
+        gain, noise, bias = 1500 * np.exp(rng.normal(0, 0.15)), rng.uniform(0.02, 0.04), np.exp(0.08 * _smooth(rng, axes, 70))
+        if modality in LAYOUTS[layout]:
+            clean = np.tensordot(signal(modality, *values.T, gadolinium), shares, 1) * texture * bias
+            sigma = noise * clean[brain].mean()
+            noisy = np.hypot(*(part + sigma * rng.standard_normal(shape) for part in (clean, 0)))
+            images[modality] = np.where(brain, np.clip(np.rint(gain * noisy), 1, 32767), 0).astype(np.int16)
+    name = f"phantom-{seed:04d}" if layout == "brats" else f"IXI{seed:04d}-Phantom-{seed:04d}"
+    ordered = {modality: images[modality] for modality in LAYOUTS[layout]}
+    labels = tissues.labels if layout == "brats" else None
+    return Case(name, ordered, tissues.affine, labels, LAYOUTS[layout], enhancing_label=4 if layout == "brats" else None)
+
+
+def ceiling_without_t1ce(tissues: Tissues) -> float:
+    """The best expected Dice for enhancing tumour when the enhancing sector cannot be seen: mark all solid tissue.
+
+    Every part of the solid tissue is as likely to enhance as any other, so marking a share s of it finds the share s
+    of the enhancing voxels, and 2 s |ET| / (s |solid| + |ET|) grows with s.
+
+    Returns:
+        2 |ET| / (|solid| + |ET|), |solid| counting enhancing and non-enhancing; NaN where nothing enhances.
+    """
+    enhancing = tissues.labels == 4
+    if not enhancing.any():
+        return float("nan")
+    solid = (tissues.labels == 1) & (tissues.fractions["solid"] + tissues.fractions["enhancing"] > tissues.fractions["necrosis"])
+    return float(2 * enhancing.sum() / (2 * enhancing.sum() + solid.sum()))
+
+
+def _image(array: np.ndarray, affine: np.ndarray, mark: str) -> nibabel.Nifti1Image:
+    image = nibabel.Nifti1Image(array, affine)
+    image.set_qform(affine, "aligned")
+    image.set_sform(affine, "aligned")
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = mark
+    return image
+
+
+def _mark(seed: int, spacing: float) -> str:
+    return f"mmlib phantom v{VERSION} seed {seed} {spacing:g} mm"
+
+
+def _complete(files: Iterable[Path], mark: str) -> bool:
+    """All files are there and their headers say that this version made them."""
+    return all(file.exists() and bytes(nibabel.load(file).header["descrip"].item()).decode() == mark for file in files)
+
+
+def write_brats(folder: str | Path, seeds: Iterable[int], spacing: float = 4.0) -> list[Path]:
+    """Write phantom subjects as BraTS does: `phantom-0007/phantom-0007_t1.nii.gz`, ..., `_seg.nii.gz`.
+
+    A case appears under its name only when all of its files are written. Cases already there, made by this version at
+    this spacing, are left alone; others of the same name are replaced.
+
+    Returns:
+        The folders of the cases, in the order of `seeds`.
+
+    Raises:
+        ValueError: as `make_subject`.
+    """
+    written = []
+    for seed in tqdm(list(seeds), desc="phantom (BraTS layout)", unit="case"):
+        name, mark = f"phantom-{seed:04d}", _mark(seed, spacing)
+        target = Path(folder) / name
+        written.append(target)
+        if _complete([target / f"{name}_{part}.nii.gz" for part in (*MRI, "seg")], mark):
+            continue
+        case = make_subject(seed, spacing)
+        partial_folder = target.with_name(f".{name}.partial")
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        partial_folder.mkdir(parents=True)
+        for part, array in (*case.images.items(), ("seg", case.labels)):
+            nibabel.save(_image(array, case.affine, mark), partial_folder / f"{name}_{part}.nii.gz")
+        shutil.rmtree(target, ignore_errors=True)
+        partial_folder.rename(target)
+    return written
+
+
+def write_ixi(folder: str | Path, seeds: Iterable[int], spacing: float = 4.0) -> list[Path]:
+    """Write healthy phantom subjects as IXI does: `IXI-T1/IXI0007-Phantom-0007-T1.nii.gz`, and so for T2 and PD.
+
+    Each file appears under its name only when it is complete; what is already there is treated as in `write_brats`.
+
+    Returns:
+        The T1 files, in the order of `seeds`.
+
+    Raises:
+        ValueError: as `make_subject`.
+    """
+    written = []
+    for seed in tqdm(list(seeds), desc="phantom (IXI layout)", unit="case"):
+        name, mark = f"IXI{seed:04d}-Phantom-{seed:04d}", _mark(seed, spacing)
+        files = {part: Path(folder) / f"IXI-{part.upper()}" / f"{name}-{part.upper()}.nii.gz" for part in IXI}
+        written.append(files["t1"])
+        if _complete(files.values(), mark):
+            continue
+        case = make_subject(seed, spacing, layout="ixi")
+        for part, file in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_name(f".partial-{file.name}")
+            nibabel.save(_image(case.images[part], case.affine, mark), unfinished)
+            unfinished.rename(file)
+    return written
