@@ -30,7 +30,8 @@ from tqdm.auto import tqdm
 from mmlib.data.cases import Case
 from mmlib.modalities import IXI, MRI
 
-VERSION = 1  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
+Array = np.ndarray | float
+VERSION = 2  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
 SPACINGS = (2.0, 3.0, 4.0)  # mm
 LAYOUTS = {"brats": MRI, "ixi": IXI}
 TISSUES = ("csf", "gm", "wm", "oedema", "necrosis", "solid", "enhancing")
@@ -62,7 +63,7 @@ class Tissues:
 
     @property
     def labels(self) -> np.ndarray:
-        """(X, Y, Z) uint8: 2 oedema, 1 necrosis or non-enhancing tumour, 4 enhancing tumour, 0 where tumour is not the larger part."""
+        """(X, Y, Z) uint8: 2 oedema, 1 necrosis or non-enhancing tumour, 4 enhancing, 0 where tumour is under half."""
         oedema, necrosis, solid, enhancing = (self.fractions[name] for name in TISSUES[3:])
         parts = np.stack([oedema, necrosis + solid, enhancing])
         labels = np.array([2, 1, 4], dtype=np.uint8)[parts.argmax(axis=0)]
@@ -72,23 +73,24 @@ class Tissues:
 
 @lru_cache(maxsize=len(SPACINGS))
 def _maps(spacing: float) -> torch.Tensor:
-    """CSF, GM and WM of the template, (1, 3, Z, Y, X) at 1 mm, averaged over half a voxel of `spacing`."""
+    """CSF, GM and WM of the template, (1, 3, X, Y, Z) at 1 mm, averaged over half a voxel of `spacing`."""
     t1, gm, wm = (
         np.asarray(load(resolution=1).dataobj, dtype=np.float32)
         for load in (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template)
     )
-    brain = ndimage.binary_fill_holes(ndimage.binary_closing(t1 > 0.2, iterations=3))
+    brain = t1 > 0  # the map is skull-stripped
     total = np.maximum(gm + wm, 1)
     gm, wm = gm / total * brain, wm / total * brain
     size = round(spacing / 2)
     maps = np.stack([ndimage.uniform_filter(part, size) for part in (brain - gm - wm, gm, wm)])
-    return torch.from_numpy(np.ascontiguousarray(maps.transpose(0, 3, 2, 1)))[None]
+    return torch.from_numpy(maps)[None]
 
 
 @lru_cache(maxsize=1)
 def _tumour_sites() -> np.ndarray:
     """Where a tumour may start: template positions in mm, (N, 3), deep in the white matter of the hemispheres."""
-    brain, white = _maps(4.0)[0].sum(0).numpy().T[::2, ::2, ::2] > 0.5, _maps(4.0)[0, 2].numpy().T[::2, ::2, ::2]
+    maps = _maps(4.0)[0, :, ::2, ::2, ::2].numpy()
+    brain, white = maps.sum(axis=0) > 0.5, maps[2]
     depth = 2 * ndimage.distance_transform_edt(brain)  # mm
     sites = np.argwhere((depth > 14) & (ndimage.gaussian_filter(white, 2) > 0.6)) * 2.0 + [low for low, _ in WORLD]
     return sites[(sites[:, 2] > -15) & (np.abs(sites[:, 0]) > 14)]
@@ -109,7 +111,7 @@ def _smooth(rng: np.random.Generator, axes: list[np.ndarray], scale: float) -> n
 
 
 def _warp(seed: int, axes: list[np.ndarray], points: list[np.ndarray]) -> list[np.ndarray]:
-    """Template coordinates in mm of subject `points` (three arrays that broadcast over `axes`): the subject's anatomy."""
+    """The subject's anatomy: template coordinates in mm of its `points` (three arrays that broadcast over `axes`)."""
     rng = np.random.default_rng((seed, 1))
     angles, scales = np.deg2rad(rng.normal(0, 3, 3)), rng.normal(1, 0.04, 3)
     shift, shear = rng.normal(0, 2, 3), rng.normal(0, 0.03, 3)
@@ -169,12 +171,12 @@ def _draw_tumour(seed: int, tumour: bool | None) -> _Tumour | None:
 
 
 def _axes(spacing: float, per_voxel: int) -> tuple[list[np.ndarray], tuple[int, ...], np.ndarray]:
-    """Points of the grid in mm per axis, the grid's shape, and its affine: blocks of the 1 mm template's voxels."""
+    """Points of the grid in mm per axis, its shape in voxels, its affine; a voxel is a block of template voxels."""
     shape = tuple(int(np.ceil((high - low + 1) / spacing / 2)) * 2 for low, high in WORLD)
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = [low - 0.5 + spacing / 2 for low, _ in WORLD]
-    step = spacing / per_voxel
-    return [low - 0.5 + step * (np.arange(n * per_voxel) + 0.5) for n, (low, _) in zip(shape, WORLD, strict=True)], shape, affine
+    counts = [(np.arange(n * per_voxel) + 0.5) / per_voxel for n in shape]
+    return [low - 0.5 + spacing * line for line, (low, _) in zip(counts, WORLD, strict=True)], shape, affine
 
 
 def make_tissues(seed: int, spacing: float = 4.0, tumour: bool | None = None) -> Tissues:
@@ -204,7 +206,7 @@ def make_tissues(seed: int, spacing: float = 4.0, tumour: bool | None = None) ->
         bent = [p + o * pull for p, o in zip(points, offsets, strict=True)]
     source = _warp(seed, axes, bent)
     scaled = [(s - low) * (2 / (high - low)) - 1 for s, (low, high) in zip(source, WORLD, strict=True)]
-    grid = torch.from_numpy(np.stack(scaled, axis=-1).astype(np.float32))[None]
+    grid = torch.from_numpy(np.stack(scaled[::-1], axis=-1).astype(np.float32))[None]  # torch counts axes from the last
     csf, gm, wm = grid_sample(_maps(float(spacing)), grid, align_corners=True)[0].numpy()
     fractions = dict(zip(TISSUES, (csf, gm, wm, *np.zeros((4, *csf.shape), dtype=np.float32)), strict=True))
     if drawn is not None:
@@ -216,11 +218,11 @@ def make_tissues(seed: int, spacing: float = 4.0, tumour: bool | None = None) ->
 def _grow(drawn: _Tumour, seed: int, axes: list[np.ndarray], fractions: dict[str, np.ndarray]) -> None:
     """Replace brain by tumour, in place: nested noisy balls with soft borders; nothing grows into CSF."""
     reach = drawn.core + 2 * drawn.oedema + 12
-    box = tuple(slice(*np.searchsorted(line, (c - reach, c + reach))) for line, c in zip(axes, drawn.centre, strict=True))
+    ends = [np.searchsorted(line, (c - reach, c + reach)) for line, c in zip(axes, drawn.centre, strict=True)]
+    box = tuple(slice(*end) for end in ends)
     near = [line[cut] for line, cut in zip(axes, box, strict=True)]
-    offsets = np.stack(np.meshgrid(*[line - c for line, c in zip(near, drawn.centre, strict=True)], indexing="ij"))
-    offsets = offsets.astype(np.float32)
-    distance = np.sqrt(((offsets * drawn.squeeze[:, None, None, None].astype(np.float32)) ** 2).sum(axis=0))
+    offsets = np.meshgrid(*[line - c for line, c in zip(near, drawn.centre, strict=True)], indexing="ij")
+    distance = np.sqrt(sum((o * s) ** 2 for o, s in zip(offsets, drawn.squeeze, strict=True)))
     rng = np.random.default_rng((seed, 4))
     lumps, fingers, hollow = (_smooth(rng, near, scale) for scale in (14, 12, 9))
     core_edge = drawn.core * (1 + 0.12 * lumps)
@@ -228,8 +230,8 @@ def _grow(drawn: _Tumour, seed: int, axes: list[np.ndarray], fractions: dict[str
     oedema_edge = core_edge + drawn.oedema * (0.25 + 1.2 * white) * (1 + 0.3 * fingers)
     hollow_edge = (core_edge - drawn.rim) * (1 + 0.15 * hollow) if drawn.necrosis else np.full_like(distance, -99)
     inside = partial(_inside, distance=distance)
-    cosine = (offsets * drawn.direction[:, None, None, None].astype(np.float32)).sum(axis=0)
-    cosine /= np.sqrt((offsets**2).sum(axis=0)) + 1e-3
+    cosine = sum(o * d for o, d in zip(offsets, drawn.direction, strict=True))
+    cosine /= np.sqrt(sum(o**2 for o in offsets)) + 1e-3
     ragged = _smooth(np.random.default_rng((seed, 5)), near, 12)
     # the cap of a sphere with cos > 1 - 2 p has the share p of its surface
     lit = 1 / (1 + np.exp(-(cosine + 0.15 * ragged - (1 - 2 * drawn.share)) / 0.05)) if drawn.share else 0 * cosine
@@ -237,7 +239,8 @@ def _grow(drawn: _Tumour, seed: int, axes: list[np.ndarray], fractions: dict[str
     core, hole = inside(core_edge), inside(np.minimum(hollow_edge, core_edge))
     oedema = np.maximum(inside(oedema_edge) - core, 0)
     solid = np.maximum(core - hole, 0)
-    for name, share in (("oedema", oedema), ("necrosis", core - solid), ("solid", solid * (1 - lit)), ("enhancing", solid * lit)):
+    parts = {"oedema": oedema, "necrosis": core - solid, "solid": solid * (1 - lit), "enhancing": solid * lit}
+    for name, share in parts.items():
         fractions[name][box] = share * tissue
     for name in ("gm", "wm"):
         fractions[name][box] *= 1 - core - oedema
@@ -248,8 +251,8 @@ def _inside(edge: np.ndarray, distance: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(np.clip((distance - edge) / 0.7, -30, 30)))
 
 
-def signal(modality: str, pd: np.ndarray, t1: np.ndarray, t2: np.ndarray, gadolinium: np.ndarray | float = 0.0) -> np.ndarray:
-    """Evaluate the spin-echo equation of a modality; times in ms, gadolinium in mM, signal relative to water's density.
+def signal(modality: str, pd: Array, t1: Array, t2: Array, gadolinium: Array = 0.0) -> Array:
+    """Evaluate the spin-echo equation of a modality; times in ms, gadolinium in mM; water at rest gives 1.
 
     Only t1ce is acquired after the contrast agent: `gadolinium` does not enter the others.
 
@@ -298,7 +301,8 @@ def make_subject(seed: int, spacing: float = 4.0, layout: str = "brats", tumour:
     images = {}
     for index, modality in enumerate(("t1", "t1ce", "t2", "flair", "pd")):
         rng = np.random.default_rng((seed, 7, index))
-        gain, noise, bias = 1500 * np.exp(rng.normal(0, 0.15)), rng.uniform(0.02, 0.04), np.exp(0.08 * _smooth(rng, axes, 70))
+        gain, noise = 1500 * np.exp(rng.normal(0, 0.15)), rng.uniform(0.02, 0.04)
+        bias = np.exp(0.08 * _smooth(rng, axes, 70))
         if modality in LAYOUTS[layout]:
             clean = np.tensordot(signal(modality, *values.T, gadolinium), shares, 1) * texture * bias
             sigma = noise * clean[brain].mean()
@@ -306,24 +310,26 @@ def make_subject(seed: int, spacing: float = 4.0, layout: str = "brats", tumour:
             images[modality] = np.where(brain, np.clip(np.rint(gain * noisy), 1, 32767), 0).astype(np.int16)
     name = f"phantom-{seed:04d}" if layout == "brats" else f"IXI{seed:04d}-Phantom-{seed:04d}"
     ordered = {modality: images[modality] for modality in LAYOUTS[layout]}
-    labels = tissues.labels if layout == "brats" else None
-    return Case(name, ordered, tissues.affine, labels, LAYOUTS[layout], enhancing_label=4 if layout == "brats" else None)
+    if layout == "ixi":
+        return Case(name, ordered, tissues.affine, modalities=IXI)
+    return Case(name, ordered, tissues.affine, tissues.labels, enhancing_label=4)
 
 
 def ceiling_without_t1ce(tissues: Tissues) -> float:
-    """The best expected Dice for enhancing tumour when the enhancing sector cannot be seen: mark all solid tissue.
+    """Dice for enhancing tumour of who sees everything but enhancement, and marks all solid tissue.
 
-    Every part of the solid tissue is as likely to enhance as any other, so marking a share s of it finds the share s
-    of the enhancing voxels, and 2 s |ET| / (s |solid| + |ET|) grows with s.
+    Its mean over subjects bounds the mean of any method without t1ce: every part of the solid tissue is as likely to
+    enhance as any other, so marking a share s of it finds, on average, the share s of the enhancing voxels, and
+    2 s |ET| / (s |solid| + |ET|) grows with s.
 
     Returns:
-        2 |ET| / (|solid| + |ET|), |solid| counting enhancing and non-enhancing; NaN where nothing enhances.
+        2 |ET| / (|solid| + |ET|), |solid| counting enhancing and non-enhancing voxels: 0 where solid tissue exists and
+        none of it enhances, 1 where there is no solid tissue (both empty).
     """
+    necrosis, *solid = (tissues.fractions[name] for name in ("necrosis", "solid", "enhancing"))
     enhancing = tissues.labels == 4
-    if not enhancing.any():
-        return float("nan")
-    solid = (tissues.labels == 1) & (tissues.fractions["solid"] + tissues.fractions["enhancing"] > tissues.fractions["necrosis"])
-    return float(2 * enhancing.sum() / (2 * enhancing.sum() + solid.sum()))
+    marked = enhancing | ((tissues.labels == 1) & (sum(solid) > necrosis))
+    return float(2 * enhancing.sum() / (marked.sum() + enhancing.sum())) if marked.any() else 1.0
 
 
 def _image(array: np.ndarray, affine: np.ndarray, mark: str) -> nibabel.Nifti1Image:
