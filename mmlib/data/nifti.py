@@ -23,7 +23,9 @@ from mmlib.data.cases import Case, raw_labels
 from mmlib.modalities import MRI
 
 SAME_AFFINE = 1e-3  # mm; entries of two affines of one grid differ by less
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, WrapStructError, HeaderDataError, ImageDataError)
+UNREADABLE = (
+    OSError, EOFError, ValueError, zlib.error, ImageFileError, WrapStructError, HeaderDataError, ImageDataError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, Nifti1Header]:
             raise ValueError(f"it holds a {type(image).__name__}")
         volume = np.asarray(image.dataobj, dtype=np.float32)
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).replace(str(path), path.name).split())[:120]
         raise ValueError(
-            f"{path}: cannot be read ({type(error).__name__}: {reason}); expected a whole NIfTI file (.nii, .nii.gz): "
-            "it is truncated, damaged or of another format; download or convert it again"
+            f"{path}: cannot be read: truncated, damaged or not a NIfTI file ({type(error).__name__}: {reason}); "
+            "download or convert it again"
         ) from error
     if volume.ndim == 4 and volume.shape[3] == 1:
         volume = volume[..., 0]

@@ -53,7 +53,7 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
     for number, cells in rows:
         where = f"{path.name}, row {number}"
         if len(cells) > len(columns):
-            problems.append(f"{where}: {len(cells)} cells, but there are {len(columns)} columns; quote cells with commas")
+            problems.append(f"{where}: {len(cells)} cells, but there are {len(columns)} columns; quote commas")
             continue
         row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False) if cell.strip()}
         if not row:

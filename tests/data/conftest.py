@@ -26,7 +26,8 @@ def tiny_volumes(seed: int = 0, enhancing: int = 4) -> dict[str, np.ndarray]:
         volumes[name] = np.zeros(SHAPE, np.int16)
         volumes[name][1:5, 1:7, 1:9] = rng.integers(1, 1000, (4, 6, 8))
     labels = np.zeros(SHAPE, np.uint8)
-    labels[2:4, 2:4, 2:4] = [[[2, 2], [1, 1]], [[2, 1], [enhancing, enhancing]]]
+    place = 2 + seed % 6  # no two cases have the same tumour
+    labels[2:4, 2:4, place : place + 2] = [[[2, 2], [1, 1]], [[2, 1], [enhancing, enhancing]]]
     return volumes | {"seg": labels}
 
 

