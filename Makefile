@@ -18,8 +18,8 @@ TORCH   ?= auto
 
 BIN     := $(VENV)/bin
 GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
-PIPELINE = $(BIN)/python -m snakemake --cores $(JOBS) --resources gpu=$(GPUS) --keep-going --rerun-incomplete \
-           --quiet progress rules host --config profile=$(PROFILE) data="$(DATA)"
+PIPELINE = PROFILE="$(PROFILE)" DATA="$(DATA)" $(BIN)/python -m snakemake --cores $(JOBS) --resources gpu=$(GPUS) \
+           --keep-going --rerun-incomplete --show-failed-logs --quiet host reason
 
 # uv does not read pip's settings, so a folder of wheels is passed on; torch's own index is asked only where there is none.
 # The lock is used as constraints: it names CUDA packages too, and only a CUDA build of torch asks for them.

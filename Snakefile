@@ -1,0 +1,156 @@
+"""The pipeline: data -> runs -> chapters -> book. `make book` calls it; profiles/slurm sends it to a cluster.
+
+What there is to run stands in profiles/<PROFILE>.yaml. A run or a chapter is made anew when its notebook, a file of
+mmlib that it imports, its parameters or its data changed, and only then.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "notebooks"))
+import runs
+
+PROFILE = runs.filed_under(os.environ.get("PROFILE") or "quick")
+SETTINGS = runs.profile(PROFILE)
+HTML = os.environ.get("HTML") or "build/html"
+CHAPTERS = list(SETTINGS["chapters"])
+EXPERIMENTS = {name: (runs.runs(PROFILE, name), runs.groups(PROFILE, name)) for name in SETTINGS["experiments"]}
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+GPU = any(asked["common"]["device"] == "cuda" for asked in SETTINGS["experiments"].values())
+
+
+def sources_of_run(wildcards):
+    """The training notebook, what it imports, and the file of this run's method alone."""
+    notebook = f"notebooks/{SETTINGS['experiments'][wildcards.experiment]['notebook']}.md"
+    return runs.sources(notebook, EXPERIMENTS[wildcards.experiment][1][wildcards.run]["module"])
+
+
+def data_of_run(wildcards):
+    return f"build/data/{PROFILE}/{SETTINGS['experiments'][wildcards.experiment]['data']}.json"
+
+
+def minutes(wildcards):
+    return EXPERIMENTS[wildcards.experiment][1][wildcards.run]["minutes"]
+
+
+def needs_of_chapter(wildcards):
+    """The chapter, what it imports, the records and data that it reads, and files it names."""
+    asked = SETTINGS["chapters"][wildcards.chapter] or {}
+    records = [
+        f"build/results/{PROFILE}/{experiment}/{run}/record.json"
+        for experiment in asked.get("experiments", [])
+        for run in EXPERIMENTS[experiment][0]
+    ]
+    data = [f"build/data/{PROFILE}/{name}.json" for name in asked.get("data", [])]
+    return [*runs.sources(f"notebooks/{wildcards.chapter}.md"), *records, *data, *asked.get("files", [])]
+
+
+def size_and_age(folder):
+    """Tell when the reader's own data change, without reading them."""
+    files = sorted(Path(folder).rglob("*.nii*"))
+    return [f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+
+
+wildcard_constraints:
+    experiment="[^/]+",
+    run="[^/]+",
+    chapter="[^/]+",
+
+
+localrules:
+    all,
+    html,
+
+
+rule all:
+    input:
+        f"{HTML}/index.html",
+
+
+rule data:
+    message:
+        "data: {wildcards.name}"
+    input:
+        lambda wildcards: runs.sources("mmlib/data/phantom.py", "mmlib.data.brats"),
+        "mmlib/data/splits/brats-phantom.csv",
+    output:
+        f"build/data/{PROFILE}/{{name}}.json",
+    log:
+        f"build/logs/{PROFILE}/data-{{name}}.log",
+    params:
+        settings=lambda wildcards: SETTINGS["data"][wildcards.name],
+        files=lambda wildcards: size_and_age(SETTINGS["data"][wildcards.name].get("folder", "/nowhere")),
+    priority: 2000
+    shell:
+        "python notebooks/runs.py data {PROFILE} {wildcards.name} > {log} 2>&1"
+
+
+rule run:
+    message:
+        "run: {wildcards.experiment} {wildcards.run}"
+    input:
+        sources_of_run,
+        data_of_run,
+    output:
+        # updated, not replaced: the notebook itself sees whether the record is still current
+        record=update(f"build/results/{PROFILE}/{{experiment}}/{{run}}/record.json"),
+    log:
+        f"build/results/{PROFILE}/{{experiment}}/{{run}}/run.log",
+    params:
+        parameters=lambda wildcards: EXPERIMENTS[wildcards.experiment][0][wildcards.run],
+    priority: lambda wildcards: 10 + minutes(wildcards)  # the longest first
+    threads: 1
+    resources:
+        gpu=int(GPU),
+        mem_mb=32000 if GPU else 6000,
+        runtime=lambda wildcards: int(30 + 4 * minutes(wildcards)),
+    shell:
+        "export OMP_NUM_THREADS={threads};"
+        " python notebooks/runs.py run {PROFILE} {wildcards.experiment} {wildcards.run} > {log} 2>&1"
+        " && touch {output.record}"
+
+
+rule chapter:
+    message:
+        "chapter: {wildcards.chapter}"
+    input:
+        needs_of_chapter,
+    output:
+        f"build/notebooks/{PROFILE}/{{chapter}}.ipynb",
+    log:
+        f"build/logs/{PROFILE}/{{chapter}}.log",
+    params:
+        asked=lambda wildcards: SETTINGS["chapters"][wildcards.chapter],
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=60,
+    shell:
+        "export OMP_NUM_THREADS={threads};"
+        " python notebooks/runs.py chapter {PROFILE} {wildcards.chapter} > {log} 2>&1"
+
+
+rule html:
+    message:
+        f"book: {HTML}"
+    input:
+        "_config.yml",
+        [str(path) for path in sorted(Path("book").rglob("*")) if path.is_file() and "__pycache__" not in path.parts],
+        [str(path) for path in sorted(Path("mmlib").rglob("*.py"))],
+        chapters=expand("build/notebooks/{profile}/{chapter}.ipynb", profile=PROFILE, chapter=CHAPTERS),
+    output:
+        f"{HTML}/index.html",
+    log:
+        f"build/logs/{PROFILE}/html.log",
+    params:
+        profile=PROFILE,  # pages say so; another profile's book is another book
+        book=f"{HTML}-source",
+        html=HTML,
+    shell:
+        # the book's source is put together anew; the last good pages stay until the new ones are complete
+        "exec > {log} 2>&1; export PROFILE={PROFILE} NO_COLOR=1; rm -rf {params.book} && mkdir -p {params.book}/chapters"
+        " && cp -R book/. {params.book}/ && cp {input.chapters} {params.book}/chapters/"
+        " && jupyter-book build {params.book} --config _config.yml"
+        "    --path-output {params.book} -W --keep-going"
+        " && rm -rf {params.html} && mv {params.book}/_build/html {params.html}"

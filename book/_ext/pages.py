@@ -1,0 +1,62 @@
+"""What a page offers and says: a chapter leads to its text notebook, and a smoke book says that it is one."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+CHAPTERS = "chapters/"
+SAYS = {
+    "smoke": "Smoke profile: everything ran, for a few steps only. The numbers on this page are not results.",
+}
+
+
+def announce(app: Sphinx, config: Config) -> None:
+    """Put a banner on every page of a book whose numbers are not results."""
+    profile = os.environ.get("PROFILE", "")
+    if says := SAYS.get(profile.removesuffix("-own")):
+        config.html_theme_options["announcement"] = says
+
+
+def link(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Let the buttons of a chapter lead to its text notebook, and offer it for download beside the executed one."""
+    context["script_files"] = [script for script in context["script_files"] if not _is_thebe(script)]
+    if not page.startswith(CHAPTERS):
+        return
+    wrong = f"{context['theme_path_to_docs'].strip('/')}/{page}.ipynb"
+    right = f"notebooks/{page.removeprefix(CHAPTERS)}.md"
+    for group in context["header_buttons"]:
+        buttons = group.get("buttons", [])
+        for button in buttons:
+            if "url" in button:
+                button["url"] = button["url"].replace(wrong, right)
+        if group.get("label") == "download-buttons":
+            offered = Path(app.outdir) / "_sources" / f"{page}.md"
+            offered.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(right), offered)
+            source = {
+                "type": "link",
+                "url": f"{context['pathto']('_sources', 1)}/{page}.md",
+                "text": ".md",
+                "tooltip": "Download the text notebook",
+                "icon": "fas fa-file",
+                "label": "download-text-notebook-button",
+            }
+            buttons.insert(1, source)
+
+
+def _is_thebe(script: Any) -> bool:
+    """Scripts of sphinx-thebe name a remote address; no page here starts a kernel."""
+    body = getattr(script, "attributes", {}).get("body") or ""
+    return "THEBE_JS_URL" in body or "sphinx-thebe.js" in str(script.filename)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the hooks; the theme's own run at 501 and 502."""
+    app.connect("config-inited", announce, priority=900)
+    app.connect("html-page-context", link, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
