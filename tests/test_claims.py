@@ -1,0 +1,323 @@
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from mmlib import claims
+from mmlib.claims import VERDICTS, count, evidence, judge, page, read_ledger, verdicts
+from mmlib.modalities import MRI, combinations, label
+from mmlib.records import read_runs, start
+from mmlib.statistics import Effect
+
+LEDGER = Path(__file__).parents[1] / "book" / "claims.yml"
+PUBLISHED = LEDGER.parent / "published"
+LABELS = [label(names, MRI) for names in combinations(MRI)]
+
+
+def effect(mean, low, high, family=None):
+    family_low, family_high = family or (low, high)
+    return Effect(mean, low, high, 0.5, 40, 3, family_low, family_high)
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "verdict"),
+    [
+        (1.0, 0.1, 1.9, "REPRODUCED"),  # exactly the smallest effect worth a sentence
+        (0.9, 0.1, 1.7, "DIRECTION ONLY"),  # above 0 for certain, but too small to be claimed
+        (0.5, 0.2, 0.8, "NO EFFECT"),
+        (-0.5, -0.8, -0.2, "NO EFFECT"),
+        (0.0, -0.99, 0.99, "NO EFFECT"),
+        (0.0, -1.0, 0.9, "UNDERPOWERED"),  # not inside, no sign
+        (-1.2, -2.0, -0.1, "CONTRADICTED"),
+        (0.5, -1.0, 2.0, "DIRECTION ONLY"),
+        (0.5, -1.6, 2.5, "UNDERPOWERED"),  # half width 2.05
+        (-0.5, -2.0, 1.0, "UNDERPOWERED"),
+        (5.0, 0.1, 9.9, "REPRODUCED"),  # wide, yet decided
+    ],
+)
+def test_the_rule_greater(mean, low, high, verdict):
+    assert judge(effect(mean, low, high), 1.0) == verdict
+
+
+@pytest.mark.parametrize(
+    ("rule", "mean", "low", "high", "verdict"),
+    [
+        ("no-worse", -0.5, -0.9, -0.1, "REPRODUCED"),
+        ("no-worse", -1.5, -2.0, -1.0, "CONTRADICTED"),
+        ("no-worse", 0.5, -1.5, 2.0, "DIRECTION ONLY"),
+        ("no-worse", -0.5, -1.5, 0.5, "UNDERPOWERED"),
+        ("equivalent", 0.2, -0.5, 0.9, "REPRODUCED"),
+        ("equivalent", 0.2, -0.5, 1.1, "DIRECTION ONLY"),
+        ("equivalent", 2.0, 1.5, 2.5, "CONTRADICTED"),
+        ("equivalent", -2.0, -2.5, -1.5, "CONTRADICTED"),
+        ("equivalent", 0.0, -3.0, 3.0, "UNDERPOWERED"),
+        ("equivalent", 0.0, -math.inf, math.inf, "UNDERPOWERED"),
+        ("at-least", 0.1, 0.05, 0.15, "REPRODUCED"),
+        ("at-least", -2.0, -3.0, -1.0, "CONTRADICTED"),
+        ("at-least", 0.1, -0.2, 0.4, "DIRECTION ONLY"),
+        ("at-least", -0.1, -0.4, 0.2, "UNDERPOWERED"),
+    ],
+)
+def test_the_other_rules(rule, mean, low, high, verdict):
+    assert judge(effect(mean, low, high), 1.0, rule) == verdict
+
+
+def test_a_part_contradicts_only_at_the_level_of_the_family():
+    assert judge(effect(-1.2, -2.0, -0.1, family=(-2.5, 0.2)), 1.0) == "UNDERPOWERED"
+
+
+def test_every_interval_gets_one_of_the_verdicts_and_more_is_never_weaker():
+    grid = np.arange(-3, 3.5, 0.5)
+    for rule, low, width in itertools.product(("greater", "no-worse", "equivalent", "at-least"), grid, (0, 1, 2.5, 6)):
+        assert judge(effect(low + width / 2, low, low + width), 1.0, rule) in VERDICTS
+    assert judge(effect(9.0, 8.0, 10.0), 1.0) == "REPRODUCED"
+    with pytest.raises(ValueError, match="exact"):
+        judge(effect(0, 0, 0), 1.0, "exact")
+
+
+# ----------------------------------------------------------------------------------------------- the papers' tables
+def test_published_tables_reproduce_their_printed_means():
+    """Row "mean" of Tables 1 and 2 as printed; Table 2 prints TC 73.92 for ShaSpec where its cells give 73.94."""
+    first = pd.read_csv(PUBLISHED / "shaspec_table1.csv")
+    assert len(first) == 15 * 6 * 3 and set(first["available"]) == set(LABELS)
+    means = first.groupby(["method", "target"])["dice_percent"].mean().unstack()
+    printed = {
+        "U-HeMIS": (46.10, 62.57, 74.05),
+        "U-HVED": (46.76, 64.84, 79.16),
+        "RobustMSeg": (51.02, 69.78, 84.39),
+        "mmFormer": (59.85, 72.97, 82.94),
+        "ShaSpec": (61.58, 77.45, 85.92),
+        "ShaSpec*": (63.08, 77.88, 86.26),
+    }
+    for method, values in printed.items():
+        assert means.loc[method, ["et", "tc", "wt"]].tolist() == pytest.approx(values, abs=0.0051)
+    second = (
+        pd.read_csv(PUBLISHED / "shaspec_table2.csv").groupby(["method", "target"])["dice_percent"].mean().unstack()
+    )
+    assert second.loc["ACN", ["et", "tc", "wt"]].tolist() == pytest.approx((51.34, 72.76, 83.18), abs=0.0051)
+    for name in ("shaspec_table1.csv", "shaspec_table2.csv", "shaspec_table4.csv"):
+        table = pd.read_csv(PUBLISHED / name)
+        assert table["source"].notna().all() and not table.duplicated(["available", "target", "method"]).any()
+
+
+@pytest.fixture(scope="module")
+def without_runs(tmp_path_factory):
+    return evidence(read_runs(tmp_path_factory.mktemp("none"), "quick"), LEDGER)
+
+
+def arithmetic(table, claim):
+    return table[(table["id"] == claim) & (table["kind"] == "arithmetic")]
+
+
+def test_arithmetic_on_table_1(without_runs):
+    gains = arithmetic(without_runs, "S2").set_index(arithmetic(without_runs, "S2")["part"].str[:2])
+    assert gains["effect"].to_dict() == pytest.approx({"ET": 3.23, "TC": 4.91, "WT": 1.87}, abs=0.006)
+    assert gains["verdict"].to_dict() == {"ET": "REPRODUCED", "TC": "REPRODUCED", "WT": "CONTRADICTED"}
+    wins = arithmetic(without_runs, "S3")
+    assert (wins["passes"].iloc[0], len(wins)) == (42, 45)
+    nested = arithmetic(without_runs, "S13")
+    assert nested["effect"].tolist() == pytest.approx([100 * 2 / 84, 100 * 6 / 84])
+    assert "-3.31" in nested["part"].iloc[1]
+    assert (arithmetic(without_runs, "S11")["passes"].iloc[0], len(arithmetic(without_runs, "S11"))) == (11, 12)
+    assert "Kendall tau with the stated order +0.33" in arithmetic(without_runs, "S6")["reason"].iloc[0]
+
+
+def test_without_runs_only_arithmetic_is_decided(without_runs):
+    decided = without_runs[without_runs["verdict"] != "NOT TESTED HERE"]
+    assert set(decided["kind"]) == {"arithmetic"} and set(decided["on"]) == {"on real data"}
+    rest = without_runs[without_runs["verdict"] == "NOT TESTED HERE"]
+    assert rest["effect"].isna().all() and (rest["on"] == "").all() and rest["reason"].str.len().gt(10).all()
+
+
+# ------------------------------------------------------------------------------------------------ contrasts of runs
+def make(root, method, variant, dice, *, seeds=(0, 1), profile="quick", extra=(), labels=LABELS, **facts):
+    """Runs with Dice `dice(combination, target)` plus a fixed difference between subjects."""
+    for seed in seeds:
+        rows = [
+            (f"c{i}", name, target, "dice", dice(name, target) + 0.01 * i)
+            for name in labels
+            for target in ("wt", "tc", "et")
+            for i in range(5)
+        ]
+        rows += [("all", "all", "modality", metric, value) for metric, value in extra]
+        run = start(
+            root,
+            profile,
+            "segmentation",
+            f"{method}-{variant}-s{seed}",
+            dict(method=method, variant=variant, seed=seed),
+        )
+        fixed = {name: "x" for name in ("device", "threads", "precision", "seconds", "parameter_count", "fingerprint")}
+        fixed |= dict(availability_sampler="x", exposure={}, stand_in=True, data_fingerprint="d", split_hash="s")
+        table = pd.DataFrame(rows, columns=["case", "available", "target", "metric", "value"])
+        run.save(pd.DataFrame(), table, **{**fixed, **facts})
+
+
+def size(name):
+    return len(name.split("+"))
+
+
+def level(amount):
+    return lambda name, target: 0.4 + 0.05 * size(name) + amount
+
+
+def decide(root, claim, kind="measured", profile="quick"):
+    table = verdicts(read_runs(root, profile), LEDGER)
+    return table[(table["id"] == claim) & (table["kind"] == kind)].iloc[0]
+
+
+def test_s1_and_s3_by_hand(tmp_path):
+    make(tmp_path, "shaspec", "paper", level(0.02))
+    make(
+        tmp_path,
+        "dropout-unet",
+        "",
+        lambda name, target: level(0.03)(name, target) if name == "t1" else level(0.0)(name, target),
+    )
+    assert decide(tmp_path, "S1")["verdict"] == "NOT TESTED HERE"
+    assert "u-hemis" in decide(tmp_path, "S1")["reason"]
+    make(tmp_path, "u-hemis", "", level(-0.1))
+    s1 = decide(tmp_path, "S1")
+    # 2 points everywhere but -1 at T1 alone: (14 * 2 - 1) / 15 = 1.8
+    assert s1["effect"] == pytest.approx(1.8) and (s1["low"], s1["high"]) == pytest.approx((1.8, 1.8))
+    assert (s1["verdict"], s1["on"], s1["n"], s1["seeds"], s1["passes"], s1["parts"]) == (
+        "REPRODUCED",
+        "on stand-in",
+        5,
+        2,
+        6,
+        6,
+    )
+    assert "42 of 45 cells against dropout-unet" in s1["reason"] and "45 of 45 cells against u-hemis" in s1["reason"]
+    s3 = decide(tmp_path, "S3")
+    assert (s3["verdict"], s3["passes"], s3["parts"]) == ("CONTRADICTED", 42, 45)
+    assert s3["effect"] == pytest.approx(-1) and "t1, shaspec paper against dropout-unet" in s3["part"]
+    assert (
+        "+1.80 Dice points, 95 % interval +1.80 to +1.80, n = 5, seeds = 2"
+        in page(verdicts(read_runs(tmp_path, "quick"), LEDGER), "ShaSpec")["we measured"].iloc[0]
+    )
+
+
+def test_smoke_numbers_are_never_shown_as_results(tmp_path):
+    for profile in ("smoke", "my-own-trial"):
+        make(tmp_path, "shaspec", "paper", level(0.02), profile=profile)
+        make(tmp_path, "dropout-unet", "", level(0), profile=profile)
+        make(tmp_path, "u-hemis", "", level(0), profile=profile)
+        table = evidence(read_runs(tmp_path, profile), LEDGER)
+        measured = table[table["kind"] == "measured"]
+        assert (measured["verdict"] == "NOT TESTED HERE").all() and measured[["effect", "low", "high", "p"]].isna().all(
+            axis=None
+        )
+        assert measured["reason"].str.contains(f"{profile} profile").all()
+
+
+def test_real_data_is_said_and_different_data_are_not_compared(tmp_path):
+    make(tmp_path, "shaspec", "paper", level(0.02), stand_in=False)
+    make(tmp_path, "shaspec", "released", level(0), stand_in=False)
+    assert decide(tmp_path, "S10")["on"] == "on real data"
+    make(tmp_path, "shaspec", "released", level(0), stand_in=False, split_hash="other")
+    with pytest.raises(ValueError, match="differ in split_hash"):
+        decide(tmp_path, "S10")
+
+
+def test_s10_prefers_the_single_switch_and_counts_two_or_more_missing(tmp_path):
+    make(tmp_path, "shaspec", "paper", level(0))
+    make(tmp_path, "shaspec", "released", level(-0.02))
+    assert "against shaspec released" in decide(tmp_path, "S10")["part"]
+    make(
+        tmp_path,
+        "shaspec",
+        "first-available",
+        lambda name, target: level(-0.03 if size(name) <= 2 else 0.3)(name, target),
+    )
+    s10 = decide(tmp_path, "S10")
+    assert "against shaspec first-available" in s10["part"] and s10["effect"] == pytest.approx(3)
+
+
+def test_s9_reads_probes(tmp_path):
+    probes = [("probe-shared", 0.26), ("probe-specific", 0.97)]
+    make(tmp_path, "shaspec", "paper", level(0), extra=probes)
+    s9 = decide(tmp_path, "S9")
+    assert (s9["verdict"], s9["passes"], s9["parts"], s9["seeds"]) == ("REPRODUCED", 2, 2, 2)
+    make(tmp_path, "shaspec", "paper", level(0), extra=[("probe-shared", 0.8), ("probe-specific", 0.97)])
+    s9 = decide(tmp_path, "S9")
+    assert s9["verdict"] == "CONTRADICTED" and s9["effect"] == pytest.approx(55)
+
+
+def test_one_seed_is_said(tmp_path):
+    make(tmp_path, "shaspec", "paper", level(0), seeds=[0])
+    make(tmp_path, "shaspec", "released", level(-0.02), seeds=[0])
+    assert "One seed" in decide(tmp_path, "S10")["reason"]
+
+
+def test_s13_counts_nested_pairs(tmp_path):
+    make(
+        tmp_path,
+        "shaspec",
+        "paper",
+        lambda name, target: 0.5 if (name, target) == ("t1+t1ce+t2+flair", "et") else level(0)(name, target),
+    )
+    s13 = decide(tmp_path, "S13")  # all four fall below each triple, in one region
+    assert (s13["verdict"], s13["passes"], s13["parts"]) == ("CONTRADICTED", 80, 84)
+    assert "Lower in 4 of 84 nested pairs (4.8%" in s13["reason"] and s13["effect"] == pytest.approx(-5)
+
+
+def test_arms_scored_on_other_combinations_and_ambiguous_arms_are_refused(tmp_path):
+    make(tmp_path, "shaspec", "paper", level(0.02))
+    make(tmp_path, "u-hemis", "", level(0))
+    make(tmp_path, "dropout-unet", "", level(0), labels=LABELS[1:])
+    with pytest.raises(ValueError, match="dropout-unet was not scored on the same combinations"):
+        verdicts(read_runs(tmp_path, "quick"), LEDGER)
+    make(tmp_path, "dropout-unet", "", level(0))
+    make(tmp_path, "dropout-unet", "wide", level(0))
+    with pytest.raises(ValueError, match="several values of variant"):
+        verdicts(read_runs(tmp_path, "quick"), LEDGER)
+
+
+# ------------------------------------------------------------------------------------------------------- the ledger
+def test_the_ledger_names_every_claim_of_the_five_papers():
+    entries = read_ledger(LEDGER)
+    expected = {"S": 13, "K": 8, "M": 11, "G": 10, "L": 9}
+    assert {entry["id"] for entry in entries} == {f"{a}{i}" for a, n in expected.items() for i in range(1, n + 1)}
+    assert all(entry["kind"] == "pending" for entry in entries if entry["paper"] != "ShaSpec")
+    used = {entry["contrast"]["statistic"] for entry in entries if "contrast" in entry}
+    assert used == set(claims.MEASURED) | set(claims.ARITHMETIC)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"claim": None}, r"lacks \['claim'\]"),
+        ({"kind": "guessed"}, "kind is 'guessed'"),
+        ({"rule": "better"}, r"unknown rule \['better'\]"),
+        ({"sesoi": None}, r"lacks \['sesoi'\]"),
+    ],
+)
+def test_a_malformed_ledger_is_refused(tmp_path, change, message):
+    entry = {**read_ledger(LEDGER)[0], **change}
+    entry = {key: value for key, value in entry.items() if value is not None}
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump({"claims": [entry]}))
+    with pytest.raises(ValueError, match=message):
+        read_ledger(tmp_path / "claims.yml")
+
+
+def test_an_id_occurs_once_per_kind(tmp_path):
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump({"claims": [read_ledger(LEDGER)[0]] * 2}))
+    with pytest.raises(ValueError, match="S1 occurs twice as measured"):
+        read_ledger(tmp_path / "claims.yml")
+
+
+def test_count_has_a_column_for_every_verdict(without_runs):
+    table = count(claims.weakest(without_runs))
+    assert tuple(table.columns) == VERDICTS and table.index.tolist() == [
+        "ShaSpec",
+        "ProtoKD",
+        "M2DN",
+        "Deep Guidance",
+        "SMIL",
+    ]
+    assert table.loc["ProtoKD", "NOT TESTED HERE"] == 8 and table.to_numpy().sum() == len(read_ledger(LEDGER))
