@@ -1,0 +1,256 @@
+"""The few network pieces that MONAI lacks: two U-shaped encoder and decoder pairs with the same interface.
+
+`Encoder` and `Decoder` are small and made for a CPU: a strided stem halves the grid before the first block, where most
+of the work of a U-Net lies, and a transposed convolution brings the full grid back. `ResNetEncoder` and
+`ResNetDecoder` are the weight-standardised 3D ResNet-50 with ASPP of the released ShaSpec code.
+
+An encoder maps (N, C, D, H, W) to `Features`; a decoder maps stacked bottlenecks and skips to (N, R, D, H, W) logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from monai.networks.blocks import Convolution
+from monai.networks.blocks.dynunet_block import UnetResBlock
+from torch import Tensor, nn
+
+INSTANCE = ("INSTANCE", {"affine": True})
+LEAKY = ("LEAKYRELU", {"negative_slope": 0.01})
+
+
+class Features(NamedTuple):
+    """What an encoder returns.
+
+    Attributes:
+        skips: maps from fine to coarse, each (N, c, d, h, w).
+        bottleneck: (N, C, d, h, w).
+        pooled: (N, C), the spatial mean that a classifier of modalities reads.
+    """
+
+    skips: tuple[Tensor, ...]
+    bottleneck: Tensor
+    pooled: Tensor
+
+
+class Encoder(nn.Module):
+    """Strided stem, then one residual block per width, each halving the grid.
+
+    Args:
+        in_channels: channels of the input.
+        widths: channels per level, fine to coarse; the last is the bottleneck. Multiples of 8 are fast on a CPU.
+
+    The grid of the input must be divisible by `stride`.
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int]):
+        super().__init__()
+        self.stride = (2 ** len(widths),) * 3
+        self.stem = Convolution(3, in_channels, widths[0], strides=2, kernel_size=3, act=LEAKY, norm=INSTANCE)
+        blocks = [UnetResBlock(3, widths[0], widths[0], 3, 1, INSTANCE, LEAKY)]
+        blocks += [UnetResBlock(3, a, b, 3, 2, INSTANCE, LEAKY) for a, b in zip(widths, widths[1:], strict=False)]
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Features:
+        x = self.stem(x)
+        maps = []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return Features(tuple(maps[:-1]), x, x.mean(dim=(2, 3, 4)))
+
+
+class Decoder(nn.Module):
+    """The way back up: transposed convolution, plus a 1x1x1 convolution of the skip, then one convolution.
+
+    Args:
+        widths: as those of the encoders.
+        sources: how many encoders' maps are stacked on the channel axis.
+        regions: output channels R.
+    """
+
+    def __init__(self, widths: Sequence[int], sources: int, regions: int = 3):
+        super().__init__()
+        inputs = [*widths[:-1], sources * widths[-1]]
+        levels = range(len(widths) - 2, -1, -1)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose3d(inputs[level + 1], widths[level], 2, 2, bias=False) for level in levels
+        )
+        self.skips = nn.ModuleList(
+            Convolution(3, sources * widths[level], widths[level], kernel_size=1, act=LEAKY, norm=INSTANCE)
+            for level in levels
+        )
+        self.convs = nn.ModuleList(
+            Convolution(3, widths[level], widths[level], kernel_size=3, act=LEAKY, norm=INSTANCE) for level in levels
+        )
+        self.out = nn.ConvTranspose3d(widths[0], regions, 2, 2)
+
+    def forward(self, bottleneck: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        x = bottleneck
+        for up, reduce, conv, skip in zip(self.ups, self.skips, self.convs, reversed(skips), strict=True):
+            x = conv(up(x) + reduce(skip))
+        return self.out(x)
+
+
+class StandardisedConv3d(nn.Conv3d):
+    """A convolution whose filters are standardised: mean 0, unbiased variance 1 (Qiao et al., arXiv 1903.10520)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int | tuple = 1, dilation: int = 1):
+        super().__init__(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
+        nn.init.kaiming_normal_(self.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.flatten(1)
+        flat = flat - flat.mean(dim=1, keepdim=True)
+        flat = flat / torch.sqrt(flat.var(dim=1, keepdim=True) + 1e-12)
+        return F.conv3d(x, flat.view_as(self.weight), None, self.stride, self.padding, self.dilation)
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """Affine instance norm that also takes a map of one voxel, which it turns into its bias.
+
+    torch refuses that case; the released code switches the check off, and so makes its pooled branch a constant.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x[0, 0].numel() == 1:
+            return (x - x) + self.bias.view(1, -1, 1, 1, 1)
+        return super().forward(x)
+
+
+def _unit(
+    inputs: int, outputs: int, kernel: int, stride: int | tuple = 1, dilation: int = 1, act: bool = True
+) -> nn.Sequential:
+    layers = [StandardisedConv3d(inputs, outputs, kernel, stride, dilation), InstanceNorm(outputs)]
+    return nn.Sequential(*layers, *([nn.LeakyReLU(0.01)] if act else []))
+
+
+class _Residual(nn.Module):
+    """body(x) + shortcut(x), then LeakyReLU."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None):
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.body(x) + self.shortcut(x), 0.01)
+
+
+def _bottleneck(inputs: int, width: int, stride: int, first: bool) -> _Residual:
+    body = nn.Sequential(_unit(inputs, width, 1), _unit(width, width, 3, stride), _unit(width, 4 * width, 1, act=False))
+    return _Residual(body, _unit(inputs, 4 * width, 1, stride, act=False) if first else None)
+
+
+class ResNetEncoder(nn.Module):
+    """Weight-standardised 3D ResNet-50 with ASPP: 35,127,872 parameters for one input channel.
+
+    Released ShaSpec code, DualNet_SS.py and Res50.py. The grid of the input must be divisible by (16, 32, 32).
+    """
+
+    stride = (16, 32, 32)
+
+    def __init__(self, in_channels: int = 1):
+        super().__init__()
+        self.stem = _unit(in_channels, 64, 7, (1, 2, 2))
+        self.pool = nn.MaxPool3d(3, 2, 1)
+        stages, inputs = [], 64
+        for width, blocks, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (320, 3, 2)):
+            stage = []
+            for index in range(blocks):
+                stage.append(_bottleneck(inputs, width, stride if index == 0 else 1, first=index == 0))
+                inputs = 4 * width
+            stages.append(nn.Sequential(*stage))
+        self.stages = nn.ModuleList(stages)
+        self.reduce = _unit(1280, 256, 1)
+        self.branches = nn.ModuleList([_unit(256, 256, 1), *(_unit(256, 256, 3, dilation=d) for d in (2, 4, 8))])
+        self.image_pooling = _unit(256, 256, 1)
+        self.project = _unit(5 * 256, 256, 1)
+
+    def forward(self, x: Tensor) -> Features:
+        x = self.stem(x)
+        skips = [x]
+        x = self.pool(x)
+        for stage in self.stages:
+            x = stage(x)
+            skips.append(x)
+        x = self.reduce(x)
+        pooled = x.mean(dim=(2, 3, 4), keepdim=True)
+        context = self.image_pooling(pooled).expand(-1, -1, *x.shape[2:])
+        out = self.project(torch.cat([*(branch(x) for branch in self.branches), context], dim=1))
+        return Features(tuple(skips[:-1]), out, pooled.flatten(1))
+
+
+class ResNetDecoder(nn.Module):
+    """The decoder that goes with `ResNetEncoder`: 8,528,800 parameters for four sources and three regions."""
+
+    def __init__(self, sources: int, regions: int = 3):
+        super().__init__()
+        widths, inputs, skips = (256, 128, 64, 32), (256 * sources, 256, 128, 64), (1024, 512, 256, 64)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose3d(a, b, 2, 2, bias=False) for a, b in zip(inputs, widths, strict=True)
+        )
+        self.skips = nn.ModuleList(_unit(sources * a, b, 1) for a, b in zip(skips, widths, strict=True))
+        self.blocks = nn.ModuleList(_Residual(nn.Sequential(_unit(w, w, 3), _unit(w, w, 3, act=False))) for w in widths)
+        self.out = nn.Conv3d(32, regions, 1, bias=False)
+
+    def forward(self, bottleneck: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        x = bottleneck
+        for up, reduce, block, skip in zip(self.ups, self.skips, self.blocks, reversed(skips), strict=True):
+            x = block(up(x) + reduce(skip))
+        return F.interpolate(self.out(x), scale_factor=(1, 2, 2), mode="trilinear", align_corners=False)
+
+
+def encode_rows(encoder: nn.Module, volumes: Tensor, rows: Tensor, blank: bool = False) -> Features:
+    """Run an encoder on the rows that are True; the others, and one more row at the end, get what stands for nothing.
+
+    That is zero, or with `blank` the encoding of a zero volume. (N, D, H, W) and (N,) bool -> maps (N + 1, ...).
+    """
+    inputs = volumes[rows]
+    if blank or len(inputs) == 0:
+        inputs = torch.cat([inputs, torch.zeros_like(volumes[:1])])
+    features = encoder(inputs.unsqueeze(1))
+
+    def place(values: Tensor) -> Tensor:
+        if not blank:
+            values = torch.cat([values[: int(rows.sum())], torch.zeros_like(values[:1])])
+        last = len(values) - 1
+        position = (rows.cumsum(0) - 1).masked_fill(~rows, last)
+        return values[torch.cat([position, position.new_tensor([last])])]
+
+    return Features(tuple(place(skip) for skip in features.skips), place(features.bottleneck), place(features.pooled))
+
+
+def available_mean(features: Tensor, available: Tensor) -> Tensor:
+    """Mean over the available modalities, (B, 1, ...); features (B, M, ...) or, for one case, (1, M, ...)."""
+    weights = available.to(features.dtype) / available.sum(dim=1, keepdim=True)
+    if len(features) == 1:
+        return torch.einsum("km,m...->k...", weights, features[0]).unsqueeze(1)
+    return torch.einsum("bm,bm...->b...", weights, features).unsqueeze(1)
+
+
+def where_available(available: Tensor, features: Tensor, substitute: Tensor) -> Tensor:
+    """Features where available, else the substitute; (B, M, ...)."""
+    return torch.where(available.view(*available.shape, *(1,) * (features.ndim - 2)), features, substitute)
+
+
+def check_grid(images: Tensor, available: Tensor, stride: Sequence[int]) -> None:
+    """Refuse images that do not fit the mask, or whose grid the network cannot halve often enough.
+
+    Raises:
+        ValueError: with the shape and, for the grid, the next legal size.
+    """
+    if images.ndim != 5 or images.shape[:2] != available.shape:
+        raise ValueError(
+            f"images must be (B, M, D, H, W) with (B, M) = {tuple(available.shape)}; got {tuple(images.shape)}"
+        )
+    grid = tuple(images.shape[2:])
+    legal = tuple(-(-size // step) * step for size, step in zip(grid, stride, strict=True))
+    if legal != grid:
+        raise ValueError(f"the grid {grid} is not divisible by {tuple(stride)}: pad it to {legal}")

@@ -1,0 +1,1 @@
+"""One file per paper: network, loss and provenance. A method never imports another method."""

@@ -1,0 +1,144 @@
+"""Baselines that every method is compared with: early fusion fed zeros, modality dropout, U-HeMIS, dedicated nets.
+
+- `zero-fill`: one U-Net on the stacked modalities, trained on complete sets, fed zeros where one is missing.
+- `dropout-unet`: the same net, trained on random subsets: the baseline to beat.
+- `dedicated`: the same net, trained and used on one combination only; 2^M - 1 nets for M modalities.
+- `u-hemis`: Havaei et al., "HeMIS: Hetero-Modal Image Segmentation", MICCAI 2016, arXiv 1607.05194, in the U-Net form
+  of Dorent et al. (MICCAI 2019): an encoder per modality, mean and variance of the available ones at every scale.
+
+What differs: all share the blocks, the loss (Dice plus cross-entropy), the schedule and the data of the small ShaSpec
+net, so that a difference in scores is one of fusion. HeMIS's curriculum from complete to incomplete sets is left out.
+The variance is the population variance, zero for one modality (the original's divisor is UNVERIFIED).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmlib.blocks import Decoder, Encoder, available_mean, check_grid, encode_rows
+from mmlib.losses import segmentation_loss
+from mmlib.modalities import check_available, label, parse
+
+
+class Output(NamedTuple):
+    """Logits (B, R, D, H, W)."""
+
+    logits: Tensor
+
+
+class EarlyFusionUNet(nn.Module):
+    """A U-Net on the stacked modalities; missing ones are zero.
+
+    Args:
+        modalities: M names; the order of the modality axis.
+        widths: channels per level.
+        regions: number of output regions R.
+
+    Raises:
+        ValueError: in `forward`, on an empty set or a grid that the stride does not divide.
+    """
+
+    def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64), regions: int = 3):
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.encoder = Encoder(len(self.modalities), widths)
+        self.stride = self.encoder.stride
+        self.decoder = Decoder(widths, 1, regions)
+
+    def encode(self, images: Tensor, available: Tensor) -> Tensor:
+        """Nothing can be computed before the combination is known: the images themselves, zero where missing."""
+        check_available(available, self.modalities)
+        check_grid(images, available, self.stride)
+        return torch.where(available[..., None, None, None], images, 0)
+
+    def decode(self, encoding: Tensor, available: Tensor) -> Tensor:
+        """(1 or B, M, D, H, W) and (B, M) -> logits (B, R, D, H, W)."""
+        features = self.encoder(encoding * available[..., None, None, None])
+        return self.decoder(features.bottleneck, features.skips)
+
+    def forward(self, images: Tensor, available: Tensor) -> Output:
+        """(B, M, D, H, W) float and (B, M) bool -> `Output`."""
+        return Output(self.decode(self.encode(images, available), available))
+
+
+class UHeMIS(nn.Module):
+    """An encoder per modality, fused by mean and variance over the available ones at every scale.
+
+    Arguments and errors as `EarlyFusionUNet`.
+    """
+
+    def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64), regions: int = 3):
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.encoders = nn.ModuleList(Encoder(1, widths) for _ in self.modalities)
+        self.stride = self.encoders[0].stride
+        self.decoder = Decoder(widths, 2, regions)
+
+    def encode(self, images: Tensor, available: Tensor) -> list[Tensor]:
+        """Maps of every available modality, zero at missing ones: from fine to coarse, each (B, M, c, ...)."""
+        check_available(available, self.modalities)
+        check_grid(images, available, self.stride)
+        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]
+        levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
+        return [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]
+
+    def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
+        """Maps (1 or B, M, c, ...) and (B, M) -> logits (B, R, D, H, W)."""
+        *skips, bottleneck = [moments(features, available).flatten(1, 2) for features in encoding]
+        return self.decoder(bottleneck, skips)
+
+    def forward(self, images: Tensor, available: Tensor) -> Output:
+        """(B, M, D, H, W) float and (B, M) bool -> `Output`."""
+        return Output(self.decode(self.encode(images, available), available))
+
+
+def moments(features: Tensor, available: Tensor) -> Tensor:
+    """Mean and population variance over the available modalities.
+
+    Args:
+        features: (B, M, c, ...) or, for one case in B combinations, (1, M, c, ...).
+        available: (B, M) bool.
+
+    Returns:
+        (B, 2, c, ...): mean, variance; the variance of one modality is 0.
+    """
+    mean = available_mean(features, available)
+    square = available_mean((features - mean).square(), available)
+    return torch.cat([mean, square], dim=1)
+
+
+def baseline_loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+    """The task loss alone; (model, batch) -> (scalar, no further parts)."""
+    return segmentation_loss(model(batch["images"], batch["available"]).logits, batch["regions"]), {}
+
+
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> tuple[nn.Module, Callable, dict]:
+    """What a run of a baseline trains: the network, its loss, and how it departs from the run's settings.
+
+    Args:
+        method: `zero-fill`, `dropout-unet`, `u-hemis` or `dedicated`.
+        variant: for `dedicated` the combination that it is trained and used on, such as `t1+flair`.
+        modalities: M names.
+        widths: such as `16-32-64`.
+
+    Returns:
+        The network, `baseline_loss`, and `combination` where only one is trained on.
+
+    Raises:
+        ValueError: on an unknown method or combination.
+    """
+    networks = {
+        "zero-fill": EarlyFusionUNet,
+        "dropout-unet": EarlyFusionUNet,
+        "dedicated": EarlyFusionUNet,
+        "u-hemis": UHeMIS,
+    }
+    if method not in networks:
+        raise ValueError(f"this file has the methods {', '.join(networks)}; got {method}")
+    model = networks[method](modalities, [int(width) for width in widths.split("-")])
+    alone = {"zero-fill": label(modalities, modalities), "dedicated": variant}
+    return model, baseline_loss, {"combination": parse(alone[method], modalities)} if method in alone else {}

@@ -1,0 +1,227 @@
+"""One training loop for every method: deterministic, resumable, and silent about what it trains.
+
+A batch is a function of its step (`batches[step]`), and a checkpoint holds everything else that a step depends on. A
+run that is killed at any point and started again therefore ends in the same weights, bit for bit on a CPU with the
+same number of threads. `accelerate` chooses the device and, started by `accelerate launch`, spreads a run over GPUs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+SCHEDULES = ("cosine", "poly", "constant")
+Loss = Callable[[nn.Module, dict], tuple[Tensor, dict[str, Tensor]]]
+
+
+def learning_rate(step: int, steps: int, schedule: str = "cosine", warmup: float = 0.0) -> float:
+    """The factor on the learning rate at a step, in [0, 1].
+
+    A linear rise over the first `warmup` share of the steps, then `cosine` to zero, `poly` (1 - progress)^0.9 as in the
+    released ShaSpec code, or `constant`. Progress counts from the first step, also where there is a rise.
+
+    Raises:
+        ValueError: on an unknown schedule.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}; choose one of {SCHEDULES}")
+    rise = min(1.0, (step + 1) / (warmup * steps)) if warmup * steps >= 1 else 1.0
+    progress = step / steps
+    falls = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "poly": (1 - progress) ** 0.9, "constant": 1.0}
+    return rise * falls[schedule]
+
+
+def precision_here(precision: str = "auto") -> str:
+    """Resolve `auto`: `bfloat16` where the processor multiplies matrices in it; else `float32`.
+
+    On a CPU that is one with AMX, where a step was measured to be faster (the chapter on compute shows the ratio).
+
+    Raises:
+        ValueError: on anything but `auto`, `bfloat16` or `float32`.
+    """
+    if precision not in ("auto", "bfloat16", "float32"):
+        raise ValueError(f"precision must be 'auto', 'bfloat16' or 'float32'; got {precision!r}")
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def fit(
+    model: nn.Module,
+    batches: Dataset,
+    loss: Loss,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    folder: Path | str,
+    name: str = "fit",
+    schedule: str = "cosine",
+    warmup: float = 0.1,
+    weight_decay: float = 1e-4,
+    max_norm: float = 5.0,
+    checkpoint_every: int = 100,
+    precision: str = "auto",
+    device: str = "auto",
+    workers: int = 0,
+) -> pd.DataFrame:
+    """Train with AdamW for a number of steps; the model is changed in place.
+
+    Args:
+        model: any module.
+        batches: `batches[step]` is the batch of that step, a dict; the same whenever it is asked for.
+        loss: (model, batch) -> (scalar to minimise, {name: part to log}).
+        steps: optimiser steps.
+        lr: peak learning rate.
+        seed: of dropout and other draws inside the model.
+        folder: where `<name>.checkpoint.pt` and, at the end, `<name>.safetensors` are written.
+        name: of this stage.
+        schedule: see `learning_rate`.
+        warmup: share of the steps over which the rate rises.
+        weight_decay: of AdamW.
+        max_norm: gradients are clipped to this norm.
+        checkpoint_every: steps between checkpoints.
+        precision: `auto`, `bfloat16` or `float32`; weights stay float32.
+        device: `auto` or `cpu`.
+        workers: processes that prepare batches; 0 prepares them in this one.
+
+    Returns:
+        One row a step: step, loss, the loss's parts, lr, seconds.
+
+    Raises:
+        FloatingPointError: if the loss is not finite; names the step, the cases and the last good checkpoint.
+        ValueError: if the folder holds the checkpoint of a different run.
+    """
+    accelerator = Accelerator(cpu=device == "cpu")
+    precision = precision_here(precision)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.checkpoint.pt"
+    settings = {"steps": steps, "lr": lr, "seed": seed, "schedule": schedule, "warmup": warmup}
+    settings |= {"weight_decay": weight_decay, "max_norm": max_norm, "precision": precision}
+
+    torch.manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, schedule, warmup))
+    rows: list[dict[str, float]] = []
+    if path.exists():
+        rows = _resume(path, settings, model, optimizer, scheduler)
+    start = len(rows)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    model.train()
+    own = range(start * accelerator.num_processes + accelerator.process_index, steps * accelerator.num_processes)
+    loader = DataLoader(batches, batch_size=None, sampler=own[:: accelerator.num_processes], num_workers=workers)
+    progress = tqdm(
+        loader, total=steps, initial=start, desc=name, mininterval=10, disable=not accelerator.is_main_process
+    )
+    with _deterministic():
+        for step, batch in enumerate(progress, start=start):
+            began = time.perf_counter()
+            batch = {
+                key: value.to(accelerator.device) if isinstance(value, Tensor) else value
+                for key, value in batch.items()
+            }
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                total, parts = loss(model, batch)
+            if not torch.isfinite(total):
+                last = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written yet"
+                raise FloatingPointError(
+                    f"the loss is {total.item()} at step {step}, cases {batch.get('case')}: look at these cases "
+                    f"(python -m mmlib doctor) or lower lr ({lr}); {last}"
+                )
+            optimizer.zero_grad()
+            accelerator.backward(total)
+            accelerator.clip_grad_norm_(model.parameters(), max_norm)
+            optimizer.step()
+            row = {"step": step, "loss": total.item(), "lr": scheduler.get_last_lr()[0]}
+            scheduler.step()
+            rows.append(
+                row | {key: float(part) for key, part in parts.items()} | {"seconds": time.perf_counter() - began}
+            )
+            if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+                state = {"settings": settings, "rows": rows, "rng": torch.get_rng_state()}
+                state |= {"model": accelerator.unwrap_model(model).state_dict()}
+                state |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+                if accelerator.is_main_process:
+                    _replace(path, lambda temporary, state=state: torch.save(state, temporary))
+    model = accelerator.unwrap_model(model).eval()
+    if accelerator.is_main_process:
+        weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+        _replace(folder / f"{name}.safetensors", lambda temporary: save_file(weights, temporary))
+    return pd.DataFrame(rows)
+
+
+def load(folder: Path | str, name: str = "fit") -> nn.Module:
+    """Build the network of a finished run and load its weights; in evaluation mode, on the CPU.
+
+    Args:
+        folder: of the run; `record.json` says which module built the network, and with which arguments.
+        name: of the training stage.
+
+    Raises:
+        FileNotFoundError: if the folder holds no record or no weights: the run is not finished.
+    """
+    folder = Path(folder)
+    for path in (folder / "record.json", folder / f"{name}.safetensors"):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: the run is not finished; run it again")
+    made = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    given = made["parameters"]
+    recipe = importlib.import_module(given["module"]).recipe
+    model, _, _ = recipe(given["method"], given["variant"], made["modalities"], given["widths"])
+    model.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    return model.eval()
+
+
+def _resume(path: Path, settings: dict, model: nn.Module, optimizer, scheduler) -> list[dict[str, float]]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["settings"] != settings:
+        different = {
+            key: (state["settings"].get(key), value)
+            for key, value in settings.items()
+            if state["settings"].get(key) != value
+        }
+        raise ValueError(
+            f"{path} belongs to another run; (there, here) differ in {different}: delete it or use another folder"
+        )
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds another network: delete it or use another folder ({error})") from None
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    torch.set_rng_state(state["rng"])
+    return state["rows"]
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, then rename: whoever reads `path` finds the old file or the whole new one."""
+    temporary = path.with_name(path.name + ".part")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
