@@ -15,7 +15,6 @@ from mmlib.modalities import MRI
 from mmlib.records import Runs
 from mmlib.statistics import (
     Effect,
-    by_seed_and_case,
     nested_pairs,
     order_agreement,
     paired_effects,
@@ -56,7 +55,8 @@ def _tables(scores: pd.DataFrame, contrast: dict[str, Any]) -> dict[tuple[str, s
     fewest = contrast.get("missing_at_least", 0)
     chosen = scores[scores["available"].map(lambda name: total - len(name.split("+")) >= fewest)]
     chosen = chosen[chosen["target"].isin(contrast["targets"])]
-    return {(a, t): by_seed_and_case(part) for (a, t), part in chosen.groupby(["available", "target"], sort=False)}
+    wide = chosen.pivot(index=["available", "target", "seed"], columns="case", values="value")
+    return {cell: table.droplevel([0, 1]) for cell, table in wide.groupby(level=[0, 1])}
 
 
 def _mean(tables: dict[tuple[str, str], pd.DataFrame], target: str) -> pd.DataFrame:

@@ -37,7 +37,8 @@ class Effect:
         low, high: bounds of the interval.
         p: Wilcoxon signed-rank on seed-averaged per-subject differences, two-sided; NaN where it does not apply.
         n: number of subjects. seeds: number of seeds.
-        level: coverage of the interval.
+        family_low, family_high: bounds that hold for all effects asked for together (Bonferroni); equal to
+            low and high for a single one.
         resampled: what the interval accounts for: "seeds and subjects", "subjects" (one seed only) or "seeds".
     """
 
@@ -47,7 +48,8 @@ class Effect:
     p: float
     n: int
     seeds: int
-    level: float = LEVEL
+    family_low: float
+    family_high: float
     resampled: str = "seeds and subjects"
 
     @property
@@ -70,11 +72,12 @@ def by_seed_and_case(scores: pd.DataFrame) -> pd.DataFrame:
     if scores["value"].isna().any():
         where = scores[scores["value"].isna()].iloc[0].to_dict()
         raise ValueError(f"a value is NaN ({where}): leave undefined values out on both sides, or use another metric")
-    counts = scores.pivot_table(index="seed", columns="case", values="value", aggfunc="size", fill_value=0)
+    pairs = scores.groupby(["seed", "case"])["value"]
+    counts = pairs.size().unstack(fill_value=0)
     if counts.to_numpy().min() != counts.to_numpy().max():
         (seed, case), most = counts.stack().idxmin(), counts.to_numpy().max()
         raise ValueError(f"seed {seed} has {counts.loc[seed, case]} values for case {case}, other pairs have {most}")
-    return scores.pivot_table(index="seed", columns="case", values="value", aggfunc="mean")
+    return pairs.mean().unstack()
 
 
 def _weights(size: int, draws: int, generator: np.random.Generator) -> np.ndarray:
@@ -114,33 +117,47 @@ def bootstrap_means(tables: Sequence[pd.DataFrame], *, draws: int = DRAWS, seed:
         key = tuple(table.index)
         if key not in drawn:
             drawn[key] = _weights(len(key), draws, generator)
-        means[:, column] = np.einsum("dn,dn->d", drawn[key] @ table.to_numpy(float), subjects)
+        means[:, column] = ((subjects @ table.to_numpy(float).T) * drawn[key]).sum(axis=1)
     return means
 
 
-def paired_effect(
-    first: pd.DataFrame, second: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0, level: float = LEVEL
-) -> Effect:
-    """How much `first` lies above `second`, on the same subjects, with a percentile interval.
+def paired_effects(
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], *, draws: int = DRAWS, seed: int = 0, level: float = LEVEL
+) -> list[Effect]:
+    """How much the first of each pair lies above the second, on the same subjects, with percentile intervals.
 
     With the same seeds on both sides the arms are paired by seed as well. Where both sides have one seed only, the
     interval accounts for subjects alone, and `resampled` says so.
 
     Args:
-        first, second: tables (seeds, cases), see `by_seed_and_case`.
+        pairs: tables (seeds, cases), see `by_seed_and_case`; all on the same cases.
         draws, seed: of the bootstrap.
-        level: coverage of the interval.
+        level: coverage of each interval; the family bounds have this coverage for all pairs together.
 
     Raises:
         ValueError: as `bootstrap_means`.
     """
-    drawn = bootstrap_means([first, second], draws=draws, seed=seed)
-    low, high = np.quantile(drawn[:, 0] - drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
-    per_subject = first.mean() - second.mean()
-    seeds = min(len(first), len(second))
-    resampled = "subjects" if max(len(first), len(second)) == 1 else "seeds and subjects"
-    effect = float(first.to_numpy().mean() - second.to_numpy().mean())
-    return Effect(effect, float(low), float(high), signed_rank(per_subject), len(per_subject), seeds, level, resampled)
+    drawn = bootstrap_means([table for pair in pairs for table in pair], draws=draws, seed=seed)
+    tail = (1 - level) / 2
+    tails = [tail, 1 - tail, tail / len(pairs), 1 - tail / len(pairs)]
+    bounds = np.quantile(drawn[:, ::2] - drawn[:, 1::2], tails, axis=0).T
+    effects = []
+    for (first, second), (low, high, family_low, family_high) in zip(pairs, bounds.tolist(), strict=True):
+        sizes = len(first), len(second)
+        effects.append(
+            Effect(
+                effect=float(first.to_numpy().mean() - second.to_numpy().mean()),
+                low=low,
+                high=high,
+                p=signed_rank(first.mean() - second.mean()),
+                n=first.shape[1],
+                seeds=min(sizes),
+                family_low=family_low,
+                family_high=family_high,
+                resampled="subjects" if max(sizes) == 1 else "seeds and subjects",
+            )
+        )
+    return effects
 
 
 def signed_rank(differences: Sequence[float] | pd.Series) -> float:
@@ -159,7 +176,7 @@ def seed_effect(values: Sequence[float], reference: float, *, level: float = LEV
     if len(differences) > 1:
         low, high = DescrStatsW(differences).tconfint_mean(alpha=1 - level)
     mean = float(differences.mean())
-    return Effect(mean, float(low), float(high), np.nan, 0, len(differences), level, "seeds")
+    return Effect(mean, float(low), float(high), np.nan, 0, len(differences), float(low), float(high), "seeds")
 
 
 def tost(differences: Sequence[float] | pd.Series, margin: float) -> float:

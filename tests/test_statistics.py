@@ -14,7 +14,7 @@ from mmlib.statistics import (
     nested_pairs,
     order_agreement,
     page_trend,
-    paired_effect,
+    paired_effects,
     rank_distribution,
     seed_effect,
     signed_rank,
@@ -29,6 +29,10 @@ def table(values, seeds=None):
     return pd.DataFrame(
         values, index=seeds or range(len(values)), columns=[f"c{i:02d}" for i in range(values.shape[1])]
     )
+
+
+def paired_effect(first, second, **options):
+    return paired_effects([(first, second)], **options)[0]
 
 
 def tidy(rows):
@@ -106,6 +110,16 @@ def test_unpaired_subjects_and_nan_are_refused():
         paired_effect(table([[1, np.nan]]), table([[1, 2]]))
     with pytest.raises(ValueError, match="at least two subjects"):
         paired_effect(table([[1]]), table([[2]]))
+
+
+def test_family_bounds_hold_for_all_pairs_together():
+    first, second = table([range(12), range(1, 13)]), table([[3] * 12, [4] * 12])
+    alone, (one, _, _) = paired_effect(first, second), paired_effects([(first, second)] * 3)
+    assert (alone.family_low, alone.family_high) == (alone.low, alone.high)
+    assert (one.low, one.high) == (alone.low, alone.high)
+    assert one.family_low < one.low and one.high < one.family_high
+    wider = paired_effect(first, second, level=1 - 0.05 / 3)
+    assert (wider.low, wider.high) == pytest.approx((one.family_low, one.family_high))
 
 
 def coverage(seeds, seed_deviation, trials=300):
