@@ -31,7 +31,7 @@ from mmlib.data.cases import Case
 from mmlib.modalities import IXI, MRI
 
 Array = np.ndarray | float
-VERSION = 2  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
+VERSION = 3  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
 SPACINGS = (2.0, 3.0, 4.0)  # mm
 LAYOUTS = {"brats": MRI, "ixi": IXI}
 TISSUES = ("csf", "gm", "wm", "oedema", "necrosis", "solid", "enhancing")
@@ -59,7 +59,7 @@ class Tissues:
     @property
     def brain(self) -> np.ndarray:
         """(X, Y, Z) bool: at least half of the voxel is brain."""
-        return sum(self.fractions.values()) >= 0.5
+        return np.sum(list(self.fractions.values()), axis=0) >= 0.5
 
     @property
     def labels(self) -> np.ndarray:
@@ -81,8 +81,8 @@ def _maps(spacing: float) -> torch.Tensor:
     brain = t1 > 0  # the map is skull-stripped
     total = np.maximum(gm + wm, 1)
     gm, wm = gm / total * brain, wm / total * brain
-    size = round(spacing / 2)
-    maps = np.stack([ndimage.uniform_filter(part, size) for part in (brain - gm - wm, gm, wm)])
+    blur = (spacing / 2 - 1) / 2  # a voxel is sampled at 2 x 2 x 2 points, each standing for half a voxel per axis
+    maps = np.stack([ndimage.gaussian_filter(part, blur, radius=1) for part in (brain - gm - wm, gm, wm)])
     return torch.from_numpy(maps)[None]
 
 
@@ -179,6 +179,13 @@ def _axes(spacing: float, per_voxel: int) -> tuple[list[np.ndarray], tuple[int, 
     return [low - 0.5 + spacing * line for line, (low, _) in zip(counts, WORLD, strict=True)], shape, affine
 
 
+def _check(seed: int, spacing: float) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be an integer >= 0; got {seed!r}")
+    if spacing not in SPACINGS:
+        raise ValueError(f"spacing must be 2, 3 or 4 mm; got {spacing!r}")
+
+
 def make_tissues(seed: int, spacing: float = 4.0, tumour: bool | None = None) -> Tissues:
     """Make the tissue fractions of a subject: the truth behind its images.
 
@@ -190,10 +197,7 @@ def make_tissues(seed: int, spacing: float = 4.0, tumour: bool | None = None) ->
     Raises:
         ValueError: if `seed` is negative or not an integer, or `spacing` is not one of 2, 3, 4.
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be an integer >= 0; got {seed!r}")
-    if spacing not in SPACINGS:
-        raise ValueError(f"spacing must be 2, 3 or 4 mm; got {spacing!r}")
+    _check(seed, spacing)
     axes, shape, affine = _axes(float(spacing), 2)
     points = [line.reshape([-1 if k == axis else 1 for k in range(3)]) for axis, line in enumerate(axes)]
     drawn = _draw_tumour(seed, tumour)
@@ -294,7 +298,7 @@ def make_subject(seed: int, spacing: float = 4.0, layout: str = "brats", tumour:
     axes, shape, _ = _axes(float(spacing), 1)
     rng = np.random.default_rng((seed, 6))
     jitter = 1 + rng.normal(0, 0.03, VALUES.shape).clip(-0.07, 0.07)
-    values = (VALUES * jitter)[[0, 1, 2, 3, 4, 5, 5]]
+    pd, t1, t2 = (VALUES * jitter)[[0, 1, 2, 3, 4, 5, 5]].T
     gadolinium = np.array([0, 0.02, 0.02, 0.02, 0.02, 0.02, rng.uniform(0.3, 0.6)])
     shares, brain = np.stack(list(tissues.fractions.values())), tissues.brain
     texture = 1 + 0.03 * _smooth(rng, axes, 8)
@@ -304,7 +308,7 @@ def make_subject(seed: int, spacing: float = 4.0, layout: str = "brats", tumour:
         gain, noise = 1500 * np.exp(rng.normal(0, 0.15)), rng.uniform(0.02, 0.04)
         bias = np.exp(0.08 * _smooth(rng, axes, 70))
         if modality in LAYOUTS[layout]:
-            clean = np.tensordot(signal(modality, *values.T, gadolinium), shares, 1) * texture * bias
+            clean = np.tensordot(signal(modality, pd, t1, t2, gadolinium), shares, 1) * texture * bias
             sigma = noise * clean[brain].mean()
             noisy = np.hypot(*(part + sigma * rng.standard_normal(shape) for part in (clean, 0)))
             images[modality] = np.where(brain, np.clip(np.rint(gain * noisy), 1, 32767), 0).astype(np.int16)
@@ -342,12 +346,16 @@ def _image(array: np.ndarray, affine: np.ndarray, mark: str) -> nibabel.Nifti1Im
 
 
 def _mark(seed: int, spacing: float) -> str:
+    _check(seed, spacing)
     return f"mmlib phantom v{VERSION} seed {seed} {spacing:g} mm"
 
 
 def _complete(files: Iterable[Path], mark: str) -> bool:
-    """All files are there and their headers say that this version made them."""
-    return all(file.exists() and bytes(nibabel.load(file).header["descrip"].item()).decode() == mark for file in files)
+    """All files are there and their headers say that this version made them from this seed at this spacing."""
+    return all(
+        file.exists() and nibabel.Nifti1Image.from_filename(file).header["descrip"].item().decode() == mark
+        for file in files
+    )
 
 
 def write_brats(folder: str | Path, seeds: Iterable[int], spacing: float = 4.0) -> list[Path]:
@@ -364,7 +372,7 @@ def write_brats(folder: str | Path, seeds: Iterable[int], spacing: float = 4.0) 
     """
     written = []
     for seed in tqdm(list(seeds), desc="phantom (BraTS layout)", unit="case"):
-        name, mark = f"phantom-{seed:04d}", _mark(seed, spacing)
+        mark, name = _mark(seed, spacing), f"phantom-{seed:04d}"
         target = Path(folder) / name
         written.append(target)
         if _complete([target / f"{name}_{part}.nii.gz" for part in (*MRI, "seg")], mark):
@@ -373,7 +381,7 @@ def write_brats(folder: str | Path, seeds: Iterable[int], spacing: float = 4.0) 
         partial_folder = target.with_name(f".{name}.partial")
         shutil.rmtree(partial_folder, ignore_errors=True)
         partial_folder.mkdir(parents=True)
-        for part, array in (*case.images.items(), ("seg", case.labels)):
+        for part, array in (*case.images.items(), ("seg", np.asarray(case.labels))):
             nibabel.save(_image(array, case.affine, mark), partial_folder / f"{name}_{part}.nii.gz")
         shutil.rmtree(target, ignore_errors=True)
         partial_folder.rename(target)
@@ -393,7 +401,7 @@ def write_ixi(folder: str | Path, seeds: Iterable[int], spacing: float = 4.0) ->
     """
     written = []
     for seed in tqdm(list(seeds), desc="phantom (IXI layout)", unit="case"):
-        name, mark = f"IXI{seed:04d}-Phantom-{seed:04d}", _mark(seed, spacing)
+        mark, name = _mark(seed, spacing), f"IXI{seed:04d}-Phantom-{seed:04d}"
         files = {part: Path(folder) / f"IXI-{part.upper()}" / f"{name}-{part.upper()}.nii.gz" for part in IXI}
         written.append(files["t1"])
         if _complete(files.values(), mark):
