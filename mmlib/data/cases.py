@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from nibabel import aff2axcodes
 from nibabel.nifti1 import Nifti1Header
 from torch import Tensor
 
@@ -55,6 +56,11 @@ class Case:
         """Voxel size in mm along the array axes."""
         x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
         return x, y, z
+
+    @property
+    def axes(self) -> str:
+        """The direction in which each array axis grows, such as `RAS`: to the right, to the front, up."""
+        return "".join(aff2axcodes(self.affine))
 
     @cached_property
     def brain_mask(self) -> np.ndarray:
@@ -115,7 +121,7 @@ def zscore(image: np.ndarray, brain: np.ndarray, dtype: type = np.float32) -> np
         raise ValueError(
             f"cannot normalise: intensities in the brain are constant or not finite (they run from {low} to {high})"
         )
-    scaled = np.zeros(image.shape, dtype=dtype)
+    scaled: np.ndarray = np.zeros(image.shape, dtype=dtype)
     scaled[brain] = (values - values.mean()) / values.std()
     return scaled
 
@@ -124,10 +130,10 @@ def zscore(image: np.ndarray, brain: np.ndarray, dtype: type = np.float32) -> np
 class Frame:
     """Where a (D, H, W) box lies in the native (X, Y, Z) grid; `to_native` undoes `to_box`."""
 
-    shape: tuple[int, int, int]
-    low: tuple[int, int, int]
-    high: tuple[int, int, int]
-    padding: tuple[int, int, int]
+    shape: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    padding: tuple[int, ...]
 
     @classmethod
     def around(cls, brain: np.ndarray, multiple: int = 1) -> Frame:
@@ -147,17 +153,18 @@ class Frame:
 
     def to_box(self, array: np.ndarray) -> np.ndarray:
         """(..., X, Y, Z) -> (..., D, H, W), cropped and padded with zeros."""
-        inside = array[(..., *(slice(a, b) for a, b in zip(self.low, self.high, strict=True)))]
+        x, y, z = (slice(a, b) for a, b in zip(self.low, self.high, strict=True))
+        inside = array[..., x, y, z]
         padded = np.pad(inside, [(0, 0)] * (array.ndim - 3) + [(0, pad) for pad in self.padding])
         return np.ascontiguousarray(np.moveaxis(padded, (-3, -2, -1), (-1, -2, -3)))
 
     def to_native(self, box: np.ndarray) -> np.ndarray:
         """(..., D, H, W) -> (..., X, Y, Z); zero outside the box."""
         moved = np.moveaxis(box, (-3, -2, -1), (-1, -2, -3))
-        place = tuple(slice(a, b) for a, b in zip(self.low, self.high, strict=True))
-        unpadded = tuple(slice(0, b - a) for a, b in zip(self.low, self.high, strict=True))
+        x, y, z = (slice(a, b) for a, b in zip(self.low, self.high, strict=True))
+        width, height, depth = (b - a for a, b in zip(self.low, self.high, strict=True))
         native = np.zeros((*box.shape[:-3], *self.shape), dtype=box.dtype)
-        native[(..., *place)] = moved[(..., *unpadded)]
+        native[..., x, y, z] = moved[..., :width, :height, :depth]
         return native
 
 

@@ -98,7 +98,7 @@ def report(findings: Iterable[Finding]) -> str:
     findings = list(findings)
     blocks = []
     for one in findings:
-        place = "  ".join(part for part in (one.case, one.file) if part)
+        place = "  ".join(part for part in (one.case, one.file) if part) or "all cases"
         body = textwrap.fill(one.what, 110, initial_indent="    ", subsequent_indent="    ")
         remedy = textwrap.fill(one.remedy, 110, initial_indent="    remedy: ", subsequent_indent="            ")
         blocks.append(f"{one.severity.upper():8}{place}\n{body}\n{remedy}")
@@ -168,10 +168,10 @@ def _files(files: CaseFiles) -> list[Finding]:
         what = f"no file of any modality ({', '.join(files.modalities)})"
         findings.append(Finding("error", files.name, "", what, "add the images, or remove the case"))
     else:
-        for name in files.modalities:
-            if name not in files.images:
-                remedy = "none is needed: it is read as not available"
-                findings.append(Finding("note", files.name, "", f"the modality {name} is missing", remedy))
+        missing = [name for name in files.modalities if name not in files.images]
+        if missing:
+            remedy = "none is needed: what is missing is read as not available"
+            findings.append(Finding("note", files.name, "", f"missing: {', '.join(missing)}", remedy))
     for path in files.ambiguous:
         what = "another file of this folder takes the same place"
         findings.append(Finding("error", files.name, path.name, what, "keep one file for each modality"))
@@ -233,31 +233,28 @@ def _volumes(
                 digest = hashlib.sha256(str(volume.shape).encode() + volume.tobytes()).hexdigest()
                 seen[digest].append((files.name, path.name))
     images = [volume for place, volume in volumes.items() if place in files.images]
-    brain = volumes["brain"] > 0.5 if "brain" in volumes else None
-    if images and all(image.shape == images[0].shape for image in images):
-        inside = np.any([image != 0 for image in images], axis=0) if brain is None else brain
-        if brain is None and inside.mean() > 0.98:
+    inside = volumes["brain"] > 0.5 if "brain" in volumes else None
+    if inside is None and images and all(image.shape == images[0].shape for image in images):
+        inside = np.any([image != 0 for image in images], axis=0)
+        if inside.mean() > 0.98:
             what = "hardly any background voxel is 0: the image would be normalised over the whole volume"
             remedy = "strip the skull, or name a brain mask in a table (column brain)"
             findings.append(Finding("warning" if stripped else "note", files.name, "", what, remedy))
-        if "seg" in volumes and files.seg is not None:
-            findings += _labels(files, volumes["seg"], inside)
-    elif "seg" in volumes and files.seg is not None:
-        findings += _labels(files, volumes["seg"], None)
+    if files.seg is not None and "seg" in volumes:
+        findings += _labels(files, files.seg, volumes["seg"], inside)
     return findings
 
 
-def _labels(files: CaseFiles, volume: np.ndarray, inside: np.ndarray | None) -> list[Finding]:
-    assert files.seg is not None
+def _labels(files: CaseFiles, path: Path, volume: np.ndarray, inside: np.ndarray | None) -> list[Finding]:
     findings: list[Finding] = []
 
     def add(severity: str, what: str, remedy: str) -> None:
-        findings.append(Finding(severity, files.name, files.seg.name, what, remedy))
+        findings.append(Finding(severity, files.name, path.name, what, remedy))
 
     try:
-        labels = as_labels(volume, files.seg)
+        labels = as_labels(volume, path)
     except ValueError as error:
-        what, _, remedy = str(error).removeprefix(f"{files.seg}: ").partition("; ")
+        what, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
         add("error", what, remedy)
         return findings
     values = np.unique(labels).tolist()

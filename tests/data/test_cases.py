@@ -139,6 +139,9 @@ def test_available_is_what_was_acquired():
 @pytest.mark.parametrize("flip", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
 def test_spacing_does_not_depend_on_flips_or_tilt(flip):
     assert case(affine=AFFINE @ np.diag([*flip, 1])).spacing == (2, 3, 4)
+    assert case(affine=AFFINE @ np.diag([*flip, 1])).axes == "".join(
+        ending[step < 0] for ending, step in zip(("RL", "AP", "SI"), flip, strict=True)
+    )
     turn = np.array([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     assert case(affine=turn @ AFFINE).spacing == pytest.approx((2, 3, 4))
 

@@ -47,7 +47,7 @@ def test_a_missing_modality_is_a_note_and_no_fault(folder):
     (folder / "b" / "b_t1ce.nii.gz").unlink()
     notes = doctor.examine("brats", folder)
     assert doctor.faults(notes) == []
-    assert ("note", "b", "the modality t1ce is missing") in [(one.severity, one.case, one.what) for one in notes]
+    assert ("note", "b", "missing: t1ce") in [(one.severity, one.case, one.what) for one in notes]
     assert run("brats", folder).exit_code == 0
 
 
