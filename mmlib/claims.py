@@ -34,7 +34,7 @@ from mmlib.statistics import Effect, holm
 
 VERDICTS = ("REPRODUCED", "DIRECTION ONLY", "NO EFFECT", "CONTRADICTED", "UNDERPOWERED", "NOT TESTED HERE")
 WEAKEST_FIRST = ("CONTRADICTED", "NO EFFECT", "UNDERPOWERED", "DIRECTION ONLY", "REPRODUCED")
-RESULT_PROFILES = ("quick", "full", "paper")
+RESULT_PROFILES = ("quick", "full", "paper", "quick-own", "full-own")  # -own: on the reader's data
 KINDS = ("measured", "arithmetic", "pending")
 RULES = ("greater", "no-worse", "equivalent", "at-least", "exact")
 

@@ -40,9 +40,9 @@ def _scores(runs: Runs, arm: dict[str, str], metrics: list[str]) -> pd.DataFrame
     scores = runs.scores[runs.scores["method"].eq(arm["method"]) & runs.scores["metric"].isin(metrics)]
     for key in ("variant", "experiment"):
         if key in arm:
-            scores = scores[scores[key].fillna("").eq(arm[key])]
-        elif scores[key].fillna("").nunique() > 1:
-            found = sorted(scores[key].fillna("").unique())
+            scores = scores[scores[key].eq(arm[key])]
+        elif scores[key].nunique() > 1:
+            found = sorted(scores[key].unique())
             raise ValueError(f"{_name(arm)} was run with several values of {key}: {found}; name one in the ledger")
     if scores.empty:
         raise NotTestedError(f"no run of {_name(arm)} with {', '.join(metrics)} in this profile")

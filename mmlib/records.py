@@ -335,6 +335,38 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
+def read_scores(folder: str | Path) -> pd.DataFrame:
+    """The scores of one complete run: method, variant, seed, case, available, target, metric, value."""
+    text = dict.fromkeys(("method", "variant", "case", "available", "target", "metric"), str)
+    return pd.read_csv(Path(folder) / "scores.csv", dtype=text, keep_default_na=False, na_values={"value": [""]})
+
+
+def read_history(folder: str | Path) -> pd.DataFrame:
+    """The training history of one complete run, one row per step; empty for a method that does not train."""
+    try:
+        return pd.read_csv(Path(folder) / "history.csv")
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one run left: its record, its history (one row per step) and its scores (tidy)."""
+
+    record: dict[str, Any]
+    history: pd.DataFrame
+    scores: pd.DataFrame
+
+
+def read_run(folder: str | Path) -> Finished:
+    """Read one complete run.
+
+    Raises:
+        FileNotFoundError, RecordError: as `read_record`.
+    """
+    return Finished(read_record(folder), read_history(folder), read_scores(folder))
+
+
 @dataclass(frozen=True)
 class Runs:
     """The complete runs of a profile.
@@ -371,10 +403,7 @@ class Runs:
         Raises:
             KeyError: as `folder`.
         """
-        try:
-            return pd.read_csv(self.folder(run, experiment) / "history.csv")
-        except pd.errors.EmptyDataError:
-            return pd.DataFrame()
+        return read_history(self.folder(run, experiment))
 
 
 def read_runs(root: str | Path, profile: str, experiment: str | None = None) -> Runs:
@@ -393,8 +422,7 @@ def read_runs(root: str | Path, profile: str, experiment: str | None = None) -> 
         exposure = record.pop("exposure")
         row = pd.json_normalize(record).iloc[0].to_dict()
         rows.append({**row, "exposure": exposure, "folder": str(path.parent)})
-        text = dict.fromkeys(("method", "variant", "case", "available", "target", "metric"), str)
-        table = pd.read_csv(path.parent / "scores.csv", dtype=text)
+        table = read_scores(path.parent)
         table.insert(0, "run", record["run"])
         table.insert(0, "experiment", record["experiment"])
         tables.append(table)

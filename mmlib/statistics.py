@@ -199,6 +199,29 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
+def cell_means(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """The mean of every cell of a results table, with an interval over seeds and subjects.
+
+    Args:
+        scores: tidy, one metric; an `arm` per compared method, and available, target, seed, case, value. Undefined
+            values (NaN) are left out together with their case, within the cell.
+
+    Returns:
+        One row per arm, available and target: mean, low, high (95 %), n, seeds; low and high are NaN where fewer than
+        two cases are left.
+    """
+    rows = []
+    for (arm, available, target), part in scores.groupby(["arm", "available", "target"], sort=False):
+        table = part.pivot(index="seed", columns="case", values="value").dropna(axis=1)
+        low = high = np.nan
+        if table.shape[1] > 1:
+            drawn = bootstrap_means([table], draws=draws, seed=seed)[:, 0]
+            low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        mean = table.to_numpy().mean() if table.size else np.nan
+        rows.append((arm, available, target, mean, low, high, table.shape[1], len(table)))
+    return pd.DataFrame(rows, columns=["arm", "available", "target", "mean", "low", "high", "n", "seeds"])
+
+
 # ------------------------------------------------------------------------------------------------------ orderings
 def rank_distribution(tables: Mapping[str, pd.DataFrame], *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """Ranks of methods under resampling; rank 1 has the highest mean, equal means share a rank.

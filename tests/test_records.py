@@ -57,6 +57,9 @@ def test_what_is_saved_is_what_is_read(tmp_path):
     assert np.isnan(one["value"].iloc[1])
     assert one["seed"].eq(1).all() and one["variant"].eq("paper").all()
     pd.testing.assert_frame_equal(runs.history("shaspec-paper-s0"), HISTORY)
+    alone = records.read_run(run.folder)
+    assert alone.record["seed"] == 0 and alone.history.equals(HISTORY)
+    assert alone.scores["value"].tolist()[0] == 0.1 + 0.2 and alone.scores["value"].isna().sum() == 1
     assert runs.folder("shaspec-paper-s0") == run.folder
 
 
@@ -93,8 +96,9 @@ def test_experiments_are_kept_apart(tmp_path):
 
 
 def test_a_method_without_training_has_an_empty_history(tmp_path):
-    run = start(tmp_path, "quick", "x", "mean-of-atlas-s0", {"method": "atlas", "variant": "mean", "seed": 0})
+    run = start(tmp_path, "quick", "x", "mean-of-atlas-s0", {"method": "atlas", "variant": "", "seed": 0})
     run.save(pd.DataFrame(), SCORES, **FACTS)
+    assert read_runs(tmp_path, "quick").scores["variant"].eq("").all()  # empty text stays text
     assert read_runs(tmp_path, "quick").history("mean-of-atlas-s0").empty
 
 

@@ -10,6 +10,7 @@ from mmlib.modalities import MRI
 from mmlib.statistics import (
     bootstrap_means,
     by_seed_and_case,
+    cell_means,
     holm,
     nested_pairs,
     order_agreement,
@@ -173,6 +174,18 @@ def test_seed_effect_is_students_interval():
     assert (effect.seeds, effect.resampled) == (3, "seeds")
     alone = seed_effect([0.3], 0.25)
     assert np.isinf(alone.half_width)
+
+
+def test_cell_means_leave_out_undefined_cases():
+    rows = [("a", "t1", "wt", s, c, v) for s in (0, 1) for c, v in (("x", 0.2), ("y", 0.4), ("z", 0.9))]
+    rows += [("a", "t1", "et", 0, "x", 0.5), ("a", "t1", "et", 0, "y", np.nan)]
+    scores = pd.DataFrame(rows, columns=["arm", "available", "target", "seed", "case", "value"])
+    scores.loc[2, "value"] = np.nan  # z of seed 0: z is left out for both seeds
+    cells = cell_means(scores, draws=2000)
+    assert cells["mean"].tolist() == pytest.approx([0.3, 0.5])
+    assert cells[["n", "seeds"]].to_numpy().tolist() == [[2, 2], [1, 1]]
+    assert cells.loc[0, ["low", "high"]].tolist() == pytest.approx([0.2, 0.4])
+    assert cells.loc[1, ["low", "high"]].isna().all()
 
 
 def test_ranks():
