@@ -174,7 +174,10 @@ def _sheet(tiles: list[tuple[str, Image.Image]], size: tuple[int, int]) -> Image
 
 
 def _png(picture: Image.Image) -> bytes:
-    """Compress with 64 colours: greys and the outlines need no more."""
+    """Compress with a palette of 61 greys and the colours of the outlines."""
+    palette = Image.new("P", (1, 1))
+    greys = np.linspace(0, 255, 61).round().astype(int).repeat(3).tolist()
+    palette.putpalette([*greys, *(value for colour in COLOURS.values() for value in colour)])
     buffer = io.BytesIO()
-    picture.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

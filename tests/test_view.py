@@ -85,7 +85,12 @@ def test_the_page_holds_every_slice_and_needs_nothing_else():
     html = slice_viewer(case(), found()).data
     sources = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", html)
     assert len(sources) == 5  # four slices, and the first one shown
-    assert Image.open(io.BytesIO(base64.b64decode(sources[0]))).size == (3 * 200 - 4, 2 * (216 + STRIP + 4) - 4)
+    stored = Image.open(io.BytesIO(base64.b64decode(sources[0])))
+    drawn, first = frames(case(), found())
+    assert stored.size == (3 * 200 - 4, 2 * (216 + STRIP + 4) - 4) and first == 2
+    difference = np.abs(np.array(stored.convert("RGB")).astype(int) - np.array(drawn[first]))
+    assert difference.max() <= 5  # few greys are enough, and the outlines keep their colours
+    assert tuple(tile(stored.convert("RGB"), 4)[18, 18]) == COLOURS["wt"]
     assert 'alt="Axial slices of case one &lt;1&gt;: t1, flair; missing: t1ce, t2; outlined: the prediction"' in html
     assert 'max="3" value="2"' in html and "<output>3</output> of 4" in html
     assert "http" not in html and html == slice_viewer(case(), found()).data
