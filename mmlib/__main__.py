@@ -11,7 +11,6 @@ import typer
 from mmlib.data import doctor as doctors
 
 
-
 class Layout(StrEnum):
     """Layouts that the doctor knows, as words of the command line."""
 
