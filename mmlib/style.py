@@ -26,7 +26,7 @@ MODALITY = {
     "flair": (PURPLE, "D"),
     "pd": (ORANGE, "v"),
 }
-REGION = {"wt": (SKY, "o"), "tc": (YELLOW, "s"), "et": (VERMILLION, "^")}
+REGION = {"wt": (SKY, "o"), "tc": (YELLOW, "s"), "et": ("#E65528", "^")}  # as in mmlib.view
 REGION_NAME = {"wt": "whole tumour", "tc": "tumour core", "et": "enhancing tumour"}
 METHOD = {  # arm -> colour, marker, name
     "shaspec paper": (BLUE, "o", "ShaSpec (paper)"),
@@ -34,7 +34,9 @@ METHOD = {  # arm -> colour, marker, name
     "shaspec first-available": (PURPLE, "<", "ShaSpec, first-available"),
     "shaspec ring": (ORANGE, ">", "ShaSpec, ring"),
     "shaspec unmasked": (YELLOW, "v", "ShaSpec, unmasked"),
-    "shaspec poly": (GREY, "p", "ShaSpec, poly"),
+    "shaspec poly": ("#999933", "p", "ShaSpec, poly"),
+    "shaspec blank-skips": ("#882255", "d", "ShaSpec, blank-skips"),
+    "shaspec mean-skips": ("#661100", "*", "ShaSpec, mean-skips"),
     "dropout-unet": (VERMILLION, "D", "U-Net with dropout"),
     "u-hemis": (GREEN, "^", "U-HeMIS"),
     "zero-fill": (GREY, "X", "U-Net fed zeros"),
