@@ -9,6 +9,7 @@ where one of the two is empty: no distance is defined.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -178,7 +179,9 @@ def hd95(predicted: Tensor, truth: Tensor, spacing: Sequence[float]) -> float:
     if not predicted.any() or not truth.any():
         return float("nan") if predicted.any() or truth.any() else 0.0
     masks = (mask[None, None].float() for mask in (predicted, truth))
-    return float(compute_hausdorff_distance(*masks, include_background=True, percentile=95, spacing=list(spacing)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)  # MONAI's own call
+        return float(compute_hausdorff_distance(*masks, include_background=True, percentile=95, spacing=list(spacing)))
 
 
 @torch.inference_mode()

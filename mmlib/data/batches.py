@@ -73,7 +73,7 @@ class Crops(Dataset):
         seed: int,
         rate: float = 0.5,
         fixed: Tensor | None = None,
-        foreground: float = 0.5,
+        foreground: float = 0.9,
     ):
         if len(samples) == 0:
             raise ValueError("no training cases: check the data folder and the split")

@@ -11,8 +11,8 @@ What differs
   widths that train on a CPU. `topology="released"` is the network of the released code, 187,708,132 parameters.
 - Encoders run on the available modalities only. Instance norm has no statistics across the batch, so this changes no
   number, saves almost half of the work, and an absent volume cannot reach the output.
-- Paper and released code disagree in places; each is a switch listed in `VARIANTS`. Where the paper is silent (skips of
-  a missing modality) the mean of the available shared skips is used: UNVERIFIED.
+- Paper and released code disagree in places; each is a switch listed in `VARIANTS`. The paper is silent
+  on the skips of a missing modality; here they are zero (UNVERIFIED), and the other readings are switches too.
 - The released code fills with the first available modality of a list in random order; here the order is fixed
   (`FILL_ORDER`, that of the released code).
 """
@@ -47,31 +47,43 @@ FILL_ORDER = ("flair", "t1", "t1ce", "t2")
 
 @dataclass(frozen=True)
 class Variant:
-    """The places where paper and released code differ; the defaults are the paper's.
+    """The places where paper and released code differ, and the weights of the losses; the defaults are the paper's.
 
     Attributes:
         fill: embedding of a missing modality: `mean` of the available shared features (Eq. 4) or that of the `first`.
-        skips: skip of a missing modality: `mean` of the available ones, or the encoding of a `blank` volume (zeros).
+        skips: skip maps of a missing modality, on which the paper is silent: `zeros`, the `mean` of the available
+            ones, or the encoding of a `blank` volume of zeros (released code).
         pairs: pairs of the alignment loss: `all`, or the `ring` of M neighbours.
         masked: leave missing modalities out of the auxiliary losses (section 3.3.3), or use the encoding of zeros.
         schedule: learning rate: `cosine` or `poly`.
+        alpha: weight of the alignment loss on shared features.
+        beta: weight of the modality classification on specific features.
     """
 
     fill: str = "mean"
-    skips: str = "mean"
+    skips: str = "zeros"
     pairs: str = "all"
     masked: bool = True
     schedule: str = "cosine"
+    alpha: float = 0.1
+    beta: float = 0.02
 
 
 VARIANTS = {
     "paper": Variant(),
+    # each difference of the released code alone, then all of them
     "first-available": Variant(fill="first"),
     "blank-skips": Variant(skips="blank"),
     "ring": Variant(pairs="ring"),
     "unmasked": Variant(masked=False),
     "poly": Variant(schedule="poly"),
     "released": Variant(fill="first", skips="blank", pairs="ring", masked=False, schedule="poly"),
+    # the other reading of what the paper leaves open, and the corners of its figure 4
+    "mean-skips": Variant(skips="mean"),
+    "alpha-0": Variant(alpha=0),
+    "beta-0": Variant(beta=0),
+    "alpha-0-beta-0": Variant(alpha=0, beta=0),
+    "alpha-1-beta-1": Variant(alpha=1, beta=1),
 }
 
 
@@ -198,7 +210,10 @@ class ShaSpecSegmenter(nn.Module):
     def _decode(self, encoding: Encoding, fused: Tensor, available: Tensor) -> Tensor:
         skips = []
         for skip, blank in zip(encoding.skips, encoding.blank, strict=True):
-            substitute = blank.unsqueeze(1) if self.variant.skips == "blank" else available_mean(skip, available)
+            if self.variant.skips == "mean":
+                substitute = available_mean(skip, available)
+            else:
+                substitute = blank.unsqueeze(1) if self.variant.skips == "blank" else skip.new_zeros(())
             skips.append(where_available(available, skip, substitute).flatten(1, 2))
         return self.decoder(fused.flatten(1, 2), skips)
 
@@ -276,15 +291,13 @@ def domain_loss(domain_logits: Tensor, available: Tensor) -> Tensor:
     )
 
 
-def shaspec_loss(
-    model: ShaSpecSegmenter, batch: dict, alpha: float = 0.1, beta: float = 0.02, kind: str = "l1"
-) -> tuple[Tensor, dict[str, Tensor]]:
+def shaspec_loss(model: ShaSpecSegmenter, batch: dict, kind: str = "l1") -> tuple[Tensor, dict[str, Tensor]]:
     """The whole objective on a batch: L = L_task + alpha L_DAO + beta L_DCO (Eq. 9), and its parts.
 
     Args:
+        model: its variant says which pairs and modalities count, and holds alpha and beta.
         batch: `images`, `available` and `regions` of the batch contract.
-        alpha: weight of the alignment loss on shared features.
-        beta: weight of the modality classification on specific features.
+        kind: of the alignment loss.
     """
     available = batch["available"]
     output = model(batch["images"], available)
@@ -292,7 +305,7 @@ def shaspec_loss(
     task = segmentation_loss(output.logits, batch["regions"])
     alignment = alignment_loss(output.shared, counted, kind, model.variant.pairs)
     domain = domain_loss(output.domain_logits, counted)
-    total = task + alpha * alignment + beta * domain  # Eq. (9)
+    total = task + model.variant.alpha * alignment + model.variant.beta * domain  # Eq. (9)
     return total, {"task": task.detach(), "alignment": alignment.detach(), "domain": domain.detach()}
 
 

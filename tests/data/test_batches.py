@@ -1,0 +1,97 @@
+"""Crops: a pure function of seed and step, every case in turn, cases' own gaps respected."""
+
+import pytest
+import torch
+
+from mmlib.data.batches import Crops, Samples
+from mmlib.modalities import MRI
+
+
+class Made(Samples):
+    """Samples without files: voxel values are 100 * modality + depth, region et is one voxel; case 2 lacks t2."""
+
+    def _prepare(self, name):
+        index = int(name)
+        images = 100 * torch.arange(4.0).view(4, 1, 1, 1) + torch.arange(20.0).view(1, 20, 1, 1).expand(4, 20, 24, 12)
+        regions = torch.zeros(3, 20, 24, 12, dtype=torch.bool)
+        regions[:, 3, 20, 5] = True
+        available = torch.tensor([True, True, index != 2, True])
+        return {
+            "images": images * available[:, None, None, None],
+            "available": available,
+            "regions": regions,
+            "case": name,
+        }
+
+
+def crops(**changed) -> Crops:
+    settings = {"size": 8, "batch_size": 2, "availability": "uniform-subsets", "seed": 5, **changed}
+    return Crops(Made(None, "01234", MRI), **settings)
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    one, other = crops(), crops()
+    for step in (7, 0, 7):
+        first, second = one[step], other[step]
+        assert first["case"] == second["case"]
+        assert all(torch.equal(first[key], second[key]) for key in ("images", "regions", "available"))
+    assert not torch.equal(one[0]["images"], crops(seed=6)[0]["images"])
+
+
+def test_batches_keep_the_contract():
+    batch = crops()[0]
+    assert batch["images"].shape == (2, 4, 8, 8, 8) and batch["regions"].shape == (2, 3, 8, 8, 8)
+    assert batch["images"].dtype == torch.float32 and batch["regions"].dtype == batch["available"].dtype == torch.bool
+    assert batch["available"].any(dim=1).all()
+    hidden = ~batch["available"]
+    assert batch["images"][hidden].abs().sum() == 0
+
+
+def test_every_case_is_used_once_before_any_is_used_again():
+    batches = crops(batch_size=1)
+    for epoch in range(3):
+        assert sorted(batches[5 * epoch + step]["case"][0] for step in range(5)) == list("01234")
+
+
+def test_crops_centred_on_the_tumour_hold_it_and_others_need_not():
+    held = [crops(foreground=1.0)[step]["regions"].flatten(1).any(dim=1).all() for step in range(10)]
+    free = [crops(foreground=0.0)[step]["regions"].flatten(1).any(dim=1).all() for step in range(10)]
+    assert all(held) and not all(free)
+
+
+def test_a_volume_smaller_than_the_crop_is_padded_with_zeros():
+    batch = crops(size=16, foreground=0.0, availability="fixed", fixed=torch.tensor([True, True, False, True]))[0]
+    filled = (batch["images"][:, 1] != 0).flatten(2).any(dim=1)
+    assert filled.sum(dim=1).tolist() == [16 * 12, 16 * 12]  # 12 of 16 columns of the last axis
+
+
+def test_what_a_case_lacks_is_never_drawn():
+    for step in range(20):
+        batch = crops()[step]
+        for name, row in zip(batch["case"], batch["available"], strict=True):
+            assert name != "2" or not row[MRI.index("t2")]
+
+
+def test_exposure_lists_what_the_batches_show():
+    batches, seen = crops(availability="bernoulli", rate=0.7), {}
+    for step in range(6):
+        batch = batches[step]
+        for name, row in zip(batch["case"], batch["available"], strict=True):
+            seen.setdefault(name, set()).update(MRI[m] for m in row.nonzero().flatten())
+    found = batches.exposure(6)
+    assert {name: set(names) for name, names in found.items()} == seen
+    assert list(found) == sorted(found)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="no training cases"):
+        Crops(Made(None, "", MRI), size=8, batch_size=1, availability="bernoulli", seed=0)
+
+    class Unlabelled(Made):
+        def _prepare(self, name):
+            sample = super()._prepare(name)
+            del sample["regions"]
+            return sample
+
+    with pytest.raises(ValueError, match="case 1 has no segmentation: it cannot be trained on"):
+        Crops(Unlabelled(None, "1", MRI), size=8, batch_size=1, availability="bernoulli", seed=0)[0]

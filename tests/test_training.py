@@ -1,0 +1,148 @@
+"""The loop: same weights after any interruption, clear failures, schedules by hand."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmlib.training import fit, learning_rate, load, precision_here
+
+# A small net with dropout and instance norm; killed once at a given step when a second argument is given.
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from torch import nn
+from mmlib.data.batches import Crops, Samples
+from mmlib.methods.shaspec import ShaSpecSegmenter, shaspec_loss
+from mmlib.modalities import MRI
+from mmlib.training import fit
+
+class Made(Samples):
+    def _prepare(self, name):
+        generator = torch.Generator().manual_seed(int(name))
+        return {
+            "images": torch.randn(4, 16, 18, 16, generator=generator),
+            "regions": torch.rand(3, 16, 18, 16, generator=generator) < 0.3,
+            "available": torch.ones(4, dtype=torch.bool),
+            "case": name,
+        }
+
+folder, kill_at = Path(sys.argv[1]), int(sys.argv[2])
+torch.manual_seed(0)
+model = ShaSpecSegmenter(MRI, (8, 16))
+batches = Crops(Made(None, "12345", MRI), size=16, batch_size=2, availability="uniform-subsets", seed=3)
+
+def loss(model, batch, calls=[0]):
+    calls[0] += 1
+    if calls[0] == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return shaspec_loss(model, batch)
+
+history = fit(model, batches, loss, steps=12, lr=1e-3, seed=0, folder=folder, checkpoint_every=3)
+print(len(history), history["loss"].sum())
+"""
+
+
+def program(folder, kill_at: int = 0) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), str(kill_at)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = program(whole)
+    assert expected.returncode == 0, expected.stderr
+    draw = random.Random(os.getpid())
+    kills = [draw.randint(2, 8), draw.randint(1, 4)]  # steps since the last start
+    for kill_at in kills:
+        assert program(broken, kill_at).returncode == -signal.SIGKILL
+    finished = program(broken)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == expected.stdout, kills
+    assert (broken / "fit.safetensors").read_bytes() == (whole / "fit.safetensors").read_bytes(), kills
+
+
+class Points(Dataset):
+    """Points on a line; `bad` is a step whose target is not finite."""
+
+    def __init__(self, bad: int | None = None):
+        self.bad = bad
+
+    def __getitem__(self, step: int) -> dict:
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(8, 1, generator=generator)
+        y = 2 * x + 1 if step != self.bad else x * float("nan")
+        return {"x": x, "y": y, "case": [f"case-{step}"]}
+
+
+def squared(model, batch):
+    error = (model(batch["x"]) - batch["y"]).square().mean()
+    return error, {"twice": 2 * error.detach()}
+
+
+def test_a_line_is_learnt_and_every_step_is_logged(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    history = fit(model, Points(), squared, steps=300, lr=0.1, seed=0, folder=tmp_path, precision="float32")
+    assert model.weight.item() == pytest.approx(2, abs=0.02) and model.bias.item() == pytest.approx(1, abs=0.02)
+    assert list(history.columns) == ["step", "loss", "lr", "twice", "seconds"] and len(history) == 300
+    assert history["twice"].to_numpy() == pytest.approx(2 * history["loss"].to_numpy())
+    assert history["lr"].max() == pytest.approx(0.1, rel=0.03)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    model = nn.Linear(1, 1)
+    first = fit(model, Points(), squared, steps=5, lr=0.1, seed=0, folder=tmp_path)
+    again = nn.Linear(1, 1)
+    second = fit(again, Points(bad=0), squared, steps=5, lr=0.1, seed=0, folder=tmp_path)
+    assert torch.equal(model.weight, again.weight) and first.equals(second)
+
+
+def test_a_loss_that_is_not_finite_names_step_cases_and_checkpoint(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"nan at step 7, cases \['case-7'\].*fit\.checkpoint\.pt") as caught:
+        fit(nn.Linear(1, 1), Points(bad=7), squared, steps=10, lr=0.1, seed=0, folder=tmp_path, checkpoint_every=5)
+    assert "doctor" in str(caught.value)
+    with pytest.raises(FloatingPointError, match="no checkpoint was written yet"):
+        fit(nn.Linear(1, 1), Points(bad=2), squared, steps=9, lr=0.1, seed=0, folder=tmp_path / "new")
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    fit(nn.Linear(1, 1), Points(), squared, steps=5, lr=0.1, seed=0, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to another run; \(there, here\) differ in {'lr': \(0.1, 0.2\)}"):
+        fit(nn.Linear(1, 1), Points(), squared, steps=5, lr=0.2, seed=0, folder=tmp_path)
+    with pytest.raises(ValueError, match="holds another network: delete it"):
+        fit(nn.Linear(1, 3), Points(), squared, steps=5, lr=0.1, seed=0, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("step", "schedule", "warmup", "factor"),
+    [
+        (0, "cosine", 0.0, 1.0), (50, "cosine", 0.0, 0.5), (0, "constant", 0.0, 1.0), (99, "constant", 0.0, 1.0),
+        (75, "poly", 0.0, 0.25**0.9), (0, "constant", 0.1, 0.1), (4, "constant", 0.1, 0.5), (10, "constant", 0.1, 1.0),
+    ],
+)  # fmt: skip
+def test_learning_rates_by_hand(step, schedule, warmup, factor):
+    assert learning_rate(step, 100, schedule, warmup) == pytest.approx(factor)
+
+
+def test_unknown_schedules_and_precisions_are_refused():
+    with pytest.raises(ValueError, match="unknown schedule 'step'"):
+        learning_rate(0, 10, "step")
+    with pytest.raises(ValueError, match="precision must be"):
+        precision_here("float16")
+    assert precision_here("float32") == "float32"
+
+
+def test_an_unfinished_run_cannot_be_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match="the run is not finished; run it again"):
+        load(tmp_path)
