@@ -35,7 +35,7 @@ book: $(VENV)/.ready
 	@echo "Open file://$(CURDIR)/build/html/index.html"
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lab: $(VENV)/.ready-lab
 	DATA="$(DATA)" $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
@@ -43,6 +43,8 @@ lab: $(VENV)/.ready-lab
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	for notebook in notebooks/*.md; do $(BIN)/jupytext --quiet --to py:percent --output - $$notebook \
+	  | $(BIN)/ruff check --quiet --stdin-filename $${notebook%.md}.nb.py -; done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -72,4 +74,4 @@ unlock: $(VENV)/.ready
 	$(PIPELINE) --unlock
 
 clean:
-	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

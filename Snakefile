@@ -152,5 +152,5 @@ rule html:
         "exec > {log} 2>&1; export PROFILE={PROFILE} NO_COLOR=1; rm -rf {params.book} && mkdir -p {params.book}/chapters"
         " && cp -R book/. {params.book}/ && cp {input.chapters} {params.book}/chapters/"
         " && jupyter-book build {params.book} --config _config.yml"
-        "    --path-output {params.book} -W --keep-going"
+        "    --path-output {params.book} -W --keep-going --quiet"
         " && rm -rf {params.html} && mv {params.book}/_build/html {params.html}"

@@ -1,0 +1,103 @@
+"""The pipeline as tests call it, and a small project of stub notebooks for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+PROFILE = """
+data:
+  brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
+experiments:
+  segmentation:
+    notebook: train_segmentation
+    data: brats
+    common: {steps: 3, device: auto}
+    runs:
+      - {method: shaspec, variants: [paper], seeds: [0], module: mmlib.methods.shaspec, minutes: 2}
+      - {method: zero-fill, seeds: [0, 1], module: mmlib.methods.baselines, minutes: 1}
+chapters:
+  00_phantom:
+  01_methods: {experiments: [segmentation]}
+"""
+
+HEAD = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst, format_version: 0.13}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+# A notebook
+
+"""
+
+TRAINING = (
+    HEAD
+    + """```{code-cell} ipython3
+:tags: [parameters]
+
+method, variant, seed, steps = "", "", 0, 0
+profile = experiment = results = ""
+force = False
+```
+
+```{code-cell} ipython3
+import json
+from mmlib.modalities import MRI
+from runs import project_root
+
+name = f"{method}-s{seed}" if variant == "standard" else f"{method}-{variant}-s{seed}"
+broken = project_root() / f"{name}.broken"
+if broken.exists():
+    raise RuntimeError("told to fail")
+folder = project_root() / results / profile / experiment / name
+text = json.dumps({"parameters": {"method": method, "seed": seed, "steps": steps}})
+(folder / "record.json").write_text(text)
+```
+"""
+)
+
+CHAPTER = (
+    HEAD
+    + """```{code-cell} ipython3
+:tags: [parameters]
+
+profile = "quick"
+```
+
+```{code-cell} ipython3
+from mmlib.data.phantom import make_subject
+
+print(profile)
+```
+"""
+)
+
+
+def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call the pipeline of a project as the Makefile does; no setting of the caller's shell reaches it."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PROFILE", "DATA", "HTML")}
+    cores = str(os.cpu_count() or 1)
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--keep-going", "--rerun-incomplete", *arguments]
+    return subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True)
+
+
+def write_small_project(folder: Path) -> None:
+    """A project with the real Snakefile, runs.py and mmlib, and with notebooks that train nothing."""
+    for name in ("Snakefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("mmlib", "book"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "_config.yml").touch()
+    (folder / "profiles").mkdir()
+    (folder / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "runs.py", folder / "notebooks")
+    (folder / "profiles" / "quick.yaml").write_text(PROFILE)
+    (folder / "notebooks" / "train_segmentation.md").write_text(TRAINING)
+    for chapter in ("00_phantom", "01_methods"):
+        (folder / "notebooks" / f"{chapter}.md").write_text(CHAPTER)

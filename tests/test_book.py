@@ -1,0 +1,215 @@
+"""The pages of the smoke book, opened one by one in a real browser that can reach nothing but them."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipelines import ROOT
+
+pytestmark = pytest.mark.pipeline
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+PHONE = {"width": 390, "height": 844}  # CSS pixels
+DESK = {"width": 1280, "height": 900}
+LOCAL = re.compile(r"http://127\.0\.0\.1:|data:|blob:|file:")
+SMOKE = "not results"
+
+# contrast of the text of the first paragraph against what is painted behind it, by WCAG 2
+CONTRAST = """() => {
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => { const part = v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    return .2126 * part(r) + .7152 * part(g) + .0722 * part(b); };
+  const text = document.querySelector('article p, .bd-article p, .bd-content p, main h1');
+  let behind = text;
+  while (behind && (numbers(getComputedStyle(behind).backgroundColor)[3] ?? 1) === 0) behind = behind.parentElement;
+  const paint = behind ? getComputedStyle(behind).backgroundColor : 'rgb(255, 255, 255)';
+  const [a, b] = [light(numbers(getComputedStyle(text).color)), light(numbers(paint))];
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+}"""
+IMAGES = """() => [...document.images].map(image => ({
+  src: image.getAttribute('src').slice(0, 80), width: image.naturalWidth, alt: image.alt}))"""
+WIDER = """() => {
+  const page = document.documentElement, end = page.clientWidth + 1;
+  const scrolls = e => e && e !== page
+    && (/auto|scroll|hidden/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  if (page.scrollWidth <= end) return [];
+  const wide = [...document.querySelectorAll('body *')]
+    .filter(e => e.getBoundingClientRect().right > end && !scrolls(e.parentElement));
+  return [`${page.scrollWidth} pixels`, ...wide.slice(0, 5).map(e => `${e.tagName}.${e.className}`)];
+}"""
+THEME = "theme => { document.documentElement.dataset.theme = theme; document.documentElement.dataset.mode = theme; }"
+
+
+@dataclass
+class Page:
+    """What a browser saw on one page."""
+
+    name: str
+    problems: list[str] = field(default_factory=list)  # of the console, of requests
+    images: list[dict[str, Any]] = field(default_factory=list)
+    formulas: tuple[int, int] = (0, 0)  # places for a formula, formulas rendered there
+    too_wide: list[str] = field(default_factory=list)
+    contrast: dict[str, float] = field(default_factory=dict)
+    links: list[str] = field(default_factory=list)
+    text: str = ""
+
+
+def find_browser() -> str | None:
+    given = os.environ.get("CHROMIUM")
+    return given or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def address(smoke_book: Path) -> Iterator[str]:
+    """The book behind a server on this machine."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(smoke_book))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A window of a real browser, which finds no address but that of this machine."""
+    path = find_browser()
+    if path is None:
+        message = f"no browser found (looked for {', '.join(BROWSERS)}); install chromium, or set CHROMIUM to its path"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield started.new_context()
+        started.close()
+
+
+def look(context: Any, url: str, name: str) -> Page:
+    """Open a page and note what it asks for, what it says, and how it looks in both themes and on a phone."""
+    seen = Page(name)
+    tab = context.new_page()
+    tab.set_viewport_size(DESK)
+    tab.on("request", lambda asked: LOCAL.match(asked.url) or seen.problems.append(f"asked for {asked.url}"))
+    tab.on("console", lambda said: said.type == "error" and seen.problems.append(f"console: {said.text}"))
+    tab.on("pageerror", lambda error: seen.problems.append(f"script: {error}"))
+    tab.on("requestfailed", lambda request: seen.problems.append(f"failed: {request.url} {request.failure}"))
+    tab.on("response", lambda got: got.status >= 400 and seen.problems.append(f"{got.status}: {got.url}"))
+    tab.goto(url, wait_until="load")
+    tab.wait_for_timeout(100)
+    seen.images = tab.evaluate(IMAGES)
+    seen.formulas = tab.locator(".math.notranslate").count(), tab.locator(".math.notranslate math").count()
+    seen.links = tab.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
+    seen.text = tab.inner_text("body")
+    tab.add_style_tag(content="* { transition: none !important; }")
+    for theme in ("light", "dark"):
+        tab.evaluate(THEME, theme)
+        seen.contrast[theme] = tab.evaluate(CONTRAST)
+    tab.set_viewport_size(PHONE)
+    tab.wait_for_timeout(50)
+    seen.too_wide = tab.evaluate(WIDER)
+    tab.close()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def pages(smoke_book: Path, address: str, browser: Any) -> list[Page]:
+    """Every page of the book, as seen."""
+    names = sorted(path.relative_to(smoke_book).as_posix() for path in smoke_book.rglob("*.html"))
+    return [look(browser, f"{address}/{name}", name) for name in names if not name.startswith("_static/")]
+
+
+def chapters(pages: list[Page]) -> list[Page]:
+    return [page for page in pages if page.name.startswith("chapters/")]
+
+
+def test_every_page_of_the_contents_is_there(pages: list[Page]) -> None:
+    toc = (ROOT / "book" / "_toc.yml").read_text()
+    wanted = {f"{name}.html" for name in re.findall(r"(?:root|file): (\S+)", toc)}
+    assert wanted <= {page.name for page in pages}
+
+
+def test_no_page_complains_misses_a_file_or_asks_the_network(pages: list[Page]) -> None:
+    assert {page.name: page.problems for page in pages if page.problems} == {}
+
+
+def test_every_image_is_there_and_says_what_it_shows(pages: list[Page]) -> None:
+    without = {
+        page.name: bad
+        for page in pages
+        if (bad := [one for one in page.images if one["width"] == 0 or not says_something(one["alt"])])
+    }
+    assert without == {}
+    assert any("_images/" in one["src"] for page in chapters(pages) for one in page.images), "chapters have figures"
+
+
+def says_something(alt: str) -> bool:
+    """Without alt text of its own, an image is given its file name."""
+    return len(alt.strip()) > 3 and not re.search(r"\.(png|svg|jpe?g)$", alt)
+
+
+def test_formulas_are_rendered_without_a_script(pages: list[Page]) -> None:
+    assert {page.name: page.formulas for page in pages if page.formulas[0] != page.formulas[1]} == {}
+    assert sum(page.formulas[1] for page in pages) > 0
+
+
+def test_no_page_is_wider_than_a_phone(pages: list[Page]) -> None:
+    assert {page.name: page.too_wide for page in pages if page.too_wide} == {}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_is_readable(pages: list[Page], theme: str) -> None:
+    assert {page.name: page.contrast[theme] for page in pages if page.contrast[theme] < 4.5} == {}
+
+
+def test_a_chapter_can_be_downloaded_launched_and_edited(pages: list[Page], smoke_book: Path) -> None:
+    assert chapters(pages)
+    for page in chapters(pages):
+        name = Path(page.name).stem
+        offered = [link for link in page.links if "/_sources/chapters/" in link]
+        assert sorted(link.rsplit(".", 1)[1] for link in offered) == ["ipynb", "md"], page.name
+        for ending in ("ipynb", "md"):
+            assert (smoke_book / "_sources" / "chapters" / f"{name}.{ending}").stat().st_size > 0
+        assert [link for link in page.links if link.endswith(f"urlpath=lab/tree/notebooks/{name}.md")], page.name
+        assert [link for link in page.links if link.endswith(f"/edit/main/notebooks/{name}.md")], page.name
+
+
+def test_a_smoke_book_says_on_every_page_that_its_numbers_are_no_results(pages: list[Page]) -> None:
+    assert [page.name for page in pages if SMOKE not in page.text] == []
+
+
+def test_what_can_be_downloaded_names_no_folder_of_this_machine(smoke_book: Path) -> None:
+    for path in (smoke_book / "_sources").rglob("*.ipynb"):
+        assert str(ROOT) not in path.read_text(), path.name
+
+
+def test_the_book_opens_from_a_folder_and_can_be_searched(smoke_book: Path, browser: Any) -> None:
+    seen = look(browser, f"file://{smoke_book}/index.html", "index.html")
+    assert seen.problems == []
+    tab = browser.new_page()
+    tab.goto(f"file://{smoke_book}/search.html?q=modality")
+    tab.wait_for_selector("#search-results li")
+    tab.close()

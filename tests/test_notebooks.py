@@ -1,0 +1,127 @@
+"""The contract of a text notebook: parameters that papermill can set, headings a reader can jump to, nothing executed.
+
+That every notebook runs is the pipeline's test: test_book.py looks at what the smoke profile made of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from pipelines import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
+CHAPTERS = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
+METHODS = [path for path in CHAPTERS if path.stem[0] not in "09" and path.stem != "02_your_data"]
+HEADINGS = [  # of a chapter about a method, in this order
+    "What the paper says",
+    "Data",
+    "Model",
+    "Train",
+    "Evaluate",
+    "Compare with the paper",
+    "Ablation",
+    "Take-away",
+    "Limitations and differences",
+    "Exercises",
+]
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(home|root|Users|work|tmp|mnt|opt|scratch)/[\w-]|[A-Z]:\\\\?Users")
+
+named = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in jupytext.read(path).cells if cell.cell_type == kind]
+
+
+def parameters(path: Path) -> dict[str, Any]:
+    """The values of the parameters cell, which holds plain assignments and nothing else."""
+    (cell,) = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
+    values = {}
+    for statement in ast.parse(cell.source).body:
+        assert isinstance(statement, ast.Assign), f"line {statement.lineno} of the parameters is no plain assignment"
+        (target,) = statement.targets
+        assert isinstance(target, ast.Name)
+        values[target.id] = ast.literal_eval(statement.value)
+    return values
+
+
+def test_there_are_notebooks_of_both_kinds() -> None:
+    assert CHAPTERS and [path for path in NOTEBOOKS if path.stem.startswith("train_")]
+    assert all(path in CHAPTERS or path.stem.startswith("train_") for path in NOTEBOOKS)
+
+
+@named
+def test_parameters_are_plain_values(path: Path) -> None:
+    values = parameters(path)
+    assert "profile" in values
+    assert all(isinstance(value, str | int | float | bool) for value in values.values())
+
+
+@named
+def test_each_parameter_says_its_unit_or_reason(path: Path) -> None:
+    (cell,) = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
+    bare = [line for line in cell.source.splitlines() if re.match(r"\w+ = ", line) and "  # " not in line]
+    assert bare == []
+
+
+@named
+def test_the_kernel_is_the_one_of_the_environment(path: Path) -> None:
+    assert jupytext.read(path).metadata["kernelspec"]["name"] == "python3"
+    assert jupytext.read(path).metadata["jupytext"]["text_representation"]["format_name"] == "myst"
+
+
+@named
+def test_no_path_of_one_machine(path: Path) -> None:
+    found = [line for line in path.read_text().splitlines() if MACHINE_PATHS.search(line.replace("/path/to/", ""))]
+    assert found == []
+
+
+@named
+def test_the_text_survives_the_way_to_ipynb_and_back(path: Path) -> None:
+    command = [sys.executable, "-m", "jupytext", "--quiet", "--to", "ipynb", "--test", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@named
+def test_the_first_line_of_text_is_the_title(path: Path) -> None:
+    first = cells(path, "markdown")[0].source
+    assert re.match(r"# \S", first)
+    titles = [line for cell in cells(path, "markdown") for line in cell.source.splitlines() if line.startswith("# ")]
+    assert len(titles) == 1
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_a_chapter_about_a_method_has_the_headings_of_every_other(path: Path) -> None:
+    text = "\n".join(cell.source for cell in cells(path, "markdown"))
+    found = re.findall(r"^## (.*?)\s*$", text, flags=re.MULTILINE)
+    assert [heading for heading in found if heading in HEADINGS] == HEADINGS
+    assert re.search(r"\*\*Claim", text), "the claim stands at the top"
+
+
+def test_every_chapter_is_in_the_table_of_contents() -> None:
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert sorted(file for file in files if file.startswith("chapters/")) == [f"chapters/{p.stem}" for p in CHAPTERS]
+    pages = {toc["root"], *(file for file in files if not file.startswith("chapters/"))}
+    assert pages == {path.stem for path in (ROOT / "book").glob("*.md")}
+
+
+def test_the_pipeline_sets_no_parameter_that_a_training_notebook_lacks() -> None:
+    sys.path.insert(0, str(ROOT / "notebooks"))
+    import runs
+
+    for profile in ("smoke", "quick", "full"):
+        for experiment, asked in runs.profile(profile)["experiments"].items():
+            known = parameters(ROOT / "notebooks" / f"{asked['notebook']}.md")
+            for given in runs.runs(profile, experiment).values():
+                assert set(given) <= set(known)

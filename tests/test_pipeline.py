@@ -1,0 +1,186 @@
+"""The pipeline: what is made anew after a change, what a failure leaves behind, and that a second call runs nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pipelines import ROOT, snakemake, write_small_project
+
+sys.path.insert(0, str(ROOT / "notebooks"))
+import runs
+
+RESULTS = Path("build/results/quick/segmentation")
+
+
+def planned(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """The jobs of a dry run, by the messages of their rules."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE))
+
+
+@pytest.fixture
+def small_project(tmp_path: Path) -> Path:
+    """A project whose notebooks train nothing."""
+    write_small_project(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project in which everything counts as made."""
+    folder = tmp_path_factory.mktemp("template") / "project"
+    folder.mkdir()
+    write_small_project(folder)
+    made = [f"build/notebooks/quick/{name}.ipynb" for name in ("00_phantom", "01_methods")]
+    made += ["build/data/quick/brats.json", "build/html/index.html"]
+    made += [f"{RESULTS}/{name}/record.json" for name in ("shaspec-paper-s0", "zero-fill-s0", "zero-fill-s1")]
+    for name in made:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    done = snakemake(folder, "--touch")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def finished(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template, to be changed."""
+    return shutil.copytree(template, tmp_path / "project")
+
+
+def test_without_a_change_nothing_runs(finished: Path) -> None:
+    assert planned(snakemake(finished, "--dry-run")) == set()
+
+
+def edit(path: Path) -> None:
+    """Change the content of a source file."""
+    path.write_text(path.read_text() + "\n# changed\n")
+
+
+def test_a_change_to_a_method_reruns_the_runs_of_that_method_and_their_chapters(finished: Path) -> None:
+    edit(finished / "mmlib" / "methods" / "shaspec.py")
+    jobs = planned(snakemake(finished, "--dry-run"))
+    assert jobs == {"run: segmentation shaspec-paper-s0", "chapter: 01_methods", "book: build/html"}
+
+
+def test_a_change_to_what_all_import_reruns_all(finished: Path) -> None:
+    edit(finished / "mmlib" / "modalities.py")
+    jobs = planned(snakemake(finished, "--dry-run"))
+    assert {"data: brats", "chapter: 00_phantom", "chapter: 01_methods"} <= jobs
+    assert len([job for job in jobs if job.startswith("run: ")]) == 3
+
+
+def test_a_change_to_a_chapter_reruns_that_chapter(finished: Path) -> None:
+    edit(finished / "notebooks" / "00_phantom.md")
+    assert planned(snakemake(finished, "--dry-run")) == {"chapter: 00_phantom", "book: build/html"}
+
+
+def test_a_change_to_a_page_rebuilds_the_book_alone(finished: Path) -> None:
+    edit(finished / "book" / "index.md")
+    assert planned(snakemake(finished, "--dry-run")) == {"book: build/html"}
+
+
+@pytest.mark.pipeline
+def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left(small_project: Path) -> None:
+    targets = [f"{RESULTS}/{name}/record.json" for name in ("shaspec-paper-s0", "zero-fill-s0", "zero-fill-s1")]
+    (small_project / "zero-fill-s0.broken").touch()
+    done = snakemake(small_project, *targets)
+    assert done.returncode != 0
+    records = [(small_project / target).exists() for target in targets]
+    assert records == [True, False, True], "the others go on"
+    left = small_project / RESULTS / "zero-fill-s0"
+    assert "told to fail" in (left / "train_segmentation.ipynb").read_text()
+    assert "told to fail" in (left / "run.log").read_text()
+
+    (small_project / "zero-fill-s0.broken").unlink()
+    assert planned(snakemake(small_project, "--dry-run", *targets)) == {"run: segmentation zero-fill-s0"}
+    assert snakemake(small_project, *targets).returncode == 0
+    (small_project / "mmlib" / "modalities.py").touch()
+    again = snakemake(small_project, *targets)
+    assert "Nothing to be done" in again.stdout + again.stderr, "a new date is no change"
+
+    profile = small_project / "profiles" / "quick.yaml"
+    profile.write_text(profile.read_text().replace("seeds: [0], module", "seeds: [0], steps: 4, module"))
+    jobs = planned(snakemake(small_project, "--dry-run", *targets))
+    assert jobs == {"run: segmentation shaspec-paper-s0"}, "other parameters, another run"
+
+
+@pytest.mark.pipeline
+def test_a_chapter_opened_alone_makes_the_records_it_lacks(small_project: Path) -> None:
+    call = "import runs; print(runs.ensure('quick', 'segmentation').name)"
+    notebooks = small_project / "notebooks"
+    first = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert "3 of 3 runs" in first.stdout
+    record = small_project / RESULTS / "zero-fill-s1" / "record.json"
+    assert json.loads(record.read_text())["parameters"] == {"method": "zero-fill", "seed": 1, "steps": 3}
+    second = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    assert second.stdout == "results\n"
+    record.unlink()
+    (small_project / "zero-fill-s1.broken").touch()
+    third = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    assert third.returncode != 0
+    assert "1 runs failed" in third.stderr and "zero-fill-s1" in third.stderr
+
+
+@pytest.mark.pipeline
+def test_a_second_call_runs_nothing(smoke_book: Path) -> None:
+    again = snakemake(ROOT, PROFILE="smoke", HTML=smoke_book.relative_to(ROOT).as_posix())
+    assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr
+
+
+def test_sources_are_what_a_notebook_imports() -> None:
+    shared = runs.sources("notebooks/train_segmentation.md")
+    assert Path("mmlib/modalities.py") in shared
+    assert not [path for path in shared if path.parent.name == "methods" and path.name != "__init__.py"]
+    with_method = runs.sources("notebooks/train_segmentation.md", "mmlib.methods.shaspec")
+    assert Path("mmlib/methods/shaspec.py") in with_method
+    assert Path("mmlib/methods/baselines.py") not in with_method
+    assert set(shared) < set(with_method)
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+def test_every_run_of_a_profile_has_its_own_name_and_plain_parameters(name: str) -> None:
+    settings = runs.profile(name)
+    assert list(settings["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.md"))
+    for experiment, asked in settings["experiments"].items():
+        listed = runs.runs(name, experiment)
+        assert len(listed) == sum(len(group.get("variants", [1])) * len(group["seeds"]) for group in asked["runs"])
+        for parameters in listed.values():
+            assert all(isinstance(value, str | int | float) for value in parameters.values())
+
+
+def test_names_of_runs() -> None:
+    names = list(runs.runs("smoke", "segmentation"))
+    assert {"shaspec-paper-s0", "zero-fill-s0", "dedicated-t1ce-s0"} <= set(names)
+
+
+def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATA", str(tmp_path))
+    assert runs.filed_under("quick") == "quick-own"
+    assert runs.filed_under("paper") == "paper"
+    parameters = next(iter(runs.runs("quick-own", "segmentation").values()))
+    assert parameters["data"] == str(tmp_path)
+    assert parameters["split"] == "build/data/quick-own/brats.csv"
+    assert parameters["cases_train"] == 0, "all"
+    assert next(iter(runs.runs("quick", "segmentation").values()))["data"] == "build/data/quick/brats"
+
+
+def test_the_paper_profile_names_the_folder_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATA", raising=False)
+    with pytest.raises(ValueError, match="profile 'paper' needs a folder of cases in the brats layout; DATA is ''"):
+        runs.profile("paper")
+    monkeypatch.setenv("DATA", "/no/such/folder")
+    with pytest.raises(ValueError, match="'/no/such/folder', which is no folder: make book PROFILE=paper DATA=folder"):
+        runs.profile("paper")
+
+
+def test_an_unknown_profile_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no profile 'fast'; choose one of full, paper, quick, smoke"):
+        runs.profile("fast")
