@@ -25,6 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 SCHEDULES = ("cosine", "poly", "constant")
+OPTIMIZERS = {
+    "adamw": lambda weights, lr, decay: torch.optim.AdamW(weights, lr, weight_decay=decay, fused=True),
+    "sgd": lambda weights, lr, decay: torch.optim.SGD(weights, lr, momentum=0.99, nesterov=True),
+}
 Loss = Callable[[nn.Module, dict], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -72,6 +76,7 @@ def fit(
     seed: int,
     folder: Path | str,
     name: str = "fit",
+    optimizer: str = "adamw",
     schedule: str = "cosine",
     warmup: float = 0.1,
     weight_decay: float = 1e-4,
@@ -81,7 +86,7 @@ def fit(
     device: str = "auto",
     workers: int = 0,
 ) -> pd.DataFrame:
-    """Train with AdamW for a number of steps; the model is changed in place.
+    """Train for a number of optimiser steps; the model is changed in place.
 
     Args:
         model: any module.
@@ -92,6 +97,7 @@ def fit(
         seed: of dropout and other draws inside the model.
         folder: where `<name>.checkpoint.pt` and, at the end, `<name>.safetensors` are written.
         name: of this stage.
+        optimizer: `adamw`, or `sgd` with Nesterov momentum 0.99 and no weight decay (released ShaSpec code).
         schedule: see `learning_rate`.
         warmup: share of the steps over which the rate rises.
         weight_decay: of AdamW.
@@ -108,22 +114,24 @@ def fit(
         FloatingPointError: if the loss is not finite; names the step, the cases and the last good checkpoint.
         ValueError: if the folder holds the checkpoint of a different run.
     """
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {tuple(OPTIMIZERS)}")
     accelerator = Accelerator(cpu=device == "cpu")
     precision = precision_here(precision)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.checkpoint.pt"
-    settings = {"steps": steps, "lr": lr, "seed": seed, "schedule": schedule, "warmup": warmup}
+    settings = {"steps": steps, "lr": lr, "seed": seed, "optimizer": optimizer, "schedule": schedule, "warmup": warmup}
     settings |= {"weight_decay": weight_decay, "max_norm": max_norm, "precision": precision}
 
     torch.manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, schedule, warmup))
+    stepper = OPTIMIZERS[optimizer](model.parameters(), lr, weight_decay)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: learning_rate(step, steps, schedule, warmup))
     rows: list[dict[str, float]] = []
     if path.exists():
-        rows = _resume(path, settings, model, optimizer, scheduler)
+        rows = _resume(path, settings, model, stepper, scheduler)
     start = len(rows)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, stepper = accelerator.prepare(model, stepper)
     model.train()
     own = range(start * accelerator.num_processes + accelerator.process_index, steps * accelerator.num_processes)
     loader = DataLoader(batches, batch_size=None, sampler=own[:: accelerator.num_processes], num_workers=workers)
@@ -145,10 +153,10 @@ def fit(
                     f"the loss is {total.item()} at step {step}, cases {batch.get('case')}: look at these cases "
                     f"(python -m mmlib doctor) or lower lr ({lr}); {last}"
                 )
-            optimizer.zero_grad()
+            stepper.zero_grad()
             accelerator.backward(total)
             accelerator.clip_grad_norm_(model.parameters(), max_norm)
-            optimizer.step()
+            stepper.step()
             row = {"step": step, "loss": total.item(), "lr": scheduler.get_last_lr()[0]}
             scheduler.step()
             rows.append(
@@ -157,7 +165,7 @@ def fit(
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
                 state = {"settings": settings, "rows": rows, "rng": torch.get_rng_state()}
                 state |= {"model": accelerator.unwrap_model(model).state_dict()}
-                state |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+                state |= {"optimizer": stepper.state_dict(), "scheduler": scheduler.state_dict()}
                 if accelerator.is_main_process:
                     _replace(path, lambda temporary, state=state: torch.save(state, temporary))
     model = accelerator.unwrap_model(model).eval()

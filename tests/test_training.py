@@ -100,6 +100,16 @@ def test_a_line_is_learnt_and_every_step_is_logged(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_the_released_code_s_optimiser_by_hand(tmp_path):
+    model = nn.Linear(1, 1)
+    nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
+    settings = {"optimizer": "sgd", "schedule": "constant", "warmup": 0.0, "max_norm": 1e9, "precision": "float32"}
+    fit(model, Points(), squared, steps=1, lr=0.1, seed=0, folder=tmp_path, **settings)
+    batch = Points()[0]
+    slope = -2 * (batch["x"] * batch["y"]).mean().item()
+    assert model.weight.item() == pytest.approx(-0.1 * 1.99 * slope, rel=1e-5)  # Nesterov: gradient + 0.99 * gradient
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     model = nn.Linear(1, 1)
     first = fit(model, Points(), squared, steps=5, lr=0.1, seed=0, folder=tmp_path)
@@ -138,6 +148,8 @@ def test_learning_rates_by_hand(step, schedule, warmup, factor):
 def test_unknown_schedules_and_precisions_are_refused():
     with pytest.raises(ValueError, match="unknown schedule 'step'"):
         learning_rate(0, 10, "step")
+    with pytest.raises(ValueError, match=r"unknown optimizer 'adam'; choose one of \('adamw', 'sgd'\)"):
+        fit(nn.Linear(1, 1), Points(), squared, steps=1, lr=0.1, seed=0, folder="unused", optimizer="adam")
     with pytest.raises(ValueError, match="precision must be"):
         precision_here("float16")
     assert precision_here("float32") == "float32"

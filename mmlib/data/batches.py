@@ -43,7 +43,7 @@ class Samples(Sequence):
 
 
 class Crops(Dataset):
-    """Batch number `step` of cubic crops, on the batch contract.
+    """Batch number `step` of random crops, on the batch contract.
 
     Every case is used once before any is used again. A crop is centred on a random voxel of a random non-empty
     region with probability `foreground`, else placed uniformly; it never leaves the volume, which is padded with zeros
@@ -51,7 +51,7 @@ class Crops(Dataset):
 
     Args:
         samples: prepared samples with `regions`.
-        size: side of the crop, voxels.
+        size: sides of the crop along (D, H, W), voxels; one number for a cube.
         batch_size: cases per batch.
         availability: the sampler, see `mmlib.modalities.draw`.
         seed: of every draw.
@@ -67,7 +67,7 @@ class Crops(Dataset):
         self,
         samples: Samples,
         *,
-        size: int,
+        size: int | Sequence[int],
         batch_size: int,
         availability: str,
         seed: int,
@@ -77,7 +77,8 @@ class Crops(Dataset):
     ):
         if len(samples) == 0:
             raise ValueError("no training cases: check the data folder and the split")
-        self.samples, self.size, self.batch_size, self.seed = samples, size, batch_size, seed
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.size = torch.tensor([size] * 3 if isinstance(size, int) else size)
         self.availability, self.rate, self.fixed, self.foreground = availability, rate, fixed, foreground
 
     def __getitem__(self, step: int) -> dict:
@@ -128,7 +129,7 @@ class Crops(Dataset):
                 voxels = filled[int(torch.randint(len(filled), (), generator=generator))].nonzero()
                 centre = voxels[int(torch.randint(len(voxels), (), generator=generator))]
                 low = torch.minimum((centre - self.size // 2).clamp(min=0), free)
-        window = tuple(slice(int(a), int(a) + self.size) for a in low)
+        window = tuple(slice(a, a + side) for a, side in zip(low.tolist(), self.size.tolist(), strict=True))
         axes = [axis + 1 for axis in range(3) if torch.rand((), generator=generator) < 0.5]
         missing = (self.size - grid).clamp(min=0).tolist()
         padding = (0, missing[2], 0, missing[1], 0, missing[0])

@@ -65,6 +65,10 @@ def test_a_volume_smaller_than_the_crop_is_padded_with_zeros():
     assert filled.sum(dim=1).tolist() == [16 * 12, 16 * 12]  # 12 of 16 columns of the last axis
 
 
+def test_a_crop_may_have_three_sides():
+    assert crops(size=(4, 8, 12))[0]["images"].shape == (2, 4, 4, 8, 12)
+
+
 def test_what_a_case_lacks_is_never_drawn():
     for step in range(20):
         batch = crops()[step]
