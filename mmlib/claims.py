@@ -230,16 +230,17 @@ def measured_text(row: pd.Series) -> str:
 
 
 def page(table: pd.DataFrame, paper: str) -> pd.DataFrame:
-    """The verdicts on one paper as its page prints them: claim, paper says, we measured, verdict, why it may differ."""
-    chosen = table[table["paper"] == paper]
+    """The verdicts on one paper as its page prints them: id, paper says, we measured, verdict, why it may differ."""
+    rows = table[table["paper"] == paper]
+    says = rows["paper_says"].where(rows["paper_says"] == "", ": " + rows["paper_says"].astype(str))
+    kind = rows["kind"].map({"arithmetic": "by arithmetic", "measured": "", "pending": ""})
+    verdict = rows["verdict"] + " " + rows["on"] + kind.where(kind == "", ", " + kind)
     return pd.DataFrame(
         {
-            "id": chosen["id"],
-            "claim": chosen["claim"] + " (" + chosen["source"] + ")",
-            "paper says": chosen["paper_says"],
-            "kind": chosen["kind"],
-            "we measured": chosen.apply(measured_text, axis=1),
-            "verdict": (chosen["verdict"] + " " + chosen["on"]).str.strip(),
-            "why it may differ": chosen["reason"],
+            "id": rows["id"],
+            "paper says": rows["claim"] + " (" + rows["source"] + says + ")",
+            "we measured": rows.apply(measured_text, axis=1),
+            "verdict": verdict.str.strip(),
+            "why it may differ": rows["reason"],
         }
     )

@@ -1,4 +1,4 @@
-"""The difference ledger: paper, released code and this book side by side, with the measured effect of each difference."""
+"""The difference ledger: paper, released code and this book side by side, with the effect of each difference."""
 
 from __future__ import annotations
 

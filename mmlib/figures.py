@@ -32,6 +32,7 @@ from mmlib.style import (
     styled,
 )
 from mmlib.style import show as show
+from mmlib.style import text_table as text_table
 
 
 def arm_of(scores: pd.DataFrame) -> pd.Series:

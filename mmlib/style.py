@@ -14,7 +14,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#767676"
@@ -106,7 +108,7 @@ def show(figure: Figure, alt: str, caption: str = "", *, image: bool = False) ->
     buffer, kind = io.BytesIO(), ("png", "image/png") if image else ("svg", "image/svg+xml")
     figure.savefig(buffer, format=kind[0], dpi=DPI, metadata=None if image else {"Date": None})
     source = f"data:{kind[1]};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    below = f'<figcaption style="color:inherit">{escape(caption)}</figcaption>' if caption else ""
     html = (
         f'<figure style="margin:1em 0"><img class="dark-light" alt="{escape(alt)}" src="{source}" '
         f'style="max-width:100%;height:auto;background:white">{below}</figure>'
@@ -118,3 +120,18 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
     """A figure and its axes (rows, columns), size in inches; made without pyplot, it is never left open."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def text_table(table: pd.DataFrame, widths: dict[str, int] | None = None) -> Styler:
+    """A table of sentences for a page: without index, left and top aligned, wrapped; it scrolls where it is too wide.
+
+    Args:
+        widths: column -> least width in em; others take what they need.
+    """
+    cell = "text-align: left; vertical-align: top; white-space: normal; font-size: 90%"
+    styles: list[Any] = [{"selector": "td, th", "props": cell}]
+    for name, width in (widths or {}).items():
+        place = table.columns.get_loc(name)
+        styles.append({"selector": f"td.col{place}, th.col{place}", "props": f"min-width: {width}em"})
+    styled_table = table.style.hide(axis="index").set_table_styles(styles)
+    return styled_table.set_table_attributes('class="dataframe"')  # themes know this class, in the dark too

@@ -67,13 +67,19 @@ def test_a_shown_figure_carries_alt_text_and_caption():
         return figure
 
     shown = figures.show(draw(), alt='Dice of "a" & b', caption="n = 3 < 4")
-    assert 'alt="Dice of &quot;a&quot; &amp; b"' in shown.html and "<figcaption>n = 3 &lt; 4</figcaption>" in shown.html
+    assert 'alt="Dice of &quot;a&quot; &amp; b"' in shown.html and ">n = 3 &lt; 4</figcaption>" in shown.html
     assert set(shown._repr_mimebundle_()) == {"text/html", "text/plain"}
     assert picture(shown).startswith(b"<?xml") and b"<svg" in picture(shown)
     assert picture(figures.show(draw(), alt="x", image=True)).startswith(b"\x89PNG")
     assert picture(shown) == picture(figures.show(draw(), alt="x"))  # the same picture, byte for byte
     with pytest.raises(ValueError, match="alt text"):
         figures.show(draw(), alt=" ")
+
+
+def test_a_text_table_has_no_index_and_its_widths():
+    html = figures.text_table(pd.DataFrame({"a": ["x"], "b": ["y"]}, index=["row"]), {"b": 12}).to_html()
+    assert 'class="dataframe"' in html and "min-width: 12em" in html and "row_heading" not in html
+    assert re.search(r"td.col1, *#?\w* *th.col1|td.col1", html)
 
 
 def test_style_is_fixed_and_told_apart_without_colour():
