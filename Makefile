@@ -62,7 +62,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 $(VENV)/.ready-lab: $(VENV)/.ready
 	@$(INSTALL) -e ".[book,test,lab]"
 	@# a text notebook opens as a notebook on double click; the setting stays inside the environment
-	@JUPYTER_CONFIG_DIR=$(VENV)/etc/jupyter $(BIN)/jupytext-config set-default-viewer
+	@JUPYTER_CONFIG_DIR=$(VENV)/etc/jupyter $(BIN)/jupytext-config set-default-viewer markdown myst
 	@touch $@
 
 # Keeps the versions of the present lock; UPGRADE=1 takes the newest. `universal`: one lock for every system and Python.
