@@ -128,7 +128,9 @@ def text_table(table: pd.DataFrame, widths: dict[str, int] | None = None) -> Sty
     Args:
         widths: column -> least width in em; others take what they need.
     """
-    cell = "text-align: left; vertical-align: top; white-space: normal; font-size: 90%"
+    cell = (
+        "text-align: left; vertical-align: top; white-space: normal; font-size: 90%; padding: 0.3em 0.8em 0.3em 0.2em"
+    )
     styles: list[Any] = [{"selector": "td, th", "props": cell}]
     for name, width in (widths or {}).items():
         place = table.columns.get_loc(name)

@@ -22,14 +22,14 @@ def test_effects_by_hand(tmp_path):
     make(tmp_path, "shaspec", "paper", level(0.02))
     make(tmp_path, "shaspec", "ring", lambda name, target: level(0.03 if target == "et" else 0.0)(name, target))
     table = effects(read_runs(tmp_path, "quick"), LEDGER)
-    ring = table[table["id"] == "S-D3"].set_index("part")["effect"]
+    ring = table[table["id"] == "D3"].set_index("part")["effect"]
     assert ring.to_dict() == pytest.approx({"WT": 2, "TC": 2, "ET": -1})
     printed = page(table).set_index("id").iloc[:, -1]
     assert (
-        printed["S-D3"]
+        printed["D3"]
         == "WT +2.0 (+2.0 to +2.0), TC +2.0 (+2.0 to +2.0), ET -1.0 (-1.0 to -1.0); n = 5, seeds = 2, on stand-in"
     )
-    assert printed["S-D1"] == "not measured: no run of shaspec first-available with dice in this profile"
+    assert printed["D1"] == "not measured: no run of shaspec first-available with dice in this profile"
     assert len(printed) == len(read_differences(LEDGER))
 
 
@@ -37,7 +37,7 @@ def test_smoke_runs_measure_nothing(tmp_path):
     make(tmp_path, "shaspec", "paper", level(0.02), profile="smoke")
     make(tmp_path, "shaspec", "released", level(0), profile="smoke")
     table = effects(read_runs(tmp_path, "smoke"), LEDGER)
-    assert table["unmeasured"].ne("").all() and "smoke profile" in page(table).set_index("id").iloc[:, -1]["S-D6"]
+    assert table["unmeasured"].ne("").all() and "smoke profile" in page(table).set_index("id").iloc[:, -1]["D6"]
 
 
 @pytest.mark.parametrize(
