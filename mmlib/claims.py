@@ -115,8 +115,13 @@ def _row(claim: dict[str, Any], **facts: Any) -> dict[str, Any]:
 
 def _origin(runs: Runs, claim: dict[str, Any]) -> str:
     """ "on stand-in" or "on real data", of the runs a contrast uses; and a check that they used the same data."""
-    arms = claim["contrast"]["first"] + claim["contrast"].get("second", [])
-    used = runs.records[runs.records["method"].isin([arm["method"] for arm in arms])]
+    contrast = claim["contrast"]
+    arms = contrast["first"] + contrast.get("second", [])
+    metrics = [contrast["metric"]] if "metric" in contrast else [part["metric"] for part in contrast["parts"]]
+    scores = runs.scores[runs.scores["metric"].isin(metrics)]
+    asked = [(scores[list(arm)] == pd.Series(arm)).all(axis=1) for arm in arms]
+    made = scores[np.logical_or.reduce(asked)][["experiment", "run"]].drop_duplicates()
+    used = runs.records.merge(made, on=["experiment", "run"])
     for fact in ("stand_in", "data_fingerprint", "split_hash"):
         if used[fact].nunique() > 1:
             found = used.groupby(fact)["run"].first().to_dict()

@@ -224,6 +224,13 @@ def test_real_data_is_said_and_different_data_are_not_compared(tmp_path):
         decide(tmp_path, "S10")
 
 
+def test_other_runs_of_a_method_on_other_data_do_not_matter(tmp_path):
+    make(tmp_path, "shaspec", "paper", level(0.02))
+    make(tmp_path, "shaspec", "first-available", level(0))
+    make(tmp_path, "shaspec", "elsewhere", level(0), data_fingerprint="other", stand_in=False)
+    assert decide(tmp_path, "S10")["on"] == "on stand-in"
+
+
 def test_s10_prefers_the_single_switch_and_counts_two_or_more_missing(tmp_path):
     make(tmp_path, "shaspec", "paper", level(0))
     make(tmp_path, "shaspec", "released", level(-0.02))
