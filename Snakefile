@@ -35,7 +35,7 @@ def minutes(wildcards):
 
 
 def needs_of_chapter(wildcards):
-    """The chapter, what it imports, the records and data that it reads, and files it names."""
+    """The chapter, what it imports, and the records, data and files of the book that it reads."""
     asked = SETTINGS["chapters"][wildcards.chapter] or {}
     records = [
         f"build/results/{PROFILE}/{experiment}/{run}/record.json"
@@ -43,7 +43,8 @@ def needs_of_chapter(wildcards):
         for run in EXPERIMENTS[experiment][0]
     ]
     data = [f"build/data/{PROFILE}/{name}.json" for name in asked.get("data", [])]
-    return [*runs.sources(f"notebooks/{wildcards.chapter}.md"), *records, *data, *asked.get("files", [])]
+    notebook = f"notebooks/{wildcards.chapter}.md"
+    return [*runs.sources(notebook), *runs.book_files(notebook), *records, *data]
 
 
 def size_and_age(folder):

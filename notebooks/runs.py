@@ -171,6 +171,12 @@ def sources(notebook: str | Path, *modules: str) -> list[Path]:
     return sorted(found)
 
 
+def book_files(notebook: str | Path) -> list[Path]:
+    """The ledgers, tables and drawings that a notebook reads, written in it as `root / "book" / "claims.yml"`."""
+    named = re.findall(r'"book"((?:\s*/\s*"[^"]+")+)', _code(project_root() / notebook))
+    return sorted({Path("book", *re.findall(r'"([^"]+)"', parts)) for parts in named})
+
+
 def _file(module: str) -> Path | None:
     base = Path(*module.split("."))
     candidates = (base.with_suffix(".py"), base / "__init__.py")

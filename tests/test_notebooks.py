@@ -20,7 +20,7 @@ from pipelines import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
 CHAPTERS = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
-METHODS = [path for path in CHAPTERS if path.stem[0] not in "09" and path.stem != "02_your_data"]
+METHODS = [path for path in CHAPTERS if path.stem[:2] not in ("00", "02") and not path.stem.startswith("9")]
 HEADINGS = [  # of a chapter about a method, in this order
     "What the paper says",
     "Data",

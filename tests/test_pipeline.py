@@ -145,6 +145,13 @@ def test_sources_are_what_a_notebook_imports() -> None:
     assert set(shared) < set(with_method)
 
 
+def test_files_of_the_book_that_a_chapter_reads_are_known() -> None:
+    assert runs.book_files("notebooks/90_claims.md") == [Path("book/claims.yml")]
+    for chapter in (ROOT / "notebooks").glob("[0-9]*.md"):
+        for path in runs.book_files(chapter):
+            assert (ROOT / path).is_file(), f"{chapter.name} reads {path}"
+
+
 @pytest.mark.parametrize("name", ["smoke", "quick", "full"])
 def test_every_run_of_a_profile_has_its_own_name_and_plain_parameters(name: str) -> None:
     settings = runs.profile(name)
