@@ -7,7 +7,6 @@ with a number is made from these files.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -16,7 +15,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -25,6 +24,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from mmlib.fingerprints import data_fingerprint as data_fingerprint
+from mmlib.fingerprints import digest, to_json
+from mmlib.fingerprints import fingerprint as fingerprint
 
 SCHEMA = 1
 FACTS = (
@@ -41,101 +44,11 @@ FACTS = (
     "fingerprint",
 )
 SCORE_COLUMNS = ("case", "available", "target", "metric", "value")
-NOT_INPUTS = ("force", "results")  # parameters that cannot change a result
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "nibabel", "nilearn", "mmlib")
-_SAMPLE = 1 << 16  # bytes read from each end of a large file
 
 
 class RecordError(ValueError):
     """A record on disk is damaged or of another schema; the message names the file and the remedy."""
-
-
-# --------------------------------------------------------------------------------------------------- fingerprints
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def fingerprint(parameters: Mapping[str, Any], files: Iterable[str | Path] = ()) -> str:
-    """Hash what a result depends on: parameter values and source code. Equal hashes mean that a run may be reused.
-
-    `force` and `results` are left out, for they cannot change a result. Put the data in as a value, not as a path:
-    `fingerprint({**parameters, "data": data_fingerprint(root)}, sources)`. Where a source file lies does not count,
-    its name and content do.
-
-    Args:
-        parameters: name -> value; anything JSON can hold, and paths.
-        files: source files the run executes.
-
-    Returns:
-        16 hexadecimal digits.
-
-    Raises:
-        ValueError: if a parameter is NaN, infinite or of a type JSON does not know.
-        FileNotFoundError: if a source file does not exist.
-    """
-    inputs = {name: value for name, value in parameters.items() if name not in NOT_INPUTS}
-    sources = sorted((Path(file).name, _digest(Path(file).read_bytes())) for file in files)
-    return _digest(_to_json({"parameters": inputs, "sources": sources}, "parameters").encode())[:16]
-
-
-def data_fingerprint(root: str | Path, files: Iterable[str | Path] | None = None) -> str:
-    """Hash a data set: relative names, sizes and contents (of files above 128 KiB, the first and last 64 KiB).
-
-    Args:
-        root: a folder, read with its sub-folders and without hidden files; or one file.
-        files: only these files below `root`, for instance the ones a table names.
-
-    Returns:
-        16 hexadecimal digits; the same for a copy of the folder elsewhere.
-
-    Raises:
-        FileNotFoundError: if `root` or one of `files` does not exist, or no file is found.
-    """
-    root = Path(root)
-    if not root.exists():
-        raise FileNotFoundError(f"{root} does not exist: give the folder of the data, or make the phantom first")
-    if files is not None:
-        found = [Path(file) for file in files]
-    elif root.is_file():
-        found = [root]
-    else:
-        found = [path for path in root.rglob("*") if path.is_file()]
-    base = root.parent if root.is_file() else root
-    named = {os.path.relpath(path, base): path for path in found if not path.name.startswith(".")}
-    if not named:
-        raise FileNotFoundError(f"{root} holds no files: give the folder of the data, or make the phantom first")
-    total = hashlib.sha256()
-    for name, path in sorted(named.items()):
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            content = stream.read(_SAMPLE) if size > 2 * _SAMPLE else stream.read()
-            if size > 2 * _SAMPLE:
-                stream.seek(-_SAMPLE, os.SEEK_END)
-                content += stream.read()
-        total.update(f"{Path(name).as_posix()}\0{size}\0{_digest(content)}\n".encode())
-    return total.hexdigest()[:16]
-
-
-# -------------------------------------------------------------------------------------------------------- writing
-def _plain(value: Any) -> Any:
-    """Turn what numpy and pathlib bring along into what JSON knows."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return value.as_posix()
-    raise TypeError(f"{value!r} of type {type(value).__name__}")
-
-
-def _to_json(content: Mapping[str, Any], what: str) -> str:
-    """Strict JSON with sorted keys; NaN and infinity are refused."""
-    try:
-        return json.dumps(content, default=_plain, allow_nan=False, sort_keys=True, indent=1)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{what}: cannot be written as JSON ({error}); use finite numbers, text, lists, dicts; got {dict(content)}"
-        ) from None
 
 
 def _write(path: Path, text: str) -> None:
@@ -272,9 +185,9 @@ class Run:
             "peak_memory_mib": peak_memory_mib(),
             "parameters": self.parameters,
             **facts,
-            "files": {name: _digest(text.encode()) for name, text in tables.items()},
+            "files": {name: digest(text.encode()) for name, text in tables.items()},
         }
-        text = _to_json(record, f"run {self.name}")
+        text = to_json(record, f"run {self.name}")
         self.clear()
         for name, table in tables.items():
             _write(self.folder / name, table)
@@ -324,9 +237,9 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     lacking = [name for name in (*FACTS, "method", "variant", "seed", "parameters", "files") if name not in record]
     if lacking:
         raise RecordError(f"{path} lacks {lacking}: {remedy}")
-    for name, digest in record["files"].items():
+    for name, expected in record["files"].items():
         table = path.parent / name
-        if not table.is_file() or _digest(table.read_bytes()) != digest:
+        if not table.is_file() or digest(table.read_bytes()) != expected:
             raise RecordError(f"{table} is not the file its record was written with (missing or changed): {remedy}")
     return record
 
