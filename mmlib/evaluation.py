@@ -1,7 +1,7 @@
 """Every combination of modalities, every region, whole volumes, one tidy table.
 
-A model offers `modalities`, `encode(images, available)` and `decode(encoding, available)`. What `encode` returns does
-not depend on the combination that is decoded later, so a case is encoded once and decoded 2^M - 1 times.
+What a `Segmenter` encodes does not depend on the combination that is decoded later, so a case is encoded once and
+decoded 2^M - 1 times.
 
 Dice of two empty masks is 1. The 95th percentile of the Hausdorff distance (HD95, mm) of two empty masks is 0, and NaN
 where one of the two is empty: no distance is defined.
@@ -10,7 +10,8 @@ where one of the two is empty: no distance is defined.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlib import modalities as names
@@ -32,9 +33,35 @@ OVERLAP = 1 / 3  # of neighbouring windows, as in the released ShaSpec code
 DECODED_VOXELS = 4_000_000  # combinations are decoded side by side up to this many voxels
 
 
+class Segmenter(Protocol):
+    """What a network offers to be evaluated; every method of the book does, as an `nn.Module`.
+
+    Attributes:
+        modalities: M names, the order of the modality axis.
+        stride: the grid must be divisible by it, (D, H, W).
+        training: as of `nn.Module`.
+    """
+
+    modalities: tuple[str, ...]
+    stride: tuple[int, int, int]
+    training: bool
+
+    def encode(self, images: Tensor, available: Tensor) -> Any:
+        """(1, M, D, H, W) and (1, M) bool -> whatever `decode` takes."""
+
+    def decode(self, encoding: Any, available: Tensor) -> Tensor:
+        """The encoding of one case and (K, M) bool -> logits (K, R, D, H, W)."""
+
+    def parameters(self) -> Iterator[Any]:
+        """The weights, as of `nn.Module`."""
+
+    def train(self, mode: bool = True) -> Any:
+        """As of `nn.Module`."""
+
+
 @torch.inference_mode()
 def probabilities(
-    model: nn.Module, images: Tensor, available: Tensor, window: int | Sequence[int] = WINDOW, overlap: float = OVERLAP
+    model: Segmenter, images: Tensor, available: Tensor, window: int | Sequence[int] = WINDOW, overlap: float = OVERLAP
 ) -> Tensor:
     """Predict one case in several combinations, by sliding windows where the volume is larger than `window`.
 
@@ -69,7 +96,7 @@ def probabilities(
 
 
 def evaluate_combinations(
-    model: nn.Module,
+    model: Segmenter,
     cases: Iterable[Case] | Mapping[str, Case],
     combinations: Sequence[Sequence[str]] | None = None,
     *,
@@ -94,10 +121,10 @@ def evaluate_combinations(
     """
     wanted = names.combinations(model.modalities) if combinations is None else [tuple(one) for one in combinations]
     every = (cases[name] for name in cases) if isinstance(cases, Mapping) else cases
-    total = len(cases) if hasattr(cases, "__len__") else None
+    total = len(cases) if isinstance(cases, Sized) else None
     rows = []
     was_training = model.training
-    model.eval()
+    model.train(False)
     for case in tqdm(every, total=total, desc="evaluate", mininterval=10):
         if case.labels is None:
             raise ValueError(f"case {case.name} has no labels, so it cannot be scored: leave it out, or use `predict`")
@@ -125,7 +152,7 @@ def evaluate_combinations(
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, case: Case, combination: Sequence[str] | None = None, *, window: int | Sequence[int] = WINDOW
+    model: Segmenter, case: Case, combination: Sequence[str] | None = None, *, window: int | Sequence[int] = WINDOW
 ) -> np.ndarray:
     """Segment one case from what it has.
 
@@ -146,7 +173,7 @@ def predict(
         if lacking:
             raise ValueError(f"case {case.name} lacks {lacking}; it has {sorted(case.images)}")
     was_training = model.training
-    model.eval()
+    model.train(False)
     probability = probabilities(model, sample["images"], available[None], window)[0]
     model.train(was_training)
     return frame.to_native((probability > 0.5).numpy())
@@ -178,14 +205,14 @@ def hd95(predicted: Tensor, truth: Tensor, spacing: Sequence[float]) -> float:
     """
     if not predicted.any() or not truth.any():
         return float("nan") if predicted.any() or truth.any() else 0.0
-    masks = (mask[None, None].float() for mask in (predicted, truth))
+    found, true = (mask[None, None].float() for mask in (predicted, truth))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)  # MONAI's own call
-        return float(compute_hausdorff_distance(*masks, include_background=True, percentile=95, spacing=list(spacing)))
+        return float(compute_hausdorff_distance(found, true, True, percentile=95, spacing=list(spacing)))
 
 
 @torch.inference_mode()
-def pooled_features(model: nn.Module, cases: Iterable[Case]) -> dict[str, np.ndarray]:
+def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.ndarray]:
     """Spatial means of the shared and the specific features of every modality, from complete cases.
 
     Args:

@@ -14,7 +14,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -157,7 +159,7 @@ def fit(
             accelerator.backward(total)
             accelerator.clip_grad_norm_(model.parameters(), max_norm)
             stepper.step()
-            row = {"step": step, "loss": total.item(), "lr": scheduler.get_last_lr()[0]}
+            row: dict[str, float] = {"step": step, "loss": total.item(), "lr": float(scheduler.get_last_lr()[0])}
             scheduler.step()
             rows.append(
                 row | {key: float(part) for key, part in parts.items()} | {"seconds": time.perf_counter() - began}
@@ -167,11 +169,11 @@ def fit(
                 state |= {"model": accelerator.unwrap_model(model).state_dict()}
                 state |= {"optimizer": stepper.state_dict(), "scheduler": scheduler.state_dict()}
                 if accelerator.is_main_process:
-                    _replace(path, lambda temporary, state=state: torch.save(state, temporary))
+                    _replace(path, partial(torch.save, state))
     model = accelerator.unwrap_model(model).eval()
     if accelerator.is_main_process:
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-        _replace(folder / f"{name}.safetensors", lambda temporary: save_file(weights, temporary))
+        _replace(folder / f"{name}.safetensors", partial(save_file, weights))
     return pd.DataFrame(rows)
 
 
@@ -228,12 +230,13 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Deterministic algorithms, without the filling of fresh memory that torch adds (a tenth of a step)."""
+    memory: Any = torch.utils.deterministic  # its switch is not in torch's type stubs
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled

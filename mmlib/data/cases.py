@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from typing import Any
+
 import numpy as np
 import torch
 from nibabel import aff2axcodes
@@ -168,7 +170,7 @@ class Frame:
         return native
 
 
-def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[dict[str, Tensor | str], Frame]:
+def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[dict[str, Any], Frame]:
     """Make the network's input from a case: the brain's box, z-scored, absent modalities zero and flagged.
 
     Args:
@@ -199,7 +201,7 @@ def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[d
                 images[index] = frame.to_box(zscore(case.images[name], case.brain_mask))
             except ValueError as error:
                 raise ValueError(f"case {case.name}, modality {name}: {error}") from None
-    sample: dict[str, Tensor | str] = {"images": torch.from_numpy(images), "available": available, "case": case.name}
+    sample: dict[str, Any] = {"images": torch.from_numpy(images), "available": available, "case": case.name}
     if case.labels is not None:
         sample["regions"] = torch.from_numpy(frame.to_box(regions(case.labels, case.enhancing_label)))
     return sample, frame

@@ -74,8 +74,9 @@ class UHeMIS(nn.Module):
     def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64), regions: int = 3):
         super().__init__()
         self.modalities = tuple(modalities)
-        self.encoders = nn.ModuleList(Encoder(1, widths) for _ in self.modalities)
-        self.stride = self.encoders[0].stride
+        encoders = [Encoder(1, widths) for _ in self.modalities]
+        self.encoders = nn.ModuleList(encoders)
+        self.stride = encoders[0].stride
         self.decoder = Decoder(widths, 2, regions)
 
     def encode(self, images: Tensor, available: Tensor) -> list[Tensor]:
