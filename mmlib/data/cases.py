@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-
 from typing import Any
 
 import numpy as np
 import torch
 from nibabel import aff2axcodes
 from nibabel.nifti1 import Nifti1Header
-from torch import Tensor
 
 from mmlib.modalities import MRI
 
