@@ -210,14 +210,24 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 
 
 def make_data(profile_name: str, name: str) -> Path:
-    """Write the phantom of a data set, or the split of the reader's own cases, and then the manifest beside it."""
+    """Write the phantom of a data set, or the split of the reader's own cases, and then the manifest beside it.
+
+    Raises:
+        ValueError: if the reader's folder holds too few subjects to hold some out for testing.
+    """
     data = profile(profile_name)["data"][name]
     target = project_root() / "build" / "data" / profile_name / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if "folder" in data:
         from mmlib.data.brats import BratsFolder, make_split, write_split
 
-        write_split(make_split(BratsFolder(data["folder"]), seed=0), target.with_suffix(".csv"))
+        split = make_split(BratsFolder(data["folder"]), seed=0)
+        if not split.train or not split.test:
+            raise ValueError(
+                f"{data['folder']} holds {len(split.subjects)} cases: too few to train on some and to test on others; "
+                "give at least three subjects, or segment them with the notebook 02_your_data, which trains nothing"
+            )
+        write_split(split, target.with_suffix(".csv"))
     else:
         from mmlib.data import phantom
         from mmlib.data.brats import read_split

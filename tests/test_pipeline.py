@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from pipelines import ROOT, snakemake, write_small_project
 
+from mmlib.data.phantom import write_brats
+
 sys.path.insert(0, str(ROOT / "notebooks"))
 import runs
 
@@ -177,6 +179,20 @@ def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch,
     assert parameters["split"] == "build/data/quick-own/brats.csv"
     assert parameters["cases_train"] == 0, "all"
     assert next(iter(runs.runs("quick", "segmentation").values()))["data"] == "build/data/quick/brats"
+
+
+def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
+    folder = small_project / "mine"
+    write_brats(folder, [1, 2], spacing=4.0)
+    command = [sys.executable, "notebooks/runs.py", "data", "quick-own", "brats"]
+    monkeypatch.setenv("DATA", str(folder))
+    refused = subprocess.run(command, cwd=small_project, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "mine holds 2 cases: too few to train on some and to test on others" in refused.stderr
+    write_brats(folder, [1, 2, 3], spacing=4.0)
+    subprocess.run(command, cwd=small_project, check=True)
+    split = (small_project / "build" / "data" / "quick-own" / "brats.csv").read_text().splitlines()
+    assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
 
 
 def test_the_paper_profile_names_the_folder_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
