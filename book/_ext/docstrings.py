@@ -37,7 +37,8 @@ def plain(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list
     """Rewrite a docstring, paragraph by paragraph."""
     made: list[str] = []
     for filled, part in groupby(lines, key=lambda line: bool(line.strip())):
-        made += paragraph(list(part)) if filled else part
+        together = list(part)
+        made += paragraph(together) if filled else together
     lines[:] = made
 
 
