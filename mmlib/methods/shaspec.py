@@ -1,9 +1,9 @@
 """ShaSpec: shared and specific features, one model for any subset of modalities.
 
 Paper: Hu Wang, Yuanhong Chen, Congbo Ma, Jodie Avery, Louise Hull, Gustavo Carneiro, "Multi-modal Learning with Missing
-Modality via Shared-Specific Feature Modelling", CVPR 2023, arXiv 2307.14126. Implemented: Eq. 1-5, 7-9 and the
-post-processing of ShaSpec*. Released code consulted through a written description: billhhh/ShaSpec at 081fe7a, which
-has no licence; nothing of it is copied.
+Modality via Shared-Specific Feature Modelling", CVPR 2023, arXiv 2307.14126. Implemented: Eq. 1-9; the
+post-processing of ShaSpec* is in `mmlib.postprocessing`. Released code consulted through a written description:
+billhhh/ShaSpec at 081fe7a, which has no licence; nothing of it is copied.
 
 What differs
 - `ShaSpecSegmenter(topology="small")` keeps the rules of the released network (fusion at the bottleneck only, skips
@@ -11,8 +11,10 @@ What differs
   widths that train on a CPU. `topology="released"` is the network of the released code, 187,708,132 parameters.
 - Encoders run on the available modalities only. Instance norm has no statistics across the batch, so this changes no
   number, saves almost half of the work, and an absent volume cannot reach the output.
-- Paper and released code disagree in places; each is a switch listed in `VARIANTS`. The paper is silent
-  on the skips of a missing modality; here they are zero (UNVERIFIED), and the other readings are switches too.
+- Paper and released code disagree in places; each is a switch listed in `VARIANTS`. The paper is silent on the skips of
+  a missing modality; here they are zero (UNVERIFIED), which did better than their mean on validation cases, and the
+  other readings are switches too.
+- Optimiser, augmentation and intensity clipping of the released code belong to the run, not to this file.
 - The released code fills with the first available modality of a list in random order; here the order is fixed
   (`FILL_ORDER`, that of the released code).
 """
