@@ -35,7 +35,7 @@ book: $(VENV)/.ready
 	@echo "Open file://$(CURDIR)/build/html/index.html"
 
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lab: $(VENV)/.ready-lab
 	DATA="$(DATA)" $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

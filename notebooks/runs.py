@@ -201,6 +201,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     import jupytext
     import papermill
 
+    os.environ["TQDM_DISABLE"] = "1"  # progress bars are for those who watch
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     output.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(jupytext.read(notebook), output, fmt="ipynb")
     place = os.path.relpath(output)  # papermill notes it in the notebook, which is published

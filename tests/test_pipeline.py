@@ -131,12 +131,6 @@ def test_a_chapter_opened_alone_makes_the_records_it_lacks(small_project: Path) 
     assert "1 runs failed" in third.stderr and "zero-fill-s1" in third.stderr
 
 
-@pytest.mark.pipeline
-def test_a_second_call_runs_nothing(smoke_book: Path) -> None:
-    again = snakemake(ROOT, PROFILE="smoke", HTML=smoke_book.relative_to(ROOT).as_posix())
-    assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr
-
-
 def test_sources_are_what_a_notebook_imports() -> None:
     shared = runs.sources("notebooks/train_segmentation.md")
     assert Path("mmlib/modalities.py") in shared
