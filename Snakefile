@@ -67,6 +67,10 @@ localrules:
 rule all:
     input:
         f"{HTML}/index.html",
+        # named here too, so that what someone deletes is made again
+        [f"build/data/{PROFILE}/{name}.json" for name in SETTINGS["data"]],
+        [f"build/results/{PROFILE}/{name}/{run}/record.json" for name in EXPERIMENTS for run in EXPERIMENTS[name][0]],
+        [f"build/notebooks/{PROFILE}/{name}.ipynb" for name in CHAPTERS],
 
 
 rule data:

@@ -83,6 +83,11 @@ def test_a_change_to_a_chapter_reruns_that_chapter(finished: Path) -> None:
     assert planned(snakemake(finished, "--dry-run")) == {"chapter: 00_phantom", "book: build/html"}
 
 
+def test_a_record_that_was_deleted_is_made_again(finished: Path) -> None:
+    (finished / RESULTS / "zero-fill-s1" / "record.json").unlink()
+    assert "run: segmentation zero-fill-s1" in planned(snakemake(finished, "--dry-run"))
+
+
 def test_a_change_to_a_page_rebuilds_the_book_alone(finished: Path) -> None:
     edit(finished / "book" / "index.md")
     assert planned(snakemake(finished, "--dry-run")) == {"book: build/html"}
