@@ -243,8 +243,13 @@ def modality_probe(features: np.ndarray, seed: int = 0) -> float:
 
     Returns:
         Accuracy in [0, 1], mean over five folds.
+
+    Raises:
+        ValueError: with fewer than two cases: one to fit, one to test.
     """
     cases, count, _ = features.shape
+    if cases < 2:
+        raise ValueError(f"a probe needs two complete cases or more; got {cases}: give more, or leave the probe out")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, random_state=seed))
     groups, target = np.repeat(np.arange(cases), count), np.tile(np.arange(count), cases)
     folds = GroupKFold(min(5, cases))

@@ -127,6 +127,8 @@ def test_features_and_probe():
 
 
 def test_errors():
+    with pytest.raises(ValueError, match="a probe needs two complete cases or more; got 1"):
+        modality_probe(np.zeros((1, 4, 6)))
     with pytest.raises(ValueError, match="case made has no labels, so it cannot be scored"):
         evaluate_combinations(Threshold(), [case(labelled=False)])
     with pytest.raises(ValueError, match="nothing to score"):
