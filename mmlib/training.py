@@ -229,7 +229,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Deterministic algorithms, without the filling of fresh memory that torch adds (a tenth of a step)."""
+    """Deterministic algorithms, without the filling of fresh memory that torch adds."""
     memory: Any = torch.utils.deterministic  # its switch is not in torch's type stubs
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filled = memory.fill_uninitialized_memory

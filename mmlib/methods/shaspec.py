@@ -12,8 +12,7 @@ What differs
 - Encoders run on the available modalities only. Instance norm has no statistics across the batch, so this changes no
   number, saves almost half of the work, and an absent volume cannot reach the output.
 - Paper and released code disagree in places; each is a switch listed in `VARIANTS`. The paper is silent on the skips of
-  a missing modality; here they are zero (UNVERIFIED), which did better than their mean on validation cases, and the
-  other readings are switches too.
+  a missing modality; here they are zero (UNVERIFIED), and the other readings are switches too.
 - Optimiser, augmentation and intensity clipping of the released code belong to the run, not to this file.
 - The released code fills with the first available modality of a list in random order; here the order is fixed
   (`FILL_ORDER`, that of the released code).
