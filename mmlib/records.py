@@ -105,7 +105,8 @@ def _check_scores(scores: pd.DataFrame) -> None:
         raise ValueError("scores have no rows: nothing was evaluated")
     if scores[["case", "available", "target", "metric"]].isna().any(axis=None):
         raise ValueError("scores have empty cells in case, available, target or metric")
-    twice = scores.duplicated(["case", "available", "target", "metric"])
+    arm = [name for name in ("variant", "seed") if name in scores.columns]
+    twice = scores.duplicated([*arm, "case", "available", "target", "metric"])
     if twice.any():
         raise ValueError(
             f"scores hold a value twice, for instance {scores.loc[twice, list(SCORE_COLUMNS)].iloc[0].to_dict()}"
@@ -131,7 +132,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name, `<method>-<variant>-s<seed>`."""
+        """The run's name, `<method>-<variant>-s<seed>`, or of several variants and seeds together `<method>`."""
         return self.folder.name
 
     def is_current(self, fingerprint: str) -> bool:
@@ -153,7 +154,7 @@ class Run:
         Args:
             history: one row per training step; may be empty for a method that does not train.
             scores: tidy, with the columns case, available, target, metric, value; dice in [0, 1], an undefined
-                hd95 is NaN.
+                hd95 is NaN. A run that holds several variants or seeds has the columns `variant` and `seed` as well.
             facts: every name in `FACTS`; `method`, `variant` and `seed` where `parameters` lack them; others
                 as wanted.
 
@@ -170,7 +171,8 @@ class Run:
         if lacking:
             raise ValueError(f"run {self.name}: a record needs {lacking} as well; give them to save()")
         _check_scores(scores)
-        scores = pd.DataFrame({**names, **{name: scores[name] for name in SCORE_COLUMNS}})
+        own = {name: scores[name] for name in ("variant", "seed", *SCORE_COLUMNS) if name in scores.columns}
+        scores = pd.DataFrame({**names, **own})
         tables = {"history.csv": _to_csv(pd.DataFrame(history)), "scores.csv": _to_csv(scores)}
         record = {
             "schema_version": SCHEMA,

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -28,24 +29,29 @@ from tqdm.auto import tqdm
 
 SCHEDULES = ("cosine", "poly", "constant")
 OPTIMIZERS = {
+    "adam": lambda weights, lr, decay: torch.optim.Adam(weights, lr, weight_decay=decay, fused=True),
     "adamw": lambda weights, lr, decay: torch.optim.AdamW(weights, lr, weight_decay=decay, fused=True),
     "sgd": lambda weights, lr, decay: torch.optim.SGD(weights, lr, momentum=0.99, nesterov=True),
 }
 Loss = Callable[[nn.Module, dict], tuple[Tensor, dict[str, Tensor]]]
 
 
-def learning_rate(step: int, steps: int, schedule: str = "cosine", warmup: float = 0.0) -> float:
+def learning_rate(step: int, steps: int, schedule: str | tuple[float, int] = "cosine", warmup: float = 0.0) -> float:
     """The factor on the learning rate at a step, in [0, 1].
 
     A linear rise over the first `warmup` share of the steps, then `cosine` to zero, `poly` (1 - progress)^0.9 as in the
-    released ShaSpec code, or `constant`. Progress counts from the first step, also where there is a rise.
+    released ShaSpec code, `constant`, or a pair (factor, every): multiplied by the factor every so many steps. Progress
+    counts from the first step, also where there is a rise.
 
     Raises:
         ValueError: on an unknown schedule.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}; choose one of {SCHEDULES}")
     rise = min(1.0, (step + 1) / (warmup * steps)) if warmup * steps >= 1 else 1.0
+    if isinstance(schedule, tuple):
+        factor, every = schedule
+        return rise * factor ** (step // every)
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}; choose one of {SCHEDULES} or (factor, every)")
     progress = step / steps
     falls = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "poly": (1 - progress) ** 0.9, "constant": 1.0}
     return rise * falls[schedule]
@@ -79,10 +85,10 @@ def fit(
     folder: Path | str,
     name: str = "fit",
     optimizer: str = "adamw",
-    schedule: str = "cosine",
+    schedule: str | tuple[float, int] = "cosine",
     warmup: float = 0.1,
     weight_decay: float = 1e-4,
-    max_norm: float = 5.0,
+    max_norm: float | None = 5.0,
     checkpoint_every: int = 100,
     precision: str = "auto",
     device: str = "auto",
@@ -99,11 +105,12 @@ def fit(
         seed: of dropout and other draws inside the model.
         folder: where `<name>.checkpoint.pt` and, at the end, `<name>.safetensors` are written.
         name: of this stage.
-        optimizer: `adamw`, or `sgd` with Nesterov momentum 0.99 and no weight decay (released ShaSpec code).
+        optimizer: `adamw`; `adam`, whose weight decay is an L2 term in the gradient; or `sgd` with Nesterov momentum
+            0.99 and no weight decay (released ShaSpec code).
         schedule: see `learning_rate`.
         warmup: share of the steps over which the rate rises.
-        weight_decay: of AdamW.
-        max_norm: gradients are clipped to this norm.
+        weight_decay: of Adam and AdamW.
+        max_norm: gradients are clipped to this norm; None: not at all.
         checkpoint_every: steps between checkpoints.
         precision: `auto`, `bfloat16` or `float32`; weights stay float32.
         device: `auto` or `cpu`.
@@ -136,17 +143,17 @@ def fit(
     model, stepper = accelerator.prepare(model, stepper)
     model.train()
     own = range(start * accelerator.num_processes + accelerator.process_index, steps * accelerator.num_processes)
-    loader = DataLoader(batches, batch_size=None, sampler=own[:: accelerator.num_processes], num_workers=workers)
+    aside = torch.Generator()  # else the loader draws from the generator that dropout goes on with after a checkpoint
+    loader = DataLoader(
+        batches, batch_size=None, sampler=own[:: accelerator.num_processes], num_workers=workers, generator=aside
+    )
     progress = tqdm(
         loader, total=steps, initial=start, desc=name, mininterval=10, disable=not accelerator.is_main_process
     )
     with _deterministic():
         for step, batch in enumerate(progress, start=start):
             began = time.perf_counter()
-            batch = {
-                key: value.to(accelerator.device) if isinstance(value, Tensor) else value
-                for key, value in batch.items()
-            }
+            batch = send_to_device(batch, accelerator.device)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 total, parts = loss(model, batch)
             if not torch.isfinite(total):
@@ -157,7 +164,8 @@ def fit(
                 )
             stepper.zero_grad()
             accelerator.backward(total)
-            accelerator.clip_grad_norm_(model.parameters(), max_norm)
+            if max_norm is not None:
+                accelerator.clip_grad_norm_(model.parameters(), max_norm)
             stepper.step()
             row: dict[str, float] = {"step": step, "loss": total.item(), "lr": float(scheduler.get_last_lr()[0])}
             scheduler.step()

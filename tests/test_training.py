@@ -148,8 +148,8 @@ def test_learning_rates_by_hand(step, schedule, warmup, factor):
 def test_unknown_schedules_and_precisions_are_refused():
     with pytest.raises(ValueError, match="unknown schedule 'step'"):
         learning_rate(0, 10, "step")
-    with pytest.raises(ValueError, match=r"unknown optimizer 'adam'; choose one of \('adamw', 'sgd'\)"):
-        fit(nn.Linear(1, 1), Points(), squared, steps=1, lr=0.1, seed=0, folder="unused", optimizer="adam")
+    with pytest.raises(ValueError, match=r"unknown optimizer 'lion'; choose one of \('adam', 'adamw', 'sgd'\)"):
+        fit(nn.Linear(1, 1), Points(), squared, steps=1, lr=0.1, seed=0, folder="unused", optimizer="lion")
     with pytest.raises(ValueError, match="precision must be"):
         precision_here("float16")
     assert precision_here("float32") == "float32"
