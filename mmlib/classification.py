@@ -52,7 +52,7 @@ class Trained:
     """What training a classifier returns.
 
     Attributes:
-        model: in evaluation mode.
+        model: in evaluation mode, on the CPU.
         classify: `{"image": (B, 1, 28, 28), "audio": (B, 1, 20, 20)}`, or one of the two, -> logits (B, 10).
         history: one row per step: stage, step, loss, ...
         exposure: stage -> case -> modalities of that case which the stage was shown.
@@ -123,7 +123,28 @@ class Stages:
 
     def trained(self, model: nn.Module, classify: Classify) -> Trained:
         """Put the results together."""
-        return Trained(model.eval(), classify, pd.concat(self.histories), self.exposure, self.recordings)
+        return Trained(model.cpu().eval(), classify, pd.concat(self.histories), self.exposure, self.recordings)
+
+
+def hold_out(pairs: Pairs, per_class: int) -> tuple[Pairs, Pairs]:
+    """Keep back the last pairs of every class that have an image alone, to choose a setting by.
+
+    Returns:
+        Pairs to train on, and pairs to choose by.
+
+    Raises:
+        ValueError: if a class has no more such pairs than are to be kept back.
+    """
+    kept = []
+    for digit in pairs.labels.unique():
+        rows = (pairs.labels.eq(digit) & pairs.available[:, 0] & ~pairs.available[:, 1]).nonzero().flatten()
+        if len(rows) <= per_class:
+            raise ValueError(
+                f"digit {digit} has {len(rows)} training pairs without audio: too few to keep back {per_class}"
+            )
+        kept.append(rows[-per_class:])
+    chosen = torch.zeros(len(pairs), dtype=torch.bool).index_fill(0, torch.cat(kept), True)
+    return pairs.subset(~chosen), pairs.subset(chosen)
 
 
 @torch.inference_mode()

@@ -14,15 +14,13 @@ AUDIO_FEATURES = 320
 CLASSES = 10
 
 
-class ImageNet(nn.Module):
-    """LeNet-5 as in SMIL: 28x28 image -> 160 features -> 10 logits; 6,872 parameters."""
+class ImageTrunk(nn.Module):
+    """The convolutions of LeNet-5 as in SMIL: 28x28 image -> 160 features; 1,390 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 5, 5)
         self.conv2 = nn.Conv2d(5, 10, 5)
-        self.fc1 = nn.Linear(IMAGE_FEATURES, 32)
-        self.fc2 = nn.Linear(32, CLASSES)
         self.dropout = nn.Dropout(0.5)
 
     def features(self, image: Tensor) -> Tensor:
@@ -30,13 +28,24 @@ class ImageNet(nn.Module):
         x = F.relu(F.max_pool2d(self.conv1(image), 2))
         return F.relu(F.max_pool2d(self.dropout(self.conv2(x)), 2)).flatten(1)
 
+    forward = features
+
+
+class ImageNet(ImageTrunk):
+    """`ImageTrunk` with its own head: image -> 10 logits; 6,872 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(IMAGE_FEATURES, 32)
+        self.fc2 = nn.Linear(32, CLASSES)
+
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, 28, 28) -> logits (B, 10)."""
         return self.fc2(F.relu(self.fc1(self.features(image))))
 
 
-class AudioNet(nn.Module):
-    """The audio net of SMIL: 20x20 cepstral coefficients -> 320 features -> 10 logits; 67,254 parameters."""
+class AudioTrunk(nn.Module):
+    """The convolutions of SMIL's audio net: 20x20 cepstral coefficients -> 320 features; 10,412 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,11 +55,7 @@ class AudioNet(nn.Module):
         self.bn2 = nn.BatchNorm2d(48)
         self.conv3 = nn.Conv2d(48, 20, 2)
         self.bn3 = nn.BatchNorm2d(20)
-        self.fc1 = nn.Linear(AUDIO_FEATURES, 160)
-        self.fc2 = nn.Linear(160, 32)
-        self.fc3 = nn.Linear(32, CLASSES)
         self.dropout = nn.Dropout(0.25)
-        self.dropout_head = nn.Dropout(0.4)
 
     def features(self, audio: Tensor) -> Tensor:
         """(B, 1, 20, 20) -> (B, 320)."""
@@ -58,6 +63,19 @@ class AudioNet(nn.Module):
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
         return self.dropout(F.max_pool2d(x, 2, 4)).flatten(1)
+
+    forward = features
+
+
+class AudioNet(AudioTrunk):
+    """`AudioTrunk` with its own head: cepstral coefficients -> 10 logits; 67,254 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(AUDIO_FEATURES, 160)
+        self.fc2 = nn.Linear(160, 32)
+        self.fc3 = nn.Linear(32, CLASSES)
+        self.dropout_head = nn.Dropout(0.4)
 
     def forward(self, audio: Tensor) -> Tensor:
         """(B, 1, 20, 20) -> logits (B, 10)."""

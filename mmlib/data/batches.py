@@ -1,10 +1,12 @@
 """Training batches as a pure function of (seed, step): the same after an interruption, on every machine.
 
 `Samples` prepares cases on demand; `Crops` draws cases, crops, flips and availability. Nothing is drawn elsewhere.
+`Minibatches` draws nothing but the order, for data that need no crops.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -101,19 +103,9 @@ class Crops(Dataset):
     def _plan(self, step: int) -> tuple[list[dict], Tensor, torch.Generator]:
         """The samples of a step, what is available of each, and the generator that the crops go on with."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        samples = [self.samples[index] for index in self._cases(step)]
+        samples = [self.samples[index] for index in _turns(len(self.samples), self.batch_size, self.seed, step)]
         acquired = torch.stack([sample["available"] for sample in samples])
         return samples, draw(self.availability, acquired, generator, rate=self.rate, fixed=self.fixed), generator
-
-    def _cases(self, step: int) -> list[int]:
-        """Positions of the batch's cases: epochs are shuffles, strung together without a break."""
-        count = len(self.samples)
-        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
-        return [self._shuffle(position // count)[position % count] for position in positions]
-
-    def _shuffle(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(-1 - self.seed * 1_000_003 - epoch)
-        return torch.randperm(len(self.samples), generator=generator).tolist()
 
     def _crop(self, sample: dict, generator: torch.Generator) -> dict:
         if "regions" not in sample:
@@ -138,3 +130,38 @@ class Crops(Dataset):
             for key in ("images", "regions")
         }
         return crop
+
+
+class Minibatches(Dataset):
+    """Batch number `step` of a data set that lies in memory; every item is used once before any is used again.
+
+    Args:
+        pairs: has a length, and `pairs[indices]` is the batch of these items, such as `mmlib.data.avmnist.Pairs`.
+        batch_size: items per batch; an epoch's last batch is filled up from the next epoch.
+        seed: of the order.
+
+    Attributes:
+        per_epoch: batches in which every item has been used.
+
+    Raises:
+        ValueError: if there is no item.
+    """
+
+    def __init__(self, pairs, batch_size: int, seed: int):
+        if len(pairs) == 0:
+            raise ValueError("no training pairs: none has the modalities asked for; raise the audio rate")
+        self.pairs, self.batch_size, self.seed = pairs, batch_size, seed
+        self.per_epoch = math.ceil(len(pairs) / batch_size)
+
+    def __getitem__(self, step: int) -> dict:
+        return self.pairs[_turns(len(self.pairs), self.batch_size, self.seed, step)]
+
+
+def _turns(count: int, size: int, seed: int, step: int) -> list[int]:
+    """Positions of the items of a batch: epochs are shuffles of `count` items, strung together without a break."""
+    first, offset = divmod(step * size, count)
+    order: list[int] = []
+    for epoch in range(first, first + math.ceil((offset + size) / count)):
+        generator = torch.Generator().manual_seed(-1 - seed * 1_000_003 - epoch)
+        order += torch.randperm(count, generator=generator).tolist()
+    return order[offset : offset + size]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmlib.data.batches import Crops, Samples
+from mmlib.data.batches import Crops, Minibatches, Samples
 from mmlib.modalities import MRI
 
 
@@ -99,3 +99,32 @@ def test_errors():
 
     with pytest.raises(ValueError, match="case 1 has no segmentation: it cannot be trained on"):
         Crops(Unlabelled(None, "1", MRI), size=8, batch_size=1, availability="bernoulli", seed=0)[0]
+
+
+class Numbers:
+    """Eleven items; a batch is their positions."""
+
+    def __len__(self):
+        return 11
+
+    def __getitem__(self, indices):
+        return {"case": list(indices)}
+
+
+def test_minibatches_depend_on_seed_and_step_alone_and_use_every_item_in_turn():
+    one, other = Minibatches(Numbers(), 4, seed=5), Minibatches(Numbers(), 4, seed=5)
+    assert [one[step] for step in (7, 0, 7)] == [other[step] for step in (7, 0, 7)]
+    assert one[0] != Minibatches(Numbers(), 4, seed=6)[0]
+    assert one.per_epoch == 3
+    items = [item for step in range(11) for item in one[step]["case"]]
+    assert len(items) == 44 and all(sorted(items[e * 11 : (e + 1) * 11]) == list(range(11)) for e in range(4))
+    assert len({tuple(items[e * 11 : (e + 1) * 11]) for e in range(4)}) == 4
+
+
+def test_a_minibatch_may_be_larger_than_the_data():
+    assert sorted(Minibatches(Numbers(), 22, seed=0)[3]["case"]) == sorted([*range(11), *range(11)])
+
+
+def test_minibatches_of_nothing():
+    with pytest.raises(ValueError, match="no training pairs"):
+        Minibatches([], 4, seed=0)
