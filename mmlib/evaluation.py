@@ -18,10 +18,6 @@ import pandas as pd
 import torch
 from monai.inferers import sliding_window_inference
 from monai.metrics import compute_hausdorff_distance
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -230,27 +226,3 @@ def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.nda
             for name, rows in found.items():
                 rows.append(getattr(encoding, name)[0].mean(dim=(-3, -2, -1)).numpy())
     return {name: np.stack(rows) for name, rows in found.items()}
-
-
-def modality_probe(features: np.ndarray, seed: int = 0) -> float:
-    """How well a linear classifier tells the modality from a feature: 1 / M where features hold nothing about it.
-
-    Logistic regression on standardised features, cross-validated with the features of a case kept together.
-
-    Args:
-        features: (n, M, C), one row a case and modality.
-        seed: of the solver.
-
-    Returns:
-        Accuracy in [0, 1], mean over five folds.
-
-    Raises:
-        ValueError: with fewer than two cases: one to fit, one to test.
-    """
-    cases, count, _ = features.shape
-    if cases < 2:
-        raise ValueError(f"a probe needs two complete cases or more; got {cases}: give more, or leave the probe out")
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, random_state=seed))
-    groups, target = np.repeat(np.arange(cases), count), np.tile(np.arange(count), cases)
-    folds = GroupKFold(min(5, cases))
-    return float(cross_val_score(probe, features.reshape(cases * count, -1), target, groups=groups, cv=folds).mean())

@@ -27,6 +27,8 @@ MODALITY = {
     "t2": (GREEN, "^"),
     "flair": (PURPLE, "D"),
     "pd": (ORANGE, "v"),
+    "image": (SKY, "p"),
+    "audio": (BLACK, "X"),
 }
 REGION = {"wt": (SKY, "o"), "tc": (YELLOW, "s"), "et": ("#E65528", "^")}  # as in mmlib.view
 REGION_NAME = {"wt": "whole tumour", "tc": "tumour core", "et": "enhancing tumour"}

@@ -14,7 +14,6 @@ from mmlib.evaluation import (
     dice,
     evaluate_combinations,
     hd95,
-    modality_probe,
     pooled_features,
     predict,
     probabilities,
@@ -116,19 +115,13 @@ def test_prediction_lies_where_the_tumour_is_in_the_native_grid():
     assert np.array_equal(found[0], given.images["t2"] == 5)
 
 
-def test_features_and_probe():
+def test_pooled_features():
     torch.manual_seed(0)
     found = pooled_features(ShaSpecSegmenter(MRI, (8, 16)), [make_subject(seed) for seed in range(2)])
     assert found["shared"].shape == found["specific"].shape == (2, 4, 16)
-    generator = np.random.default_rng(0)
-    told = generator.normal(size=(40, 4, 6)) + 20 * np.eye(4, 6)
-    assert modality_probe(told) == 1
-    assert abs(modality_probe(generator.normal(size=(200, 4, 6))) - 0.25) < 0.08
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="a probe needs two complete cases or more; got 1"):
-        modality_probe(np.zeros((1, 4, 6)))
     with pytest.raises(ValueError, match="case made has no labels, so it cannot be scored"):
         evaluate_combinations(Threshold(), [case(labelled=False)])
     with pytest.raises(ValueError, match="nothing to score"):

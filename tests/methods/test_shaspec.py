@@ -7,7 +7,17 @@ import torch
 
 from mmlib.blocks import ResNetDecoder, ResNetEncoder, StandardisedConv3d
 from mmlib.losses import segmentation_loss
-from mmlib.methods.shaspec import VARIANTS, ShaSpecSegmenter, alignment_loss, domain_loss, recipe, shaspec_loss
+from mmlib.methods.shaspec import (
+    VARIANTS,
+    ShaSpecSegmenter,
+    Variant,
+    alignment_loss,
+    domain_loss,
+    recipe,
+    shaspec_loss,
+    variant_of,
+)
+from mmlib.methods.shaspec.losses import LOW, alignment_head
 from mmlib.modalities import MRI, combinations, mask
 from mmlib.training import learning_rate
 
@@ -28,7 +38,7 @@ def parameters(module: torch.nn.Module) -> int:
 
 def net(variant: str = "paper", seed: int = 0) -> ShaSpecSegmenter:
     torch.manual_seed(seed)
-    return ShaSpecSegmenter(MRI, WIDTHS, variant=VARIANTS[variant])
+    return ShaSpecSegmenter(MRI, WIDTHS, variant=variant_of(variant))
 
 
 def batch(cases: int = 2, size: int = 16, seed: int = 0) -> dict:
@@ -199,6 +209,62 @@ def test_domain_loss_leaves_missing_modalities_out():
     assert domain_loss(logits, available).item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mse-0.1", Variant(kind="mse", alpha=0.1)),
+        ("kl-1", Variant(kind="kl", alpha=1)),
+        ("l1-0.1", Variant()),
+        ("ce-10", Variant(kind="ce", alpha=10)),
+        ("alpha-0.1-beta-0.5", Variant(alpha=0.1, beta=0.5)),
+        ("alpha-0-beta-0.02", VARIANTS["alpha-0"]),
+        ("alpha-0.1-beta-0", VARIANTS["beta-0"]),
+        ("alpha-1-beta-1", VARIANTS["alpha-1-beta-1"]),
+        ("only-t1+flair", VARIANTS["paper"]),
+    ],
+)
+def test_names_of_variants(name, expected):
+    assert variant_of(name) == expected
+
+
+def test_a_net_for_one_combination_says_which():
+    assert recipe("shaspec", "only-t1+flair", MRI, "8-16")[2]["combination"] == ("t1", "flair")
+    assert "combination" not in recipe("shaspec", "paper", MRI, "8-16")[2]
+
+
+def test_only_kl_and_ce_have_a_head_and_other_weights_do_not_notice():
+    plain = net()
+    assert plain.alignment_head is None and net("mse-1").alignment_head is None
+    for name, outputs in (("kl-1", LOW), ("ce-1", 4)):
+        model = net(name)
+        assert parameters(model) == parameters(plain) + outputs * (WIDTHS[-1] + 1)
+        assert model.alignment_head.out_features == outputs
+        others = model.state_dict()
+        assert all(torch.equal(weights, others[key]) for key, weights in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["mse-0.5", "kl-0.5", "ce-0.5"])
+def test_the_alignment_loss_of_a_variant_is_used_and_reaches_the_shared_encoder(name):
+    model, given = net(name), batch()
+    total, parts = shaspec_loss(model, given)
+    output = model(given["images"], given["available"])
+    kind = variant_of(name).kind
+    alignment = alignment_loss(output.shared, given["available"], kind, head=model.alignment_head)
+    assert parts["alignment"].item() == pytest.approx(alignment.item())
+    assert total.item() == pytest.approx((parts["task"] + 0.5 * alignment + 0.02 * parts["domain"]).item())
+    assert torch.autograd.grad(alignment, output.shared)[0].abs().max() > 0
+
+
+def test_a_head_of_zeros_reaches_the_least_kl_and_ce():
+    shared, every = sines(2, 4, 8, 1, 1, 1).float(), torch.ones(2, 4, dtype=torch.bool)
+    for kind, least in (("kl", 0), ("ce", math.log(4))):
+        head = alignment_head(kind, 8, 4)
+        assert alignment_loss(shared, every, kind, head=head).item() > least
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+        assert alignment_loss(shared, every, kind, head=head).item() == pytest.approx(least)
+
+
 # ---------------------------------------------------------------------------------------------------------- gradients
 def test_gradients_reach_the_encoders_of_available_modalities_only():
     model, given = net(), batch(1)
@@ -255,8 +321,15 @@ def test_unknown_choices_are_refused():
         alignment_loss(torch.zeros(1, 2, 3), every, pairs="star")
     with pytest.raises(ValueError, match="topology must be"):
         ShaSpecSegmenter(MRI, topology="large")
-    with pytest.raises(ValueError, match="shaspec in the variants paper"):
-        recipe("shaspec", "best", MRI, "8-16")
+    with pytest.raises(ValueError, match="this file has the method shaspec; got u-net"):
+        recipe("u-net", "paper", MRI, "8-16")
+    for name in ("best", "l2-0.1", "mse-", "kl", "alpha-0.1", "alpha-0.1-beta-x", "mse--1"):
+        with pytest.raises(
+            ValueError, match=rf"no variant '{name}' of ShaSpec: .*released.*<l1\|mse\|kl\|ce>-<weight>"
+        ):
+            recipe("shaspec", name, MRI, "8-16")
+    with pytest.raises(ValueError, match="a combination needs at least one of"):
+        recipe("shaspec", "only-pd", MRI, "8-16")
 
 
 def test_the_objective_is_the_sum_of_its_parts():  # Eq. (9)

@@ -6,7 +6,7 @@ share. Each file says what differs from the paper and its released code.
 
 from mmlib.methods.shaspec.classification import ShaSpecClassifier
 from mmlib.methods.shaspec.losses import alignment_loss, domain_loss
-from mmlib.methods.shaspec.segmentation import VARIANTS, ShaSpecSegmenter, Variant, recipe, shaspec_loss
+from mmlib.methods.shaspec.segmentation import VARIANTS, ShaSpecSegmenter, Variant, recipe, shaspec_loss, variant_of
 
 __all__ = [
     "VARIANTS",
@@ -17,4 +17,5 @@ __all__ = [
     "domain_loss",
     "recipe",
     "shaspec_loss",
+    "variant_of",
 ]

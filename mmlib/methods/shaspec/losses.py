@@ -10,6 +10,24 @@ from torch import Tensor, nn
 
 from mmlib.modalities import check_available
 
+KINDS = ("l1", "mse", "kl", "ce")  # of the alignment loss
+LOW = 8  # dimension that `kl` projects to; the paper says no more than "low" (UNVERIFIED)
+
+
+def alignment_head(kind: str, channels: int, modalities: int) -> nn.Module | None:
+    """The learnt part of an alignment loss: a projection for `kl` (Eq. 7), a classifier for `ce` (Eq. 6), else None.
+
+    It is trained by the same loss as the features, so it may lower `kl` and `ce` on its own: zero weights reach the
+    least value of both.
+
+    Args:
+        kind: of the alignment loss.
+        channels: C of the shared features.
+        modalities: their number M.
+    """
+    outputs = {"kl": LOW, "ce": modalities}
+    return nn.Linear(channels, outputs[kind]) if kind in outputs else None
+
 
 def alignment_loss(
     shared: Tensor, available: Tensor, kind: str = "l1", pairs: str = "all", head: nn.Module | None = None
@@ -34,12 +52,12 @@ def alignment_loss(
         ValueError: on an unknown `kind` or `pairs`, or an empty set.
     """
     check_available(available)
-    if kind not in ("l1", "mse", "kl", "ce") or pairs not in ("all", "ring"):
+    if kind not in KINDS or pairs not in ("all", "ring"):
         raise ValueError(f"kind must be l1, mse, kl or ce and pairs all or ring; got {kind!r}, {pairs!r}")
     shared, count = shared.to(torch.promote_types(shared.dtype, torch.float32)), shared.shape[1]
     if kind in ("kl", "ce"):
         pooled = shared.flatten(3).mean(dim=3) if shared.ndim > 3 else shared
-        log_p = (head(pooled) if head else pooled).log_softmax(dim=-1)
+        log_p = (head(pooled) if head else pooled).to(shared.dtype).log_softmax(dim=-1)
     if kind == "ce":
         return -log_p.mean(dim=-1)[available].mean()
     chosen = (

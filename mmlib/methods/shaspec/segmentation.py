@@ -13,6 +13,8 @@ What differs
   number, saves almost half of the work, and an absent volume cannot reach the output.
 - Paper and released code disagree in places; each is a switch listed in `VARIANTS`. The paper is silent on the skips of
   a missing modality; here they are zero (UNVERIFIED), and the other readings are switches too.
+- The alignment losses `kl` and `ce` read spatial means of the shared features, through a learnt head (UNVERIFIED); the
+  released code has L1 alone.
 - Optimiser, augmentation and intensity clipping of the released code belong to the run, not to this file.
 - The released code fills with the first available modality of a list in random order; here the order is fixed
   (`FILL_ORDER`, that of the released code).
@@ -20,9 +22,10 @@ What differs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +42,11 @@ from mmlib.blocks import (
     where_available,
 )
 from mmlib.losses import segmentation_loss
-from mmlib.methods.shaspec.losses import alignment_loss, domain_loss
-from mmlib.modalities import check_available
+from mmlib.methods.shaspec.losses import KINDS, alignment_head, alignment_loss, domain_loss
+from mmlib.modalities import check_available, parse
 
 FILL_ORDER = ("flair", "t1", "t1ce", "t2")
+ONLY = "only-"  # begins the name of a net for one combination
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Variant:
         pairs: pairs of the alignment loss: `all`, or the `ring` of M neighbours.
         masked: leave missing modalities out of the auxiliary losses (section 3.3.3), or use the encoding of zeros.
         schedule: learning rate: `cosine` or `poly`.
+        kind: alignment loss: `l1`, `mse`, `kl` or `ce`.
         alpha: weight of the alignment loss on shared features.
         beta: weight of the modality classification on specific features.
     """
@@ -65,6 +70,7 @@ class Variant:
     pairs: str = "all"
     masked: bool = True
     schedule: str = "cosine"
+    kind: str = "l1"
     alpha: float = 0.1
     beta: float = 0.02
 
@@ -85,6 +91,31 @@ VARIANTS = {
     "alpha-0-beta-0": Variant(alpha=0, beta=0),
     "alpha-1-beta-1": Variant(alpha=1, beta=1),
 }
+
+
+def variant_of(name: str) -> Variant:
+    """Read the name of a variant.
+
+    Args:
+        name: a key of `VARIANTS`; `mse-0.1`: another alignment loss, or another weight of it; `alpha-0.1-beta-0.5`:
+            other weights of both losses; `only-t1+flair`: the paper's variant, for a net of one combination.
+
+    Raises:
+        ValueError: on any other name.
+    """
+    number = r"(\d+(?:\.\d+)?)"
+    if name in VARIANTS:
+        return VARIANTS[name]
+    if name.startswith(ONLY):
+        return VARIANTS["paper"]
+    if found := re.fullmatch(rf"({'|'.join(KINDS)})-{number}", name):
+        return Variant(kind=found[1], alpha=float(found[2]))
+    if found := re.fullmatch(rf"alpha-{number}-beta-{number}", name):
+        return Variant(alpha=float(found[1]), beta=float(found[2]))
+    raise ValueError(
+        f"there is no variant {name!r} of ShaSpec: choose one of {', '.join(VARIANTS)}, or "
+        f"<{'|'.join(KINDS)}>-<weight>, alpha-<weight>-beta-<weight>, {ONLY}<combination>"
+    )
 
 
 class Encoding(NamedTuple):
@@ -127,7 +158,7 @@ class ShaSpecSegmenter(nn.Module):
         widths: channels per level of the small topology; ignored by the released one.
         regions: number of output regions R.
         topology: `small` or `released`.
-        variant: see `Variant`; only `fill`, `skips` and `masked` concern the network.
+        variant: see `Variant`; only `fill`, `skips`, `masked` and `kind` concern the network.
 
     Raises:
         ValueError: in `forward`, if the grid is not divisible by the stride (the message names the next legal size), if
@@ -159,6 +190,7 @@ class ShaSpecSegmenter(nn.Module):
         order = [name for name in FILL_ORDER if name in self.modalities]
         order += [name for name in self.modalities if name not in order]
         self.fill_order = [self.modalities.index(name) for name in order]
+        self.alignment_head = alignment_head(variant.kind, channels, count)  # last: other weights are drawn as without
 
     def encode(self, images: Tensor, available: Tensor) -> Encoding:
         """Encode every available modality once (Eq. 1).
@@ -225,21 +257,20 @@ class ShaSpecSegmenter(nn.Module):
         return Output(logits, encoding.shared, encoding.specific, fused, self.domain_head(encoding.pooled))
 
 
-def shaspec_loss(model: ShaSpecSegmenter, batch: dict, kind: str = "l1") -> tuple[Tensor, dict[str, Tensor]]:
+def shaspec_loss(model: ShaSpecSegmenter, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
     """The whole objective on a batch: L = L_task + alpha L_DAO + beta L_DCO (Eq. 9), and its parts.
 
     Args:
-        model: its variant says which pairs and modalities count, and holds alpha and beta.
+        model: its variant says which pairs and modalities count, the alignment loss, alpha and beta.
         batch: `images`, `available` and `regions` of the batch contract.
-        kind: of the alignment loss.
     """
-    available = batch["available"]
+    available, variant = batch["available"], model.variant
     output = model(batch["images"], available)
-    counted = available if model.variant.masked else torch.ones_like(available)
+    counted = available if variant.masked else torch.ones_like(available)
     task = segmentation_loss(output.logits, batch["regions"])
-    alignment = alignment_loss(output.shared, counted, kind, model.variant.pairs)
+    alignment = alignment_loss(output.shared, counted, variant.kind, variant.pairs, model.alignment_head)
     domain = domain_loss(output.domain_logits, counted)
-    total = task + model.variant.alpha * alignment + model.variant.beta * domain  # Eq. (9)
+    total = task + variant.alpha * alignment + variant.beta * domain  # Eq. (9)
     return total, {"task": task.detach(), "alignment": alignment.detach(), "domain": domain.detach()}
 
 
@@ -248,23 +279,24 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
 
     Args:
         method: `shaspec`.
-        variant: a name in `VARIANTS`.
+        variant: see `variant_of`.
         modalities: M names.
         widths: such as `16-32-64`, or `released` for the network of the released code.
 
     Returns:
-        The network, `shaspec_loss`, and the keyword `schedule` for `fit`.
+        The network, `shaspec_loss`, the keyword `schedule` for `fit`, and `combination` where only one is trained on.
 
     Raises:
-        ValueError: on an unknown variant.
+        ValueError: on an unknown method, variant or combination.
     """
-    if method != "shaspec" or variant not in VARIANTS:
-        raise ValueError(
-            f"this file has the method shaspec in the variants {', '.join(VARIANTS)}; got {method} {variant}"
-        )
-    chosen = VARIANTS[variant]
+    if method != "shaspec":
+        raise ValueError(f"this file has the method shaspec; got {method}")
+    chosen = variant_of(variant)
+    settings: dict[str, Any] = {"schedule": chosen.schedule}
+    if variant.startswith(ONLY):
+        settings["combination"] = parse(variant.removeprefix(ONLY), modalities)
     if widths == "released":
         model = ShaSpecSegmenter(modalities, topology="released", variant=chosen)
     else:
         model = ShaSpecSegmenter(modalities, [int(width) for width in widths.split("-")], variant=chosen)
-    return model, shaspec_loss, {"schedule": chosen.schedule}
+    return model, shaspec_loss, settings
