@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mmlib.contrasts import ARITHMETIC, MEASURED, NotTestedError
+from mmlib.contrasts import MEASURED, NotTestedError
+from mmlib.published import ARITHMETIC
 from mmlib.records import Runs
 from mmlib.statistics import Effect, holm
 
@@ -36,6 +37,7 @@ VERDICTS = ("REPRODUCED", "DIRECTION ONLY", "NO EFFECT", "CONTRADICTED", "UNDERP
 WEAKEST_FIRST = ("CONTRADICTED", "NO EFFECT", "UNDERPOWERED", "DIRECTION ONLY", "REPRODUCED")
 RESULT_PROFILES = ("quick", "full", "paper", "quick-own", "full-own")  # -own: on the reader's data
 KINDS = ("measured", "arithmetic", "pending")
+OWN_METRICS = ("audit", "cost")  # statistics that name their metrics themselves
 RULES = ("greater", "no-worse", "equivalent", "at-least", "exact")
 
 
@@ -116,10 +118,13 @@ def _row(claim: dict[str, Any], **facts: Any) -> dict[str, Any]:
 def _origin(runs: Runs, claim: dict[str, Any]) -> str:
     """ "on stand-in" or "on real data", of the runs a contrast uses; and a check that they used the same data."""
     contrast = claim["contrast"]
-    arms = contrast["first"] + contrast.get("second", [])
-    metrics = [contrast["metric"]] if "metric" in contrast else [part["metric"] for part in contrast["parts"]]
-    scores = runs.scores[runs.scores["metric"].isin(metrics)]
-    asked = [(scores[list(arm)] == pd.Series(arm)).all(axis=1) for arm in arms]
+    arms = contrast.get("first", [{"method": contrast["statistic"]}]) + contrast.get("second", [])
+    scores = runs.scores
+    if contrast["statistic"] not in OWN_METRICS:
+        metrics = [contrast["metric"]] if "metric" in contrast else [part["metric"] for part in contrast["parts"]]
+        scores = scores[scores["metric"].isin(metrics)]
+    fixed = [{key: name for key, name in arm.items() if "{" not in name} for arm in arms]  # {rate} stands for several
+    asked = [(scores[list(arm)] == pd.Series(arm)).all(axis=1) for arm in fixed]
     made = scores[np.logical_or.reduce(asked)][["experiment", "run"]].drop_duplicates()
     used = runs.records.merge(made, on=["experiment", "run"])
     for fact in ("stand_in", "data_fingerprint", "split_hash"):

@@ -1,26 +1,24 @@
-"""The contrasts a claims ledger can name: one entry becomes parts, each a number and what it should be.
-
-Contrasts of runs give effects with intervals; arithmetic on a paper's printed table gives exact numbers.
-"""
+"""The contrasts of runs a claims ledger can name: one entry becomes parts, each an effect with its interval."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from mmlib.modalities import MRI
 from mmlib.records import Runs
 from mmlib.statistics import (
     Effect,
     nested_pairs,
     order_agreement,
+    page_trend,
     paired_effects,
+    rank_distribution,
     seed_effect,
     violation_rate,
-    violations,
 )
 
 PERCENT = 100  # Dice and accuracies are stored in [0, 1] and compared in points
@@ -56,7 +54,8 @@ def _tables(scores: pd.DataFrame, contrast: dict[str, Any]) -> dict[tuple[str, s
     chosen = scores[scores["available"].map(lambda name: total - len(name.split("+")) >= fewest)]
     chosen = chosen[chosen["target"].isin(contrast["targets"])]
     wide = chosen.pivot(index=["available", "target", "seed"], columns="case", values="value")
-    return {cell: table.droplevel([0, 1]) for cell, table in wide.groupby(level=[0, 1])}
+    cells = {cell: table.droplevel([0, 1]) for cell, table in wide.groupby(level=[0, 1])}
+    return {cell: table.dropna(axis=1, how="all") for cell, table in cells.items()}  # targets may differ in their cases
 
 
 def _mean(tables: dict[tuple[str, str], pd.DataFrame], target: str) -> pd.DataFrame:
@@ -150,72 +149,149 @@ def _by_probe(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
     parts, (arm,) = [], claim["contrast"]["first"]
     for part in claim["contrast"]["parts"]:
         scores = _scores(runs, arm, [part["metric"]])
-        modalities = runs.scores.loc[runs.scores["run"].isin(scores["run"]), "available"].str.split("+").str.len().max()
-        reference = PERCENT / modalities if part["reference"] == "chance" else part["reference"]
+        same = runs.scores["run"].isin(scores["run"]) & runs.scores["experiment"].isin(scores["experiment"])
+        own = runs.scores[same & runs.scores["metric"].eq("dice")]
+        sizes = own["available"].str.split("+").str.len()
+        chance = {"chance": sizes.max(), "chance among cases": own.loc[sizes == sizes.max(), "case"].nunique()}
+        reference = PERCENT / chance[part["reference"]] if part["reference"] in chance else part["reference"]
         name = f"{part['metric']} less {part['reference']} ({reference:g})"
         parts.append((name, seed_effect(scores["value"], reference), part["sesoi"], part["rule"]))
     return parts, ""
 
 
-# ------------------------------------------------------------------------------------- arithmetic on paper tables
-Exact = tuple[list[tuple[str, float, bool]], str]  # parts: name, value, whether it agrees with the claim; a note
+def _where_scored(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
+    """One part per arm of the first side and target: on what that arm was scored on, against the one opponent there."""
+    contrast = claim["contrast"]
+    (opponent,) = contrast["second"]
+    theirs = _tables(_scores(runs, opponent, [contrast["metric"]]), contrast)
+    names, pairs = [], []
+    for arm in contrast["first"]:
+        for (available, target), ours in _tables(_scores(runs, arm, [contrast["metric"]]), contrast).items():
+            names.append(f"{target.upper()}, {available}, {_name(arm)} against {_name(opponent)}")
+            pairs.append((ours, theirs[available, target]))
+    return _judged(names, pairs, claim), ""
 
 
-def _published(folder: Path, name: str) -> pd.DataFrame:
-    """A paper's table: rows (available, target), one column per method."""
-    table = pd.read_csv(folder / name)
-    return table.pivot(index=["available", "target"], columns="method", values="dice_percent")
+def _by_tuned_family(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
+    """One part per other family of arms, each represented by the arm that its validation cases choose.
+
+    An arm is of the family that its variant names before the last hyphen: `mse-0.1` is of `mse`. Means are over
+    combinations and targets.
+    """
+    contrast = claim["contrast"]
+    chosen: dict[str, tuple[float, dict]] = {}
+    for arm in contrast["first"] + contrast["second"]:
+        family = arm["variant"].rpartition("-")[0]
+        mean = _scores(runs, arm, [contrast["chosen_by"]])["value"].mean()
+        chosen[family] = max(chosen.get(family, (mean, arm)), (mean, arm), key=lambda one: one[0])
+    means = {}
+    for family, (_, arm) in chosen.items():
+        tables = _tables(_scores(runs, arm, [contrast["metric"]]), contrast)
+        means[family] = sum(tables.values()) / len(tables)
+    first, *others = means
+    ranks = rank_distribution(means)
+    parts = _judged(
+        [f"{first} against {other}" for other in others], [(means[first], means[other]) for other in others], claim
+    )
+    weights = ", ".join(arm["variant"] for _, arm in chosen.values())
+    places = ", ".join(f"{r.Index} {r.p_best:.0%} ({r.rank_low:g}-{r.rank_high:g})" for r in ranks.itertuples())
+    taus = {source: order_agreement(ranks["mean"].to_dict(), order) for source, order in contrast["orders"].items()}
+    agreement = ", ".join(f"{tau:+.2f} with that of {source}" for source, tau in taus.items())
+    note = f"Chosen by validation cases: {weights}. Chance of being best (95 % of ranks): {places}. "
+    return parts, f"{note}Kendall tau of the order: {agreement}."
 
 
-def _stated_gains(contrast: dict[str, Any], folder: Path) -> Exact:
-    means = _published(folder, contrast["table"]).groupby("target").mean()
-    gains = means[contrast["first"]] - means[contrast["others"]].max(axis=1)
-    best = means[contrast["others"]].idxmax(axis=1)
-    parts = [
-        (f"{target.upper()} over {best[target]}, stated {stated}", gains[target], abs(gains[target] - stated) < 0.01)
-        for target, stated in contrast["stated"].items()
-    ]
+# -------------------------------------------------------------------------------------------- contrasts of classifiers
+def _at(arm: dict[str, str], rate: float) -> dict[str, str]:
+    """An arm at an audio rate: `paper@{rate}` becomes `paper@5`."""
+    return {**arm, "variant": arm["variant"].format(rate=rate)}
+
+
+def _cells(runs: Runs, arm: dict[str, str], contrast: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Test set -> table (seeds, cases), with the modalities that the contrast says were available."""
+    tables = _tables(_scores(runs, arm, [contrast["metric"]]), contrast)
+    found = {target: table for (available, target), table in tables.items() if available == contrast["available"]}
+    lacking = set(contrast["targets"]) - set(found)
+    if lacking:
+        raise NotTestedError(
+            f"{_name(arm)} was not scored on {', '.join(sorted(lacking))} with {contrast['available']}"
+        )
+    return found
+
+
+def _by_rate(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
+    """One part per test set, audio rate, arm and opponent."""
+    contrast = claim["contrast"]
+    cells = []
+    for rate, arm, opponent in product(contrast["rates"], contrast["first"], contrast["second"]):
+        arm, opponent = _at(arm, rate), _at(opponent, rate)
+        name = f"audio {rate} %: {_name(arm)} against {_name(opponent)}"
+        cells.append((name, _cells(runs, arm, contrast), _cells(runs, opponent, contrast)))
+    parts: list[Part] = []
+    for target in contrast["targets"]:  # test sets differ in their cases
+        names = [f"{target}, {name}" for name, *_ in cells]
+        parts += _judged(names, [(ours[target], theirs[target]) for _, ours, theirs in cells], claim)
     return parts, ""
 
 
-def _wins(contrast: dict[str, Any], folder: Path) -> Exact:
-    table = _published(folder, contrast["table"])
-    others, margin = table[contrast["others"]], table[contrast["first"]] - table[contrast["others"]].max(axis=1)
-    best = others.idxmax(axis=1)
-    parts = [(f"{t.upper()}, {a} over {best[a, t]}", value, value > 0) for (a, t), value in margin.items()]
-    lost = ", ".join(f"{name} {value:+.2f}" for name, value, agrees in parts if not agrees)
-    return parts, f"Best in {sum(part[2] for part in parts)} of {len(parts)} cells; not in {lost}." if lost else ""
+def _by_trend(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
+    """One part per test set: what the highest rate gains over the lowest, and Page's test over all of them."""
+    contrast, notes = claim["contrast"], []
+    (arm,) = contrast["first"]
+    cells = {rate: _cells(runs, _at(arm, rate), contrast) for rate in contrast["rates"]}
+    lowest, *_, highest = contrast["rates"]
+    parts: list[Part] = []
+    for target in contrast["targets"]:
+        name = f"{target}: {_name(_at(arm, highest))} against {_name(_at(arm, lowest))}"
+        parts += _judged([name], [(cells[highest][target], cells[lowest][target])], claim)
+        means = pd.DataFrame({rate: tables[target].mean() for rate, tables in cells.items()})
+        statistic, p = page_trend(means)
+        notes.append(f"{target}: Page's L {statistic:.0f}, one-sided p {p:.2g}")
+    return parts, "; ".join(notes) + "."
 
 
-def _dedicated(contrast: dict[str, Any], folder: Path) -> Exact:
-    special = _published(folder, contrast["table"])[contrast["first"]]
-    gains = special - _published(folder, contrast["against"])[contrast["first"]].reindex(special.index)
-    means = gains.groupby("target").mean()
-    parts = [(f"{target.upper()}, {available}", value, value >= 0) for (available, target), value in gains.items()]
-    return parts, "Mean gain " + ", ".join(f"{target.upper()} {value:+.2f}" for target, value in means.items()) + "."
+def _by_audit(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
+    """One part per arm: how many withheld recordings any of its training stages was shown, over all of its members."""
+    parts: list[Part] = []
+    for arm in claim["contrast"]["first"]:
+        own = runs.scores[runs.scores["method"].eq(arm["method"]) & runs.scores["metric"].eq("withheld-recordings")]
+        if own.empty:
+            raise NotTestedError(f"no run of {arm['method']} with an audit in this profile")
+        total, seeds = float(own["value"].sum()), own["seed"].nunique()
+        effect = Effect(total, total, total, np.nan, 0, seeds, total, total, "seeds")
+        parts.append((f"{arm['method']}, {len(own)} trainings", effect, claim["sesoi"], claim["rule"]))
+    return parts, ""
 
 
-def _order(contrast: dict[str, Any], folder: Path) -> Exact:
-    means = _published(folder, contrast["table"]).mean()
-    tied, order = set(contrast["tied"]), contrast["order"]
-    parts = [
-        (f"mean of {better} over {worse}", means[better] - means[worse], means[better] > means[worse])
-        for place, better in enumerate(order)
-        for worse in order[place + 1 :]
-        if not {better, worse} <= tied
-    ]
-    listed = ", ".join(f"{name} {value:.2f}" for name, value in means.sort_values(ascending=False).items())
-    tau = order_agreement(means.to_dict(), order)
-    return parts, f"Means over regions: {listed}; Kendall tau with the stated order {tau:+.2f}."
+def _by_cost(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
+    """Parts of two kinds, from a run that measures cost: a ratio of medians less 1, or a slope with its interval.
 
+    The interval of a ratio resamples the repeats; that of a slope (Theil-Sen) was written down by the run.
+    """
+    contrast, parts = claim["contrast"], []
+    for part in contrast["parts"]:
 
-def _never_lower(contrast: dict[str, Any], folder: Path) -> Exact:
-    table = _published(folder, contrast["table"])
-    parts = []
-    for method in contrast["methods"]:
-        found = violations(table[method].unstack("target"), MRI)
-        name = f"{method}: lower in {found.count} of {found.pairs}, most {found.worst} ({found.worst_change:+.2f})"
-        parts.append((name, PERCENT * found.rate, found.count == 0))
+        def values(variant: str, metric: str = part["metric"]) -> np.ndarray:
+            own = runs.scores[runs.scores["method"].eq("cost") & runs.scores["metric"].eq(metric)]
+            found = own.loc[own["variant"].eq(variant), "value"].to_numpy(float)
+            if not len(found):
+                raise NotTestedError(f"no run measures {metric} of {variant} in this profile")
+            return found
+
+        if "over" in part:
+            first, second = values(part["variant"]), values(part["over"])
+            draws = np.random.default_rng(0).integers(0, len(first), (2, 10_000, len(first)))
+            ratios = np.median(second[draws[1]], axis=1) / np.median(first[draws[0]], axis=1)
+            middle = float(np.median(second) / np.median(first)) - 1
+            low, high = (float(bound) - 1 for bound in np.quantile(ratios, [0.025, 0.975]))
+            name, repeats = f"{part['metric']} of {part['over']} over {part['variant']}, less 1", len(first)
+        else:
+            middle, low, high = (
+                float(values(part["variant"], part["metric"] + end)[0]) for end in ("", "-low", "-high")
+            )
+            name, repeats = f"{part['metric']} of {part['variant']}", 1
+        effect = Effect(middle, low, high, np.nan, 0, repeats, low, high, "repeats")
+        parts.append((name, effect, part["sesoi"], part["rule"]))
     return parts, ""
 
 
@@ -224,11 +300,10 @@ MEASURED: dict[str, Callable[[dict[str, Any], Runs], tuple[list[Part], str]]] = 
     "each": _by_cell,
     "nested": _by_nested_pair,
     "probe": _by_probe,
-}
-ARITHMETIC: dict[str, Callable[[dict[str, Any], Path], Exact]] = {
-    "stated-gains": _stated_gains,
-    "wins": _wins,
-    "dedicated": _dedicated,
-    "order": _order,
-    "never-lower": _never_lower,
+    "where-scored": _where_scored,
+    "tuned": _by_tuned_family,
+    "rates": _by_rate,
+    "trend": _by_trend,
+    "audit": _by_audit,
+    "cost": _by_cost,
 }

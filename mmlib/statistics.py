@@ -166,6 +166,27 @@ def signed_rank(differences: Sequence[float] | pd.Series) -> float:
     return 1.0 if not values.any() else float(stats.wilcoxon(values).pvalue)
 
 
+def mcnemar(first: Sequence[float] | pd.Series, second: Sequence[float] | pd.Series) -> tuple[int, int, float]:
+    """McNemar's test of two classifiers on the same cases, with the mid-p value (Fagerland and others 2013).
+
+    Args:
+        first, second: 1 where the case is right, else 0; one seed each.
+
+    Returns:
+        Cases that only the first has right, cases that only the second has right, and the two-sided mid-p.
+
+    Raises:
+        ValueError: if the two are of different length.
+    """
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if a.shape != b.shape:
+        raise ValueError(f"McNemar's test needs the same cases on both sides; got {a.size} and {b.size}")
+    only_first, only_second = int((a & ~b).sum()), int((~a & b).sum())
+    fewer, total = min(only_first, only_second), only_first + only_second
+    p = 2 * stats.binom.cdf(fewer, total, 0.5) - stats.binom.pmf(fewer, total, 0.5)
+    return only_first, only_second, min(1.0, float(p))
+
+
 def seed_effect(values: Sequence[float], reference: float, *, level: float = LEVEL) -> Effect:
     """How much one value per seed lies above a fixed reference, with Student's interval over seeds.
 

@@ -12,6 +12,7 @@ from mmlib.statistics import (
     by_seed_and_case,
     cell_means,
     holm,
+    mcnemar,
     nested_pairs,
     order_agreement,
     page_trend,
@@ -254,3 +255,12 @@ def test_violation_rate_agrees_with_naive_counting():
     found = violation_rate(tables, MRI, draws=200)
     assert (found.count, found.pairs) == (naive, 56) and found.low <= found.high
     assert statistics.DRAWS == 10_000
+
+
+def test_mcnemar_counts_discordant_cases_and_halves_the_middle():
+    first, second = [1, 1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1, 0]
+    # 4 against 1: exact two-sided 12/32, less the probability 5/32 of the observed
+    assert mcnemar(first, second) == (4, 1, pytest.approx(12 / 32 - 5 / 32))
+    assert mcnemar(first, first) == (0, 0, 1.0)
+    with pytest.raises(ValueError, match="same cases"):
+        mcnemar([1], [1, 0])
