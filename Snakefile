@@ -47,9 +47,17 @@ def needs_of_chapter(wildcards):
     return [*runs.sources(notebook), *runs.book_files(notebook), *records, *data]
 
 
+def sources_of_data(wildcards):
+    """What a data set is made by."""
+    if SETTINGS["data"][wildcards.name]["layout"] == "avmnist":
+        return runs.sources("mmlib/data/avmnist.py")
+    return [*runs.sources("mmlib/data/phantom.py", "mmlib.data.brats"), "mmlib/data/splits/brats-phantom.csv"]
+
+
 def size_and_age(folder):
     """Tell when the reader's own data change, without reading them."""
-    files = sorted(Path(folder).rglob("*.nii*"))
+    kinds = (".nii", ".gz", ".wav", "-ubyte")
+    files = sorted(file for file in Path(folder).rglob("*") if file.name.endswith(kinds))
     return [f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
 
 
@@ -77,8 +85,7 @@ rule data:
     message:
         "data: {wildcards.name}"
     input:
-        lambda wildcards: runs.sources("mmlib/data/phantom.py", "mmlib.data.brats"),
-        "mmlib/data/splits/brats-phantom.csv",
+        sources_of_data,
     output:
         f"build/data/{PROFILE}/{{name}}.json",
     log:

@@ -27,7 +27,7 @@ import yaml
 
 OWN = "-own"  # ends the name of a profile whose data set is a folder of the reader's
 RESULTS = "build/results"
-ABOUT_A_GROUP = ("variants", "seeds", "minutes")  # the rest of an entry is parameters
+ABOUT_A_GROUP = ("name", "variants", "audio_rates", "seeds", "minutes")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 
 
@@ -60,32 +60,42 @@ def _written(name: str) -> dict[str, Any]:
 
 
 def filed_under(name: str) -> str:
-    """The name a profile's results are filed under: `quick`, or `quick-own` where `DATA` takes the phantom's place."""
+    """The name a profile's results are filed under: `quick`, or `quick-own` where data of the reader's are used."""
     replaced = any(
-        "phantom" in data and os.environ.get(data.get("replaced_by", "")) for data in _written(name)["data"].values()
+        _has_default(data) and os.environ.get(data.get("replaced_by", "")) for data in _written(name)["data"].values()
     )
     return f"{name}{OWN}" if replaced else name
 
 
+def _has_default(data: dict[str, Any]) -> bool:
+    """Whether a data set is there without the reader's doing: made, or carried by installed packages."""
+    return "phantom" in data or data["layout"] == "avmnist"
+
+
 def profile(name: str) -> dict[str, Any]:
-    """Read a profile; where its name ends in `-own`, the reader's folder of cases stands in place of the phantom.
+    """Read a profile; where its name ends in `-own`, the reader's folders stand in place of the default data.
 
     Raises:
-        ValueError: if there is no such profile, or it needs a folder of cases and `DATA` names none.
+        ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none.
     """
     base = name.removesuffix(OWN)
     settings = _written(base)
+    variables = [data["replaced_by"] for data in settings["data"].values()]
+    none_given = not any(os.environ.get(variable) for variable in variables)
     for data in settings["data"].values():
         variable = data.pop("replaced_by")
-        if "phantom" in data and name == base:
-            continue
         given = os.environ.get(variable, "")
+        if _has_default(data) and (name == base or not (given or none_given)):
+            continue
         folder = project_root() / Path(given).expanduser()
         if not given or not folder.is_dir():
             raise ValueError(
                 f"profile {name!r} needs a folder of cases in the {data['layout']} layout; {variable} is {given!r}, "
                 f"which is no folder: make book PROFILE={base} {variable}=folder"
             )
+        if data["layout"] == "avmnist":
+            data["folder"] = str(folder)
+            continue
         for name_of_phantom in ("phantom", "split"):
             data.pop(name_of_phantom, None)
         data.update(folder=str(folder), train=0, valid=0, test=0)  # 0: all cases of that part
@@ -99,23 +109,24 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
     data = settings["data"][asked["data"]]
     place = f"build/data/{profile_name}/{asked['data']}"
     for group in asked["runs"]:
-        overrides = {key: value for key, value in group.items() if key not in ABOUT_A_GROUP}
-        for variant, seed in product(group.get("variants", [STANDARD]), group["seeds"]):
+        filed = {"profile": profile_name, "experiment": experiment, "results": RESULTS}
+        given = {**asked["common"], **{key: value for key, value in group.items() if key not in ABOUT_A_GROUP}}
+        variants = group.get("variants", [STANDARD])
+        if data["layout"] == "avmnist":  # a seed trains in seconds: one run holds all members of its group
+            members = {"variants": variants, "audio_rates": group["audio_rates"], "seeds": group["seeds"]}
+            texts = {key: " ".join(map(str, values)) for key, values in members.items()}
+            name = group.get("name", group["method"])
+            yield name, {**filed, "run": name, "root": data.get("folder", ""), **texts, **given}, group
+            continue
+        for variant, seed in product(variants, group["seeds"]):
             name = "-".join([group["method"], *([] if variant == STANDARD else [variant]), f"s{seed}"])
-            parameters = {
-                "profile": profile_name,
-                "experiment": experiment,
-                "variant": variant,
-                "seed": seed,
+            cases = {
                 "data": data.get("folder", place),
                 "split": data.get("split", f"{place}.csv"),
                 "cases_train": data["train"],
                 "cases_test": data["test"],
-                "results": RESULTS,
-                **asked["common"],
-                **overrides,
             }
-            yield name, parameters, group
+            yield name, {**filed, "variant": variant, "seed": seed, **cases, **given}, group
 
 
 def runs(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
@@ -214,13 +225,17 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 def make_data(profile_name: str, name: str) -> Path:
     """Write the phantom of a data set, or the split of the reader's own cases, and then the manifest beside it.
 
+    Of data that installed packages carry, or that are read as they lie, only the manifest is written.
+
     Raises:
         ValueError: if the reader's folder holds too few subjects to hold some out for testing.
     """
     data = profile(profile_name)["data"][name]
     target = project_root() / "build" / "data" / profile_name / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    if "folder" in data:
+    if data["layout"] == "avmnist":
+        pass
+    elif "folder" in data:
         from mmlib.data.brats import BratsFolder, make_split, write_split
 
         split = make_split(BratsFolder(data["folder"]), seed=0)

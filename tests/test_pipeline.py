@@ -66,7 +66,7 @@ def edit(path: Path) -> None:
 
 
 def test_a_change_to_a_method_reruns_the_runs_of_that_method_and_their_chapters(finished: Path) -> None:
-    edit(finished / "mmlib" / "methods" / "shaspec.py")
+    edit(finished / "mmlib" / "methods" / "shaspec" / "segmentation.py")
     jobs = planned(snakemake(finished, "--dry-run"))
     assert jobs == {"run: segmentation shaspec-paper-s0", "chapter: 01_methods", "book: build/html"}
 
@@ -141,7 +141,7 @@ def test_sources_are_what_a_notebook_imports() -> None:
     assert Path("mmlib/modalities.py") in shared
     assert not [path for path in shared if path.parent.name == "methods" and path.name != "__init__.py"]
     with_method = runs.sources("notebooks/train_segmentation.md", "mmlib.methods.shaspec")
-    assert Path("mmlib/methods/shaspec.py") in with_method
+    assert Path("mmlib/methods/shaspec/segmentation.py") in with_method
     assert Path("mmlib/methods/baselines.py") not in with_method
     assert set(shared) < set(with_method)
 
