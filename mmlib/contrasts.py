@@ -235,18 +235,17 @@ def _by_rate(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
 
 
 def _by_trend(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
-    """One part per test set: what the highest rate gains over the lowest, and Page's test over all of them."""
+    """One part per arm and test set: what the highest rate gains over the lowest; and Page's test over all of them."""
     contrast, notes = claim["contrast"], []
-    (arm,) = contrast["first"]
-    cells = {rate: _cells(runs, _at(arm, rate), contrast) for rate in contrast["rates"]}
     lowest, *_, highest = contrast["rates"]
     parts: list[Part] = []
-    for target in contrast["targets"]:
-        name = f"{target}: {_name(_at(arm, highest))} against {_name(_at(arm, lowest))}"
-        parts += _judged([name], [(cells[highest][target], cells[lowest][target])], claim)
-        means = pd.DataFrame({rate: tables[target].mean() for rate, tables in cells.items()})
-        statistic, p = page_trend(means)
-        notes.append(f"{target}: Page's L {statistic:.0f}, one-sided p {p:.2g}")
+    for arm in contrast["first"]:
+        cells = {rate: _cells(runs, _at(arm, rate), contrast) for rate in contrast["rates"]}
+        for target in contrast["targets"]:
+            name = f"{target}, {_name(_at(arm, highest))} against {_name(_at(arm, lowest))}"
+            parts += _judged([name], [(cells[highest][target], cells[lowest][target])], claim)
+            statistic, p = page_trend(pd.DataFrame({rate: tables[target].mean() for rate, tables in cells.items()}))
+            notes.append(f"{name}: Page's L {statistic:.0f}, one-sided p {p:.2g}")
     return parts, "; ".join(notes) + "."
 
 

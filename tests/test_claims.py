@@ -446,6 +446,7 @@ def test_imputation_may_be_worse_than_nothing(tmp_path):
 
 def test_a_trend_over_rates(tmp_path):
     for rate, right in {5: 100, 10: 120, 15: 140, 20: 160}.items():
+        make_digits(tmp_path, "smil", f"paper@{rate}", rightly(right))
         make_digits(tmp_path, "smil", f"released@{rate}", rightly(right))
     row = decide(tmp_path, "L3")
     assert row["verdict"] == "REPRODUCED" and row["effect"] == pytest.approx(30)
