@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -85,6 +86,13 @@ def _weights(size: int, draws: int, generator: np.random.Generator) -> np.ndarra
     return generator.multinomial(size, np.full(size, 1 / size), size=draws) / size
 
 
+@lru_cache(maxsize=2)
+def _subject_weights(size: int, draws: int, seed: int) -> tuple[np.ndarray, dict]:
+    """The drawn subjects of a bootstrap, and the state of the generator after them: thousands of subjects take seconds."""
+    generator = np.random.default_rng(seed)
+    return _weights(size, draws, generator), generator.bit_generator.state
+
+
 def bootstrap_means(tables: Sequence[pd.DataFrame], *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     """Resample seeds, then subjects, and take the mean of every table.
 
@@ -109,8 +117,9 @@ def bootstrap_means(tables: Sequence[pd.DataFrame], *, draws: int = DRAWS, seed:
             raise ValueError("a table of scores holds NaN: a seed lacks a case")
     if len(cases) < 2:
         raise ValueError(f"an interval needs at least two subjects; got {list(cases)}")
-    generator = np.random.default_rng(seed)
-    subjects = _weights(len(cases), draws, generator)
+    subjects, state = _subject_weights(len(cases), draws, seed)
+    generator = np.random.default_rng()
+    generator.bit_generator.state = state
     drawn: dict[tuple, np.ndarray] = {}
     means = np.empty((draws, len(tables)))
     for column, table in enumerate(tables):
