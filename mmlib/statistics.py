@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,8 +88,8 @@ def _weights(size: int, draws: int, generator: np.random.Generator) -> np.ndarra
 
 
 @lru_cache(maxsize=2)
-def _subject_weights(size: int, draws: int, seed: int) -> tuple[np.ndarray, dict]:
-    """The drawn subjects of a bootstrap, and the state of the generator after them: thousands of subjects take seconds."""
+def _subject_weights(size: int, draws: int, seed: int) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """The drawn subjects of a bootstrap, and the generator's state after them; thousands of subjects take seconds."""
     generator = np.random.default_rng(seed)
     return _weights(size, draws, generator), generator.bit_generator.state
 
