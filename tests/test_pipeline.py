@@ -159,7 +159,9 @@ def test_every_run_of_a_profile_has_its_own_name_and_plain_parameters(name: str)
     assert list(settings["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.md"))
     for experiment, asked in settings["experiments"].items():
         listed = runs.runs(name, experiment)
-        assert len(listed) == sum(len(group.get("variants", [1])) * len(group["seeds"]) for group in asked["runs"])
+        together = settings["data"][asked["data"]]["layout"] == "avmnist"  # one run for all members of a group
+        sizes = [1 if together else len(group.get("variants", [1])) * len(group["seeds"]) for group in asked["runs"]]
+        assert len(listed) == sum(sizes)
         for parameters in listed.values():
             assert all(isinstance(value, str | int | float) for value in parameters.values())
 
@@ -201,6 +203,25 @@ def test_the_paper_profile_names_the_folder_it_lacks(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DATA", "/no/such/folder")
     with pytest.raises(ValueError, match="'/no/such/folder', which is no folder: make book PROFILE=paper DATA=folder"):
         runs.profile("paper")
+
+
+def test_digits_of_the_reader_s_leave_the_phantom_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DATA", raising=False)
+    monkeypatch.setenv("AVMNIST", str(tmp_path))
+    assert runs.filed_under("quick") == "quick-own"
+    assert runs.runs("quick-own", "avmnist")["shaspec"]["root"] == str(tmp_path)
+    own = next(iter(runs.runs("quick-own", "segmentation").values()))
+    assert own["data"] == "build/data/quick-own/brats" and own["split"] == "brats-phantom"
+    monkeypatch.setenv("AVMNIST", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="AVMNIST is .*nowhere', which is no folder"):
+        runs.profile("quick-own")
+
+
+def test_one_run_holds_all_members_of_a_group_of_digits() -> None:
+    made = runs.runs("quick", "avmnist")
+    assert made["smil"]["variants"] == "paper released" and made["smil"]["seeds"] == "0 1 2"
+    assert made["smil"]["audio_rates"].split()[:2] == ["5", "10"] and made["lower-longer"]["method"] == "lower"
+    assert all(name == parameters["run"] for name, parameters in made.items())
 
 
 def test_an_unknown_profile_names_the_known_ones() -> None:

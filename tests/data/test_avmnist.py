@@ -10,6 +10,7 @@ import pooch
 import pytest
 import torch
 from scipy.io import wavfile
+from sklearn import get_config
 
 from mmlib.data import avmnist
 from mmlib.data.avmnist import MODALITIES, SPEAKERS, Pairs, load
@@ -79,6 +80,13 @@ def test_the_packaged_pairs_are_real_digits_in_the_papers_numbers():
         assert pairs.images.min() == -1 and pairs.images.max() == 1
     assert data.test.available.all() and data.large_test.available.tolist() == [[True, False]] * 3500
     assert not data.large_test.audio.any() and set(data.large_test.recording) == {""}
+
+
+def test_reading_leaves_the_settings_of_scikit_learn_alone():
+    avmnist._packaged.cache_clear()
+    before = get_config()
+    load()
+    assert get_config() == before and not before["enable_metadata_routing"]
 
 
 def test_no_digit_and_no_recording_is_in_two_places():
