@@ -17,7 +17,7 @@ HTML = os.environ.get("HTML") or "build/html"
 CHAPTERS = list(SETTINGS["chapters"])
 EXPERIMENTS = {name: (runs.runs(PROFILE, name), runs.groups(PROFILE, name)) for name in SETTINGS["experiments"]}
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-GPU = any(asked["common"]["device"] == "cuda" for asked in SETTINGS["experiments"].values())
+GPU = any(asked["common"].get("device") == "cuda" for asked in SETTINGS["experiments"].values())
 
 
 def sources_of_run(wildcards):
