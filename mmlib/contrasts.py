@@ -12,6 +12,7 @@ import pandas as pd
 from mmlib.records import Runs
 from mmlib.statistics import (
     Effect,
+    by_seed_and_case,
     nested_pairs,
     order_agreement,
     page_trend,
@@ -33,7 +34,7 @@ def _name(arm: dict[str, str]) -> str:
     return " ".join(arm[key] for key in ("method", "variant") if arm.get(key))
 
 
-def _scores(runs: Runs, arm: dict[str, str], metrics: list[str]) -> pd.DataFrame:
+def _scores(runs: Runs, arm: dict[str, str], metrics: list[str], scale: float = PERCENT) -> pd.DataFrame:
     """The scores of one arm, of one experiment, in points."""
     scores = runs.scores[runs.scores["method"].eq(arm["method"]) & runs.scores["metric"].isin(metrics)]
     for key in ("variant", "experiment"):
@@ -44,7 +45,7 @@ def _scores(runs: Runs, arm: dict[str, str], metrics: list[str]) -> pd.DataFrame
             raise ValueError(f"{_name(arm)} was run with several values of {key}: {found}; name one in the ledger")
     if scores.empty:
         raise NotTestedError(f"no run of {_name(arm)} with {', '.join(metrics)} in this profile")
-    return scores.assign(value=scores["value"] * PERCENT)
+    return scores.assign(value=scores["value"] * scale)
 
 
 def _tables(scores: pd.DataFrame, contrast: dict[str, Any]) -> dict[tuple[str, str], pd.DataFrame]:
@@ -201,6 +202,36 @@ def _by_tuned_family(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str
     return parts, f"{note}Kendall tau of the order: {agreement}."
 
 
+def _arm_table(runs: Runs, arm: dict[str, Any], scale: float) -> pd.DataFrame:
+    """Mean of one arm over the combinations and targets that it names: a table (seeds, cases)."""
+    scores = _scores(runs, arm, [arm["metric"]], scale)
+    wanted = [[arm[key]] if isinstance(arm[key], str) else arm[key] for key in ("available", "target")]
+    chosen = scores[scores["available"].isin(wanted[0]) & scores["target"].isin(wanted[1])]
+    if chosen.groupby(["available", "target"]).ngroups != len(wanted[0]) * len(wanted[1]):
+        raise NotTestedError(f"{_name(arm)} was not scored with {arm['available']} on {arm['target']}")
+    return by_seed_and_case(chosen)
+
+
+def _linear(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
+    """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
+
+    An arm names method, variant, experiment, metric, and one or several `available` and `target`, over which its mean
+    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own.
+    """
+    contrast = claim["contrast"]
+    pairs = []
+    for part in contrast["parts"]:
+        sides = [[{**contrast.get("all", {}), **arm} for arm in part[side]] for side in ("add", "subtract")]
+        tables = [[_arm_table(runs, arm, contrast.get("scale", PERCENT)) for arm in side] for side in sides]
+        seeds = sorted(set.intersection(*(set(table.index) for side in tables for table in side)))
+        if not seeds:
+            raise NotTestedError(f"{part['name']}: its arms share no seed")
+        pairs.append(tuple(sum(table.loc[seeds] for table in side) for side in tables))
+    judged = _judged([part["name"] for part in contrast["parts"]], pairs, claim)
+    own = [(part.get("sesoi", claim["sesoi"]), part.get("rule", claim["rule"])) for part in contrast["parts"]]
+    return [(name, effect, *rule) for (name, effect, *_), rule in zip(judged, own, strict=True)], ""
+
+
 # -------------------------------------------------------------------------------------------- contrasts of classifiers
 def _at(arm: dict[str, str], rate: float) -> dict[str, str]:
     """An arm at an audio rate: `paper@{rate}` becomes `paper@5`."""
@@ -301,6 +332,7 @@ MEASURED: dict[str, Callable[[dict[str, Any], Runs], tuple[list[Part], str]]] = 
     "probe": _by_probe,
     "where-scored": _where_scored,
     "tuned": _by_tuned_family,
+    "linear": _linear,
     "rates": _by_rate,
     "trend": _by_trend,
     "audit": _by_audit,

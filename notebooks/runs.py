@@ -27,7 +27,7 @@ import yaml
 
 OWN = "-own"  # ends the name of a profile whose data set is a folder of the reader's
 RESULTS = "build/results"
-ABOUT_A_GROUP = ("name", "variants", "audio_rates", "seeds", "minutes")  # the rest of an entry is parameters
+ABOUT_A_GROUP = ("name", "after", "variants", "seeds", "minutes")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 
 
@@ -108,25 +108,23 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
     asked = settings["experiments"][experiment]
     data = settings["data"][asked["data"]]
     place = f"build/data/{profile_name}/{asked['data']}"
+    cases = {"root": data.get("folder", "")}
+    if data["layout"] != "avmnist":
+        cases = {"data": data.get("folder", place), "split": data.get("split", f"{place}.csv")}
+        cases |= {"cases_train": data["train"], "cases_test": data["test"]}
     for group in asked["runs"]:
         filed = {"profile": profile_name, "experiment": experiment, "results": RESULTS}
         given = {**asked["common"], **{key: value for key, value in group.items() if key not in ABOUT_A_GROUP}}
+        texts = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in given.items()}
         variants = group.get("variants", [STANDARD])
-        if data["layout"] == "avmnist":  # a seed trains in seconds: one run holds all members of its group
-            members = {"variants": variants, "audio_rates": group["audio_rates"], "seeds": group["seeds"]}
-            texts = {key: " ".join(map(str, values)) for key, values in members.items()}
+        if asked.get("together"):  # short trainings: one run holds all variants and seeds of its entry
+            members = {"variants": " ".join(variants), "seeds": " ".join(map(str, group["seeds"]))}
             name = group.get("name", group["method"])
-            yield name, {**filed, "run": name, "root": data.get("folder", ""), **texts, **given}, group
+            yield name, {**filed, "run": name, **cases, **members, **texts}, group
             continue
         for variant, seed in product(variants, group["seeds"]):
             name = "-".join([group["method"], *([] if variant == STANDARD else [variant]), f"s{seed}"])
-            cases = {
-                "data": data.get("folder", place),
-                "split": data.get("split", f"{place}.csv"),
-                "cases_train": data["train"],
-                "cases_test": data["test"],
-            }
-            yield name, {**filed, "variant": variant, "seed": seed, **cases, **given}, group
+            yield name, {**filed, "variant": variant, "seed": seed, **cases, **texts}, group
 
 
 def runs(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:

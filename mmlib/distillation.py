@@ -1,0 +1,218 @@
+"""What the methods that distil a teacher into a student of one modality share: task loss, networks, training, maps.
+
+Classes are those of the released code of ProtoKD: 0 background, 1 enhancing tumour, 2 the rest of the core, 3 oedema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mmlib.modalities import check_available, mask
+from mmlib.vnet import STRIDE, VNet
+
+CLASSES = ("background", "enhancing", "core", "oedema")
+REGION_CLASSES = ((1, 2, 3), (1, 2), (1,))  # of wt, tc, et
+
+
+def labels_of(regions: Tensor) -> Tensor:
+    """Nested regions (N, 3, D, H, W), wt, tc, et -> classes (N, D, H, W), integer."""
+    wt, tc, et = regions.bool().unbind(1)
+    return torch.where(et, 1, torch.where(tc, 2, torch.where(wt, 3, 0)))
+
+
+def region_logits(logits: Tensor) -> Tensor:
+    """How far the best class of each region is ahead of the best class outside of it.
+
+    Positive exactly where the class with the highest logit belongs to the region, so that a threshold of 1/2 on the
+    sigmoid is the argmax of the papers.
+
+    Args:
+        logits: (N, 4, D, H, W).
+
+    Returns:
+        (N, 3, D, H, W), of wt, tc, et.
+    """
+    ahead = []
+    for inside in REGION_CLASSES:
+        outside = [one for one in range(len(CLASSES)) if one not in inside]
+        ahead.append(logits[:, list(inside)].amax(1) - logits[:, outside].amax(1))
+    return torch.stack(ahead, dim=1)
+
+
+def check_labels(labels: Tensor, like: Tensor, num_classes: int) -> Tensor:
+    """Labels (N, 1, D, H, W) or (N, D, H, W) -> (N, D, H, W), long.
+
+    Args:
+        labels: integers.
+        like: (N, C, D, H, W), features or logits of the same voxels.
+        num_classes: labels must be below it.
+
+    Raises:
+        ValueError: if they are of another size, are not integers, or lie outside the classes.
+    """
+    if labels.ndim == like.ndim:
+        labels = labels.squeeze(1)
+    if labels.is_floating_point() or labels.shape != (like.shape[0], *like.shape[2:]):
+        raise ValueError(
+            f"labels must be integers on the voxels of the features, (N, D, H, W) = {(like.shape[0], *like.shape[2:])}; "
+            f"got {tuple(labels.shape)}, {labels.dtype}: take both from the same crop"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must lie in 0 to {num_classes - 1}; found {low} to {high}: map them first")
+    return labels.long()
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, weighted by rarity in the batch, plus Dice with squared denominators (released code of ProtoKD).
+
+    Class c weighs 1 - n_c / n, counted over the batch; the weighted mean is taken over voxels. Where one class fills the
+    batch all weights are 0, and so is the term. Dice sums over batch and voxels, with the background as a class.
+
+    Args:
+        logits: (N, K, D, H, W).
+        labels: (N, 1, D, H, W) or (N, D, H, W), integers below K.
+
+    Returns:
+        A scalar, in fp32 or better.
+
+    Raises:
+        ValueError: as `check_labels`.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    classes = logits.shape[1]
+    labels = check_labels(labels, logits, classes)
+    truth = F.one_hot(labels, classes).movedim(-1, 1).to(logits.dtype)
+    axes = (0, *range(2, logits.ndim))
+    weights = 1 - truth.sum(axes) / labels.numel()
+    of_voxels = weights[labels]
+    rare = (of_voxels * F.cross_entropy(logits, labels, reduction="none")).sum() / of_voxels.sum().clamp(min=1e-12)
+    predicted = logits.softmax(1)
+    both = (predicted * truth).sum(axes)
+    dice = 1 - (2 * both + 1e-5) / (predicted.square().sum(axes) + truth.sum(axes) + 1e-5)
+    return rare + dice.mean()
+
+
+class Prediction(NamedTuple):
+    """What a `CombinationVNet` returns: `features` and `logits` of `mmlib.vnet.Output`, and the bottleneck."""
+
+    features: Tensor
+    logits: Tensor
+    bottleneck: Tensor
+
+
+class CombinationVNet(nn.Module):
+    """A V-Net that reads one fixed combination out of a batch of all modalities: a teacher, or a student.
+
+    Args:
+        modalities: M names; the order of the modality axis.
+        combination: the modalities that are read; nothing else of the batch reaches the network.
+        width: filters at full resolution.
+
+    Raises:
+        ValueError: in `forward`, if a case lacks one of the modalities that are read.
+    """
+
+    stride = (STRIDE,) * 3
+
+    def __init__(self, modalities: Sequence[str], combination: Sequence[str], width: int):
+        super().__init__()
+        self.modalities, self.combination, self.width = tuple(modalities), tuple(combination), width
+        self.reads = mask(combination, modalities)
+        self.net = VNet(len(self.combination), len(CLASSES), width)
+
+    def encode(self, images: Tensor, available: Tensor) -> list[Tensor]:
+        """(B, M, D, H, W) and (B, M) bool -> maps of the V-Net, fine to coarse."""
+        check_available(available, self.modalities)
+        if not available[:, self.reads].all():
+            raise ValueError(
+                f"this network reads {'+'.join(self.combination)}, and a case lacks some of it: leave the case out"
+            )
+        return self.net.encode(images[:, self.reads])
+
+    def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
+        """Maps of one case, and (K, M) -> `region_logits`, (K, 3, D, H, W)."""
+        return region_logits(self.net.decode(encoding).logits).expand(len(available), -1, -1, -1, -1)
+
+    def forward(self, images: Tensor, available: Tensor) -> Prediction:
+        """(B, M, D, H, W) and (B, M) bool -> `Prediction`."""
+        maps = self.encode(images, available)
+        return Prediction(*self.net.decode(maps), maps[-1])
+
+
+Term = Callable[[Prediction, Prediction, Tensor], dict[str, Tensor]]
+
+
+def student_loss(teacher: CombinationVNet | None = None, term: Term | None = None) -> Callable:
+    """The loss of a student on a batch: `segmentation_loss`, plus what a frozen teacher adds.
+
+    Teacher and student see the same crop. The teacher is put in evaluation mode and gets no gradient.
+
+    Args:
+        teacher: None trains on the labels alone.
+        term: (student, teacher, labels) -> {name: weighted part of the loss}; `segmentation` among them replaces the
+            plain task loss.
+
+    Returns:
+        (model, batch) -> (scalar, {name: part}), as `mmlib.training.fit` takes it.
+    """
+    if teacher is not None:
+        teacher.eval().requires_grad_(False)
+
+    def loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        labels = labels_of(batch["regions"])
+        student = model(batch["images"], batch["available"])
+        parts = {"segmentation": segmentation_loss(student.logits, labels)}
+        if teacher is not None and term is not None:
+            with torch.no_grad():
+                known = teacher.to(labels.device)(batch["images"], batch["available"])
+            parts |= term(student, known, labels)
+        return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
+
+    return loss
+
+
+def load_network(folder: Path | str, name: str, modalities: Sequence[str], width: int) -> CombinationVNet:
+    """The network that a finished run of distillation left, in evaluation mode.
+
+    Args:
+        folder: of the run.
+        name: of the combination that the network reads, such as `t1+t1ce+t2+flair` or `t1`.
+        modalities: M names, the order of the modality axis of the batches it will see.
+        width: filters that the network is expected to have.
+
+    Raises:
+        FileNotFoundError: if the run is not finished.
+        ValueError: if the network was trained on other modalities or classes, or has another architecture.
+    """
+    folder = Path(folder)
+    for path in (folder / "record.json", folder / f"{name}.safetensors"):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: the run is not finished; run it again")
+    made = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    if tuple(made["modalities"]) != tuple(modalities):
+        raise ValueError(
+            f"{folder} was trained on the modalities {', '.join(made['modalities'])}; expected "
+            f"{', '.join(modalities)}: train a teacher on the same data"
+        )
+    model = CombinationVNet(modalities, name.split("+"), width)
+    found, expected = load_file(folder / f"{name}.safetensors"), model.state_dict()
+    different = [key for key in expected if key not in found or found[key].shape != expected[key].shape]
+    if different or set(found) != set(expected):
+        odd = (different or sorted(set(found) - set(expected)))[0]
+        there = tuple(found[odd].shape) if odd in found else "absent"
+        here = tuple(expected[odd].shape) if odd in expected else "absent"
+        raise ValueError(
+            f"{folder / name}.safetensors holds another network: {odd} is {there} there, {here} here; "
+            f"classes ({len(CLASSES)}) and width ({width}) must be those it was trained with"
+        )
+    model.load_state_dict(found)
+    return model.eval()
