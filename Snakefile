@@ -30,6 +30,12 @@ def data_of_run(wildcards):
     return f"build/data/{PROFILE}/{SETTINGS['experiments'][wildcards.experiment]['data']}.json"
 
 
+def teacher_of_run(wildcards):
+    """The record of the run whose network teaches this one, where there is one."""
+    teacher = EXPERIMENTS[wildcards.experiment][0][wildcards.run].get("teacher")
+    return f"build/results/{PROFILE}/{wildcards.experiment}/{teacher}/record.json" if teacher else []
+
+
 def minutes(wildcards):
     return EXPERIMENTS[wildcards.experiment][1][wildcards.run]["minutes"]
 
@@ -104,6 +110,7 @@ rule run:
     input:
         sources_of_run,
         data_of_run,
+        teacher_of_run,
     output:
         # updated, not replaced: the notebook itself sees whether the record is still current
         record=update(f"build/results/{PROFILE}/{{experiment}}/{{run}}/record.json"),

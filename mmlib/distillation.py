@@ -62,8 +62,8 @@ def check_labels(labels: Tensor, like: Tensor, num_classes: int) -> Tensor:
         labels = labels.squeeze(1)
     if labels.is_floating_point() or labels.shape != (like.shape[0], *like.shape[2:]):
         raise ValueError(
-            f"labels must be integers on the voxels of the features, (N, D, H, W) = {(like.shape[0], *like.shape[2:])}; "
-            f"got {tuple(labels.shape)}, {labels.dtype}: take both from the same crop"
+            f"labels must be integers on the features' voxels, (N, D, H, W) = {(like.shape[0], *like.shape[2:])}; got "
+            f"{tuple(labels.shape)}, {labels.dtype}: take both from the same crop"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
@@ -74,8 +74,8 @@ def check_labels(labels: Tensor, like: Tensor, num_classes: int) -> Tensor:
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, weighted by rarity in the batch, plus Dice with squared denominators (released code of ProtoKD).
 
-    Class c weighs 1 - n_c / n, counted over the batch; the weighted mean is taken over voxels. Where one class fills the
-    batch all weights are 0, and so is the term. Dice sums over batch and voxels, with the background as a class.
+    Class c weighs 1 - n_c / n, counted over the batch; the weighted mean is taken over voxels. Where one class fills
+    the batch all weights are 0, and so is the term. Dice sums over batch and voxels, with the background as a class.
 
     Args:
         logits: (N, K, D, H, W).
@@ -90,14 +90,15 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     classes = logits.shape[1]
     labels = check_labels(labels, logits, classes)
-    truth = F.one_hot(labels, classes).movedim(-1, 1).to(logits.dtype)
-    axes = (0, *range(2, logits.ndim))
-    weights = 1 - truth.sum(axes) / labels.numel()
-    of_voxels = weights[labels]
-    rare = (of_voxels * F.cross_entropy(logits, labels, reduction="none")).sum() / of_voxels.sum().clamp(min=1e-12)
-    predicted = logits.softmax(1)
-    both = (predicted * truth).sum(axes)
-    dice = 1 - (2 * both + 1e-5) / (predicted.square().sum(axes) + truth.sum(axes) + 1e-5)
+    counts = torch.bincount(labels.flatten(), minlength=classes).to(logits.dtype)
+    log_p = logits.log_softmax(1)
+    weights = 1 - counts / counts.sum()
+    rare = F.nll_loss(log_p, labels, weights, reduction="sum") / (weights * counts).sum().clamp(min=1e-12)
+    predicted = log_p.exp()
+    of_truth = predicted.gather(1, labels.unsqueeze(1)).flatten()
+    both = torch.zeros_like(counts).index_add(0, labels.flatten(), of_truth)
+    squares = predicted.square().sum((0, *range(2, logits.ndim)))
+    dice = 1 - (2 * both + 1e-5) / (squares + counts + 1e-5)
     return rare + dice.mean()
 
 
@@ -148,36 +149,122 @@ class CombinationVNet(nn.Module):
         return Prediction(*self.net.decode(maps), maps[-1])
 
 
-Term = Callable[[Prediction, Prediction, Tensor], dict[str, Tensor]]
+Parts = dict[str, Tensor]
+Term = Callable[[Prediction, Prediction, Tensor, Tensor], Parts]
 
 
-def student_loss(teacher: CombinationVNet | None = None, term: Term | None = None) -> Callable:
-    """The loss of a student on a batch: `segmentation_loss`, plus what a frozen teacher adds.
+class Recipe(NamedTuple):
+    """How a network of this chapter is trained.
+
+    Attributes:
+        term: (student, teacher, labels, task loss) -> {name: weighted part}, which add up to the loss; None: the task
+            loss alone, without a teacher.
+        schedule: of the learning rate, see `mmlib.training.learning_rate`.
+        shuffled: the labels of a crop are those of another crop of the batch: a teacher that knows nothing.
+    """
+
+    term: Term | None = None
+    schedule: str = "poly"
+    shuffled: bool = False
+
+
+SCHEDULES = {"standard": "poly", "constant": "constant"}
+TEACHERS = {"standard": Recipe(), "half": Recipe(), "quarter": Recipe(), "shuffled": Recipe(shuffled=True)}
+
+
+def recipe(method: str, variant: str) -> Recipe:
+    """How the teacher and the networks without a teacher are trained.
+
+    Args:
+        method: `teacher` or `unimodal`.
+        variant: of the teacher: `standard`, `half` and `quarter` (the profile gives them fewer steps) or `shuffled`; of
+            `unimodal`: the schedule, `standard` or `constant`.
+
+    Raises:
+        ValueError: on an unknown method or variant.
+    """
+    if method == "teacher" and variant in TEACHERS:
+        return TEACHERS[variant]
+    if method == "unimodal" and variant in SCHEDULES:
+        return Recipe(schedule=SCHEDULES[variant])
+    raise ValueError(
+        f"there is no {method} {variant}: choose teacher {', '.join(TEACHERS)} or unimodal {', '.join(SCHEDULES)}"
+    )
+
+
+def distillation_loss(recipe: Recipe, teacher: CombinationVNet | None = None) -> Callable:
+    """The loss of a network on a batch: `segmentation_loss`, and what a frozen teacher adds.
 
     Teacher and student see the same crop. The teacher is put in evaluation mode and gets no gradient.
 
     Args:
-        teacher: None trains on the labels alone.
-        term: (student, teacher, labels) -> {name: weighted part of the loss}; `segmentation` among them replaces the
-            plain task loss.
+        recipe: see `Recipe`.
+        teacher: needed where the recipe has a term.
 
     Returns:
         (model, batch) -> (scalar, {name: part}), as `mmlib.training.fit` takes it.
+
+    Raises:
+        ValueError: if the recipe has a term and there is no teacher.
     """
+    if recipe.term is not None and teacher is None:
+        raise ValueError("this student is taught, and there is no teacher: name the run of one")
     if teacher is not None:
         teacher.eval().requires_grad_(False)
 
-    def loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        labels = labels_of(batch["regions"])
+    def loss(model: nn.Module, batch: dict) -> tuple[Tensor, Parts]:
+        labels = labels_of(batch["regions"].roll(1, 0) if recipe.shuffled else batch["regions"])
         student = model(batch["images"], batch["available"])
         parts = {"segmentation": segmentation_loss(student.logits, labels)}
-        if teacher is not None and term is not None:
+        if teacher is not None and recipe.term is not None:
             with torch.no_grad():
                 known = teacher.to(labels.device)(batch["images"], batch["available"])
-            parts |= term(student, known, labels)
-        return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
+            parts = recipe.term(student, known, labels, parts["segmentation"])
+        return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     return loss
+
+
+def rim_volumes(predicted: Tensor, regions: Tensor, voxel_ml: float) -> dict[str, float]:
+    """Where a prediction puts the enhancing tumour, in ml.
+
+    Args:
+        predicted: (D, H, W) bool, enhancing tumour.
+        regions: (3, D, H, W) bool, the truth: wt, tc, et.
+        voxel_ml: volume of a voxel.
+
+    Returns:
+        `et-found`: where it is; `et-core`: in the rest of the core; `et-elsewhere`: outside the core; `et-missed`: true
+        enhancing tumour that the prediction lacks.
+    """
+    _, core, rim = regions.bool()
+    parts = {
+        "et-found": predicted & rim,
+        "et-core": predicted & core & ~rim,
+        "et-elsewhere": predicted & ~core,
+        "et-missed": rim & ~predicted,
+    }
+    return {name: int(part.sum()) * voxel_ml for name, part in parts.items()}
+
+
+def around_tumour(sample: dict, side: int) -> dict:
+    """Cut a prepared sample to a box around the whole tumour where a volume is larger than one window.
+
+    Args:
+        sample: `images` (M, D, H, W), `regions` (3, D, H, W) and the rest of the batch contract, without a batch axis.
+        side: of the box, voxels; axes that are no longer stay as they are.
+
+    Returns:
+        The sample with images and regions cut.
+    """
+    tumour = sample["regions"][0].nonzero()
+    centre = tumour.float().mean(0) if len(tumour) else torch.tensor(sample["regions"].shape[1:]) / 2
+    low = [
+        int(min(max(0, middle - side / 2), max(0, size - side)))
+        for middle, size in zip(centre.tolist(), sample["regions"].shape[1:], strict=True)
+    ]
+    window = (slice(None), *(slice(start, start + side) for start in low))
+    return {**sample, "images": sample["images"][window], "regions": sample["regions"][window]}
 
 
 def load_network(folder: Path | str, name: str, modalities: Sequence[str], width: int) -> CombinationVNet:

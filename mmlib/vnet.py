@@ -38,6 +38,18 @@ def _block(channels: int, convs: int, inputs: int | None = None) -> nn.Sequentia
     return nn.Sequential(*(_unit(nn.Conv3d(a, b, 3, padding=1, bias=False), b) for a, b in pairwise(sizes)))
 
 
+class _Rise(nn.Module):
+    """To the next finer level: transposed convolution, plus the skip, then convolutions."""
+
+    def __init__(self, inputs: int, channels: int, convs: int):
+        super().__init__()
+        self.up = _unit(nn.ConvTranspose3d(inputs, channels, 2, 2), channels)
+        self.convs = _block(channels, convs)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.convs(self.up(x) + skip)
+
+
 class VNet(nn.Module):
     """Encoder and decoder of five levels with added skips.
 
@@ -61,8 +73,7 @@ class VNet(nn.Module):
         )
         coarse_to_fine = list(pairwise(reversed(widths)))
         self.ups = nn.ModuleList(
-            nn.ModuleList([_unit(nn.ConvTranspose3d(a, b, 2, 2), b), _block(b, convs)])
-            for (a, b), convs in zip(coarse_to_fine, DECODER_CONVS, strict=True)
+            _Rise(a, b, convs) for (a, b), convs in zip(coarse_to_fine, DECODER_CONVS, strict=True)
         )
         self.head = nn.Conv3d(width, num_classes, 1)
 
@@ -83,8 +94,7 @@ class VNet(nn.Module):
         """Maps as `encode` returns them -> `Output`."""
         *skips, x = maps
         for up, skip in zip(self.ups, reversed(skips), strict=True):
-            rise, convs = up  # type: ignore[misc]
-            x = convs(rise(x) + skip)
+            x = up(x, skip)
         return Output(x, self.head(x))
 
     def forward(self, images: Tensor) -> Output:

@@ -27,7 +27,7 @@ import yaml
 
 OWN = "-own"  # ends the name of a profile whose data set is a folder of the reader's
 RESULTS = "build/results"
-ABOUT_A_GROUP = ("name", "after", "variants", "seeds", "minutes")  # the rest of an entry is parameters
+ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 
 
@@ -124,7 +124,8 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
             continue
         for variant, seed in product(variants, group["seeds"]):
             name = "-".join([group["method"], *([] if variant == STANDARD else [variant]), f"s{seed}"])
-            yield name, {**filed, "variant": variant, "seed": seed, **cases, **texts}, group
+            taught = {"teacher": texts["teacher"].format(seed=seed)} if "teacher" in texts else {}
+            yield name, {**filed, "variant": variant, "seed": seed, **cases, **texts, **taught}, group
 
 
 def runs(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
@@ -311,8 +312,10 @@ def ensure(profile_name: str, experiment: str, force: bool = False) -> Path:
         failed.extend([name] if done.returncode else [])
         print(f"{name}: {'failed' if done.returncode else 'done'}", flush=True)
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(make, sorted(wanted, key=cost.__getitem__, reverse=True)))
+    teachers = {given.get("teacher") for given in asked.values()}  # before those whom they teach
+    for turn in (teachers.intersection(wanted), set(wanted) - teachers):
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(make, sorted(turn, key=cost.__getitem__, reverse=True)))
     if failed:
         where = [str(results / profile_name / experiment / name) for name in failed]
         raise RuntimeError(f"{len(failed)} runs failed; the executed notebooks show why, in {', '.join(where)}")
