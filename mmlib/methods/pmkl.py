@@ -1,0 +1,147 @@
+"""PMKL-style losses: a student imitates the teacher where the teacher is right, and better than the student.
+
+Paper: Cheng Chen, Qi Dou, Yueming Jin, Quande Liu, Pheng-Ann Heng, "Learning with Privileged Multimodal Knowledge for
+Unimodal Segmentation", IEEE Transactions on Medical Imaging 41(3), 2022, doi 10.1109/TMI.2021.3119385. Implemented: its
+two transfers from the teacher, pixel-level (predictions) and image-level (embeddings). Released code consulted through
+a written description: cchen-cc/PMKL; nothing of it is copied.
+
+What differs
+- What the released code embeds is UNVERIFIED; here it is the mean of the bottleneck over voxels, scaled to length 1, so
+  that a margin of 1 means the same for every network.
+- The form of the contrastive loss is UNVERIFIED beyond its margin and its pairs: here squared distances of positives,
+  squared shortfalls of negatives from the margin, and the mean of each.
+- The segmentation loss has weight 1 (UNVERIFIED).
+- A small number is added to the sum of the weights: where the teacher is nowhere better, the released loss is 0/0 and
+  this one 0.
+- Optimiser, crop and classes are those of the run (released: SGD, 80^3, five classes).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@torch.no_grad()
+def advantage(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """How much the teacher is better per voxel: relu(CE of the student - CE of the teacher), 0 where it is wrong.
+
+    Args:
+        student_logits: (B, K, D, H, W).
+        teacher_logits: of the same shape.
+        labels: integer classes in [0, K), (B, D, H, W) or (B, 1, D, H, W).
+
+    Returns:
+        (B, D, H, W), at least 0, without gradient.
+
+    Raises:
+        ValueError: if the shapes disagree, or the labels are no integers.
+    """
+    _check_pair(student_logits, teacher_logits, "logits")
+    grid = (len(student_logits), *student_logits.shape[2:])
+    if labels.is_floating_point() or tuple(labels.shape) not in (grid, (grid[0], 1, *grid[1:])):
+        raise ValueError(
+            f"labels must be integers of shape {grid}, or with an axis of 1 after the first, as the logits are "
+            f"{tuple(student_logits.shape)}; got {labels.dtype} {tuple(labels.shape)}"
+        )
+    target = labels.reshape(grid).long()
+    ours, theirs = (F.cross_entropy(_float(x), target, reduction="none") for x in (student_logits, teacher_logits))
+    return (ours - theirs).relu() * (teacher_logits.argmax(dim=1) == target)
+
+
+def distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float = 10
+) -> Tensor:
+    """Soft cross-entropy between the predictions at temperature T, the mean over voxels weighted by `advantage`.
+
+    The student's probability is clipped at 0.005: below, it costs no more and has no gradient.
+
+    Args:
+        student_logits: (B, K, D, H, W).
+        teacher_logits: of the same shape; no gradient reaches them.
+        labels: see `advantage`, which also refuses what does not fit.
+        temperature: T > 0, of the soft cross-entropy alone.
+
+    Returns:
+        A scalar, at least 0; 0 where the teacher is nowhere better.
+    """
+    weights = advantage(student_logits, teacher_logits, labels)
+    target = (_float(teacher_logits).detach() / temperature).softmax(dim=1)
+    predicted = (_float(student_logits) / temperature).softmax(dim=1).clamp(min=0.005)
+    return (weights * -(target * predicted.log()).sum(dim=1)).sum() / (weights.sum() + 1e-8)
+
+
+def contrastive_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
+    """Draw student and teacher of a case together, and those of different cases apart, up to the margin.
+
+    The mean over cases of d(i, i)^2, plus the mean over pairs i != j of relu(margin - d(i, j))^2, where d is the
+    distance of student i from teacher j. A batch of one case has no such pair: the first term is all there is.
+
+    Args:
+        student: embeddings (B, E).
+        teacher: of the same shape; no gradient reaches them.
+        margin: distance from which different cases count as apart.
+
+    Returns:
+        A scalar, at least 0.
+
+    Raises:
+        ValueError: if the shapes disagree.
+    """
+    _check_pair(student, teacher, "embeddings")
+    student, teacher = _float(student), _float(teacher).detach()
+    positive = (student - teacher).square().sum(dim=1).mean()
+    if len(student) == 1:
+        return positive
+    distance = torch.cdist(student, teacher, compute_mode="donot_use_mm_for_euclid_dist")
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    return positive + (margin - distance[others]).relu().square().mean()
+
+
+def pmkl_loss(
+    segmentation: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    student_bottleneck: Tensor,
+    teacher_bottleneck: Tensor,
+    *,
+    prediction: float = 0.5,
+    contrast: float = 0.5,
+    temperature: float = 10.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Segmentation + prediction `distillation_loss` + contrast `contrastive_loss` of pooled bottlenecks.
+
+    Args:
+        segmentation: the student's own loss, a scalar.
+        student_logits: (B, K, D, H, W), with teacher and labels as for `distillation_loss`.
+        teacher_logits: see there.
+        labels: see there.
+        student_bottleneck: (B, C, ...), pooled here.
+        teacher_bottleneck: (B, C, ...); no gradient reaches it.
+        prediction: weight of the distillation.
+        contrast: weight of the contrastive loss.
+        temperature: of the distillation.
+
+    Returns:
+        The scalar to minimise, and its parts before they are weighted.
+    """
+    distilled = distillation_loss(student_logits, teacher_logits, labels, temperature)
+    pooled = [_float(maps).flatten(2).mean(dim=2) for maps in (student_bottleneck, teacher_bottleneck)]
+    contrasted = contrastive_loss(F.normalize(pooled[0]), F.normalize(pooled[1]))
+    total = segmentation + prediction * distilled + contrast * contrasted
+    parts = {"task": segmentation, "distillation": distilled, "contrast": contrasted}
+    return total, {name: part.detach() for name, part in parts.items()}
+
+
+def _float(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"{what} of student and teacher must have one shape; got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}: take both from the same layer, on the same crop"
+        )

@@ -1,0 +1,221 @@
+"""U-HVED: every modality is a Gaussian expert on the latent maps; the available experts are multiplied.
+
+Paper: Reuben Dorent, Samuel Joutard, Marc Modat, Sebastien Ourselin, Tom Vercauteren, "Hetero-Modal Variational
+Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI 2019, arXiv 1907.11150. Implemented: the product
+of experts with its prior expert at every scale, the decoders of the segmentation and of each image, and their three
+losses. Released code consulted through a written description: ReubenDo/U-HVED; nothing of it is copied.
+
+What differs
+- The network is made of the book's own blocks, so that against U-HeMIS the fusion and its losses are all that changes:
+  a residual encoder per modality with a strided stem, as many scales as widths (released: four, from the full grid on),
+  a decoder with skips for the segmentation and for each image. A 1x1x1 convolution turns the c maps of a scale into c
+  means and c log-variances (released: the encoder's own maps, half and half); the maps themselves end in a LeakyReLU.
+- Regions are three sigmoids with the book's loss; the released code has four classes, cross-entropy plus Dice.
+- A batch holds images of the available modalities only, so only these are reconstructed, and the divergence runs over
+  the subsets S of the available set A (released: over all 15, from all four images). The released divisors, 14 and 15,
+  are the numbers of proper and of all subsets of four modalities; here those of A, so that they agree where A is
+  complete. One available modality has no proper subset: its first term is zero.
+- The weight decay of `fit` stands for the L2 term. Missing modalities are drawn by the run's sampler: `uniform-size` is
+  the released one. The released schedule divides the rate by 4 every 10 steps, probably meant to be 10,000
+  (UNVERIFIED); here it is that of the run.
+- Training decodes a draw from the latents, made by torch's global generator. `fit` seeds it and stores its state (the
+  CPU's), so a run that was resumed on a CPU ends in the same weights, bit for bit. Prediction decodes the mean.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmlib.blocks import Decoder, Encoder, Features, check_grid, encode_rows
+from mmlib.losses import segmentation_loss
+from mmlib.modalities import check_available
+
+DIVERGENCE, RECONSTRUCTION = 0.1, 0.1  # weights in the loss
+
+
+class Output(NamedTuple):
+    """Logits (B, R, D, H, W), images (B, M, D, H, W), zero where missing, and what `UHVED.encode` returns."""
+
+    logits: Tensor
+    reconstructions: Tensor
+    encoding: list[Tensor]
+
+
+class GaussianEncoder(nn.Module):
+    """An `Encoder` of one modality whose c maps become 2c at every scale: c means, then c log-variances."""
+
+    def __init__(self, widths: Sequence[int]):
+        super().__init__()
+        self.maps = Encoder(1, widths)
+        self.stride = self.maps.stride
+        self.heads = nn.ModuleList(nn.Conv3d(width, 2 * width, 1) for width in widths)
+
+    def forward(self, x: Tensor) -> Features:
+        features = self.maps(x)
+        levels = (*features.skips, features.bottleneck)
+        *skips, bottleneck = [head(level) for head, level in zip(self.heads, levels, strict=True)]
+        return Features(tuple(skips), bottleneck, features.pooled)
+
+
+class UHVED(nn.Module):
+    """Segments regions, and reconstructs the images, from the product of the available modalities' Gaussians.
+
+    Args:
+        modalities: M names; the order of the modality axis.
+        widths: channels per level.
+        regions: number of output regions R.
+
+    Raises:
+        ValueError: in `forward`, on an empty set or a grid that the stride does not divide.
+    """
+
+    def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64), regions: int = 3):
+        super().__init__()
+        self.modalities = tuple(modalities)
+        encoders = [GaussianEncoder(widths) for _ in self.modalities]
+        self.encoders = nn.ModuleList(encoders)
+        self.stride = encoders[0].stride
+        self.decoder = Decoder(widths, 1, regions)
+        self.image_decoders = nn.ModuleList(Decoder(widths, 1, 1) for _ in self.modalities)
+
+    def encode(self, images: Tensor, available: Tensor) -> list[Tensor]:
+        """Means, then log-variances, of every available modality, zero at missing ones; per scale (B, M, 2c, ...)."""
+        check_available(available, self.modalities)
+        check_grid(images, available, self.stride)
+        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]
+        levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
+        return [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]
+
+    def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
+        """Encodings (1 or B, M, 2c, ...) and (B, M) -> logits (B, R, D, H, W), from the mean of the latents."""
+        *skips, bottleneck = [product_of_experts(level, available).mean for level in encoding]
+        return self.decoder(bottleneck, skips)
+
+    def forward(self, images: Tensor, available: Tensor, sample: bool = False) -> Output:
+        """Segment and reconstruct.
+
+        Args:
+            images: (B, M, D, H, W) float.
+            available: (B, M) bool.
+            sample: decode a draw of the latents from torch's global generator, as in training; else their mean.
+        """
+        encoding = self.encode(images, available)
+        fused = [product_of_experts(level, available) for level in encoding]
+        *skips, bottleneck = [latent.draw() if sample else latent.mean for latent in fused]
+        logits = self.decoder(bottleneck, skips)
+        reconstructions = torch.zeros_like(images)
+        for m, decoder in enumerate(self.image_decoders):
+            rows = available[:, m].nonzero().flatten()
+            some = rows if len(rows) else rows.new_zeros(1)  # so that every weight has a gradient in every step
+            image = decoder(bottleneck[some], [skip[some] for skip in skips])
+            reconstructions[rows, m] = image[: len(rows), 0].to(images.dtype)
+        return Output(logits, reconstructions, encoding)
+
+
+class Gaussian(NamedTuple):
+    """Independent normal variables: mean and precision, 1 / variance; (B, c, d, h, w) each, in fp32 or better."""
+
+    mean: Tensor
+    precision: Tensor
+
+    def draw(self) -> Tensor:
+        """A reparametrised draw, from torch's global generator."""
+        return self.mean + self.precision.rsqrt() * torch.randn_like(self.mean)
+
+    def divergence(self, other: Gaussian) -> Tensor:
+        """KL(self || other), the mean over elements; the two may broadcast."""
+        squares = other.precision * (1 / self.precision + (self.mean - other.mean).square())
+        return (squares.mean() - 1 + self.precision.log().mean() - other.precision.log().mean()) / 2
+
+
+def product_of_experts(encoding: Tensor, available: Tensor) -> Gaussian:
+    """Multiply the Gaussians of the available modalities and the prior N(0, 1).
+
+    The precision is the sum of those of the experts, 1 / (variance + 1e-7), and of the prior's 1; the mean is the sum
+    of precision times mean, over the precision.
+
+    Args:
+        encoding: (B, M, 2c, ...) or, for one case in B combinations, (1, M, 2c, ...): c means, then c log-variances,
+            which are clipped to +-50. Finite, also where missing.
+        available: (B, M) bool; a row without any modality gives the prior.
+
+    Returns:
+        Normal variables (B, c, ...).
+    """
+    mean, log_variance = encoding.to(torch.promote_types(encoding.dtype, torch.float32)).chunk(2, dim=2)
+    precision = 1 / (log_variance.clamp(-50, 50).exp() + 1e-7)
+    weights = available.to(mean.dtype)
+    pattern = "km,m...->k..." if len(encoding) == 1 else "bm,bm...->b..."
+    with torch.autocast(encoding.device.type, enabled=False):  # bfloat16 would blur precisions that differ by little
+        summed = [torch.einsum(pattern, weights, x[0] if len(x) == 1 else x) for x in (precision, precision * mean)]
+    total = summed[0] + 1
+    return Gaussian(summed[1] / total, total)
+
+
+def divergence_loss(encoding: Sequence[Tensor], available: Tensor) -> Tensor:
+    """How far the latents of the available set A lie from those of its subsets S, and these from the prior.
+
+    Per case and scale: the mean of KL(q_A || q_S) over the proper subsets, plus the mean of KL(q_S || N(0, 1)) over all
+    subsets, A among them; both are means over elements too. It takes 2^|A| - 1 products a case, not 2^M - 1.
+
+    Args:
+        encoding: per scale (B, M, 2c, ...), see `product_of_experts`.
+        available: (B, M) bool, with at least one modality a row.
+
+    Returns:
+        A scalar, the mean over cases and scales.
+    """
+    terms = []
+    for level in encoding:
+        for case, row in zip(level.split(1), available.tolist(), strict=True):
+            choices = list(itertools.product(*[(False, True) if one else (False,) for one in row]))[1:]  # the last is A
+            latent = product_of_experts(case, torch.tensor(choices, device=level.device))
+            prior = Gaussian(latent.mean.new_zeros(()), latent.mean.new_ones(()))
+            terms.append(latent.divergence(prior))
+            if len(choices) > 1:
+                parts, whole = zip(*(x.split([len(choices) - 1, 1]) for x in latent), strict=True)
+                terms.append(Gaussian(*whole).divergence(Gaussian(*parts)))
+    return torch.stack(terms).sum() / (len(available) * len(encoding))
+
+
+def uhved_loss(model: UHVED, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+    """Segmentation loss + 0.1 divergence + 0.1 mean squared error of the available images, and the parts.
+
+    Args:
+        model: decodes a draw of the latents.
+        batch: `images`, `available` and `regions` of the batch contract.
+    """
+    images, available = batch["images"], batch["available"]
+    output = model(images, available, sample=True)
+    task = segmentation_loss(output.logits, batch["regions"])
+    divergence = divergence_loss(output.encoding, available)
+    reconstruction = F.mse_loss(output.reconstructions[available], images[available])
+    total = task + DIVERGENCE * divergence + RECONSTRUCTION * reconstruction
+    parts = {"task": task, "divergence": divergence, "reconstruction": reconstruction}
+    return total, {name: part.detach() for name, part in parts.items()}
+
+
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> tuple[nn.Module, Callable, dict]:
+    """What a run of this method trains: the network and its loss; it departs from the run's settings in nothing.
+
+    Args:
+        method: `u-hved`.
+        variant: `standard`.
+        modalities: M names.
+        widths: such as `16-32-64`.
+
+    Returns:
+        The network, `uhved_loss`, and no settings.
+
+    Raises:
+        ValueError: on an unknown method or variant.
+    """
+    if (method, variant) != ("u-hved", "standard"):
+        raise ValueError(f"this file has the method u-hved with the variant standard; got {method}, {variant}")
+    return UHVED(modalities, [int(width) for width in widths.split("-")]), uhved_loss, {}
