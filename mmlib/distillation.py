@@ -71,6 +71,19 @@ def check_labels(labels: Tensor, like: Tensor, num_classes: int) -> Tensor:
     return labels.long()
 
 
+def check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
+    """Refuse what student and teacher cannot be compared in.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"{what} of student and teacher must have one shape; got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}: take both from the same layer, on the same crop"
+        )
+
+
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, weighted by rarity in the batch, plus Dice with squared denominators (released code of ProtoKD).
 

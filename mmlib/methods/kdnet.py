@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmlib.distillation import Prediction, Recipe, check_pair
+
 
 def feature_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(softmax(teacher) || softmax(student)) over channels, summed over voxels and divided by the batch size.
@@ -35,7 +37,7 @@ def feature_kl(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes disagree.
     """
-    _check_pair(student, teacher, "features")
+    check_pair(student, teacher, "features")
     dtype = torch.promote_types(student.dtype, torch.float32)
     ours, theirs = student.to(dtype).log_softmax(dim=1), teacher.detach().to(dtype).log_softmax(dim=1)
     return F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
@@ -55,53 +57,53 @@ def prediction_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     Raises:
         ValueError: if the shapes disagree, or the temperature is not positive.
     """
-    _check_pair(student_logits, teacher_logits, "logits")
+    check_pair(student_logits, teacher_logits, "logits")
     if temperature <= 0:
         raise ValueError(f"temperature divides the logits and must be positive; got {temperature}")
     return feature_kl(student_logits / temperature, teacher_logits / temperature) / student_logits[0, 0].numel()
 
 
 def kdnet_loss(
-    segmentation: Tensor,
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    student_bottleneck: Tensor,
-    teacher_bottleneck: Tensor,
+    student: Prediction,
+    teacher: Prediction,
+    task: Tensor,
     *,
     weight: float = 0.5,
     beta: float = 0.1,
     temperature: float = 1.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """(1 - weight) segmentation + weight `prediction_kl` + beta `feature_kl` per voxel of the bottleneck.
+) -> dict[str, Tensor]:
+    """(1 - weight) task + weight `prediction_kl` + beta `feature_kl` per voxel of the bottleneck, in parts.
 
     Args:
-        segmentation: the student's own loss, a scalar.
-        student_logits: (B, K, D, H, W).
-        teacher_logits: of the same shape; no gradient reaches them.
-        student_bottleneck: (B, C, d, h, w).
-        teacher_bottleneck: of the same shape; no gradient reaches it.
+        student: logits (B, K, D, H, W) and bottleneck (B, C, d, h, w).
+        teacher: of the same shapes; gets no gradient.
+        task: the student's own loss, a scalar.
         weight: lambda, the teacher's share against that of the labels, in [0, 1].
         beta: at least 0, whatever the crop.
         temperature: see `prediction_kl`.
 
     Returns:
-        The scalar to minimise, and its parts before they are weighted.
+        The weighted parts, scalars that add up to the loss.
 
     Raises:
         ValueError: as the two divergences, or if `weight` is not in [0, 1].
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight is the teacher's share of the loss and must lie in [0, 1]; got {weight}")
-    prediction = prediction_kl(student_logits, teacher_logits, temperature)
-    features = feature_kl(student_bottleneck, teacher_bottleneck) / student_bottleneck[0, 0].numel()
-    total = (1 - weight) * segmentation + weight * prediction + beta * features
-    parts = {"task": segmentation, "prediction": prediction, "features": features}
-    return total, {name: part.detach() for name, part in parts.items()}
+    features = feature_kl(student.bottleneck, teacher.bottleneck) / student.bottleneck[0, 0].numel()
+    return {
+        "segmentation": (1 - weight) * task,
+        "prediction": weight * prediction_kl(student.logits, teacher.logits, temperature),
+        "features": beta * features,
+    }
 
 
-def _check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"{what} of student and teacher must have one shape; got {tuple(student.shape)} and "
-            f"{tuple(teacher.shape)}: take both from the same layer, on the same crop"
-        )
+def recipe(method: str, variant: str) -> Recipe:
+    """How a KD-Net-style student is trained.
+
+    Raises:
+        ValueError: unless this is `kd-net` `standard`.
+    """
+    if (method, variant) != ("kd-net", "standard"):
+        raise ValueError(f"there is no {method} {variant}: this file has kd-net standard")
+    return Recipe(lambda student, teacher, labels, task: kdnet_loss(student, teacher, task))

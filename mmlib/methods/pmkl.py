@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmlib.distillation import Prediction, Recipe, check_labels, check_pair
+
 
 @torch.no_grad()
 def advantage(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
@@ -36,21 +38,15 @@ def advantage(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) ->
         (B, D, H, W), at least 0, without gradient.
 
     Raises:
-        ValueError: if the shapes disagree, or the labels are no integers.
+        ValueError: if the shapes disagree, or the labels are no integers in [0, K).
     """
-    _check_pair(student_logits, teacher_logits, "logits")
-    grid = (len(student_logits), *student_logits.shape[2:])
-    if labels.is_floating_point() or tuple(labels.shape) not in (grid, (grid[0], 1, *grid[1:])):
-        raise ValueError(
-            f"labels must be integers of shape {grid}, or with an axis of 1 after the first, as the logits are "
-            f"{tuple(student_logits.shape)}; got {labels.dtype} {tuple(labels.shape)}"
-        )
-    target = labels.reshape(grid).long()
+    check_pair(student_logits, teacher_logits, "logits")
+    target = check_labels(labels, student_logits, student_logits.shape[1])
     ours, theirs = (F.cross_entropy(_float(x), target, reduction="none") for x in (student_logits, teacher_logits))
     return (ours - theirs).relu() * (teacher_logits.argmax(dim=1) == target)
 
 
-def distillation_loss(
+def soft_cross_entropy(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float = 10
 ) -> Tensor:
     """Soft cross-entropy between the predictions at temperature T, the mean over voxels weighted by `advantage`.
@@ -89,7 +85,7 @@ def contrastive_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> T
     Raises:
         ValueError: if the shapes disagree.
     """
-    _check_pair(student, teacher, "embeddings")
+    check_pair(student, teacher, "embeddings")
     student, teacher = _float(student), _float(teacher).detach()
     positive = (student - teacher).square().sum(dim=1).mean()
     if len(student) == 1:
@@ -100,48 +96,50 @@ def contrastive_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> T
 
 
 def pmkl_loss(
-    segmentation: Tensor,
-    student_logits: Tensor,
-    teacher_logits: Tensor,
+    student: Prediction,
+    teacher: Prediction,
     labels: Tensor,
-    student_bottleneck: Tensor,
-    teacher_bottleneck: Tensor,
+    task: Tensor,
     *,
     prediction: float = 0.5,
     contrast: float = 0.5,
     temperature: float = 10.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Segmentation + prediction `distillation_loss` + contrast `contrastive_loss` of pooled bottlenecks.
+) -> dict[str, Tensor]:
+    """Task + prediction `soft_cross_entropy` + contrast `contrastive_loss` of pooled bottlenecks, in parts.
 
     Args:
-        segmentation: the student's own loss, a scalar.
-        student_logits: (B, K, D, H, W), with teacher and labels as for `distillation_loss`.
-        teacher_logits: see there.
-        labels: see there.
-        student_bottleneck: (B, C, ...), pooled here.
-        teacher_bottleneck: (B, C, ...); no gradient reaches it.
+        student: logits (B, K, D, H, W) and bottleneck (B, C, d, h, w), which is pooled here.
+        teacher: of the same shapes; gets no gradient.
+        labels: see `advantage`.
+        task: the student's own loss, a scalar.
         prediction: weight of the distillation.
         contrast: weight of the contrastive loss.
         temperature: of the distillation.
 
     Returns:
-        The scalar to minimise, and its parts before they are weighted.
+        The weighted parts, scalars that add up to the loss.
+
+    Raises:
+        ValueError: as the two losses.
     """
-    distilled = distillation_loss(student_logits, teacher_logits, labels, temperature)
-    pooled = [_float(maps).flatten(2).mean(dim=2) for maps in (student_bottleneck, teacher_bottleneck)]
-    contrasted = contrastive_loss(F.normalize(pooled[0]), F.normalize(pooled[1]))
-    total = segmentation + prediction * distilled + contrast * contrasted
-    parts = {"task": segmentation, "distillation": distilled, "contrast": contrasted}
-    return total, {name: part.detach() for name, part in parts.items()}
+    ours, theirs = (F.normalize(_float(one.bottleneck).flatten(2).mean(dim=2)) for one in (student, teacher))
+    return {
+        "segmentation": task,
+        "distillation": prediction * soft_cross_entropy(student.logits, teacher.logits, labels, temperature),
+        "contrast": contrast * contrastive_loss(ours, theirs),
+    }
+
+
+def recipe(method: str, variant: str) -> Recipe:
+    """How a PMKL-style student is trained.
+
+    Raises:
+        ValueError: unless this is `pmkl` `standard`.
+    """
+    if (method, variant) != ("pmkl", "standard"):
+        raise ValueError(f"there is no {method} {variant}: this file has pmkl standard")
+    return Recipe(pmkl_loss)
 
 
 def _float(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"{what} of student and teacher must have one shape; got {tuple(student.shape)} and "
-            f"{tuple(teacher.shape)}: take both from the same layer, on the same crop"
-        )

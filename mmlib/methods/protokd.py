@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlib.distillation import CLASSES, Prediction, Recipe, check_labels
+from mmlib.distillation import CLASSES, Prediction, Recipe, check_labels, check_pair
 from mmlib.distillation import segmentation_loss as segmentation_loss
 from mmlib.vnet import VNet as VNet
 
@@ -56,12 +56,9 @@ VARIANTS = {
     "constant": Variant(schedule="constant"),
     "pixel": Variant(prototype=0),
     "prototype": Variant(pixel=0),
-    "prototype-1": Variant(prototype=1),
-    "prototype-10": Variant(prototype=10),
     "temperature-1": Variant(temperature=1),
     "temperature-2": Variant(temperature=2),
     "temperature-5": Variant(temperature=5),
-    "temperature-1-squared": Variant(temperature=1, squared=True),
     "temperature-2-squared": Variant(temperature=2, squared=True),
     "temperature-5-squared": Variant(temperature=5, squared=True),
     "temperature-10-squared": Variant(squared=True),
@@ -70,14 +67,6 @@ VARIANTS = {
     "quarter-teacher": Variant(),
     "shuffled-teacher": Variant(),
 }
-
-
-def _check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"{what} of student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ: both must see the "
-            "same crop and have the same classes"
-        )
 
 
 def pixel_kd_loss(
@@ -102,7 +91,7 @@ def pixel_kd_loss(
     Raises:
         ValueError: if the shapes differ, the reduction is unknown or the temperature is not positive.
     """
-    _check_pair(student_logits, teacher_logits, "logits")
+    check_pair(student_logits, teacher_logits, "logits")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}; got {reduction!r}")
     if not temperature > 0:
@@ -182,7 +171,7 @@ def prototype_kd_loss(
     Raises:
         ValueError: if features or labels differ in size, or no class is in every sample of the batch.
     """
-    _check_pair(student_features[:, 0], teacher_features[:, 0], "feature grids")
+    check_pair(student_features[:, 0], teacher_features[:, 0], "feature grids")
     labels = check_labels(labels, student_features, num_classes)
     present = torch.stack([(labels == one).flatten(1).any(1) for one in range(num_classes)], dim=1)
     kept = present if per_sample else present.all(0).expand_as(present)

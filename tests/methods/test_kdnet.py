@@ -4,12 +4,22 @@ import pytest
 import torch
 from golden import waves
 
-from mmlib.methods.kdnet import feature_kl, kdnet_loss, prediction_kl
+from mmlib.distillation import Prediction
+from mmlib.methods.kdnet import feature_kl, kdnet_loss, prediction_kl, recipe
 
 STUDENT_LOGITS = waves((2, 4, 4, 4, 4), 0.37, 3, 0)
 TEACHER_LOGITS = waves((2, 4, 4, 4, 4), 0.53, 4, 0.2)
 STUDENT = waves((2, 16, 4, 4, 4), 0.11, 1, 0).relu()
 TEACHER = waves((2, 16, 4, 4, 4), 0.19, 1.5, 0.7).relu()
+
+
+ZERO = torch.tensor(0.0)
+
+
+def loss(student_logits, teacher_logits, student, teacher, task=ZERO, **settings):
+    return kdnet_loss(
+        Prediction(student, student_logits, student), Prediction(teacher, teacher_logits, teacher), task, **settings
+    )
 
 
 def test_golden_divergence_of_features():
@@ -30,19 +40,15 @@ def test_what_leaves_the_divergence_of_features_unchanged():
 
 
 def test_the_whole_loss_by_hand():
-    parts = (torch.tensor(3.0), STUDENT_LOGITS, TEACHER_LOGITS, STUDENT, TEACHER)
-    total, logged = kdnet_loss(*parts, weight=0.2, beta=4.0, temperature=10)
-    assert total.item() == pytest.approx(0.8 * 3 + 0.2 * 0.0583887726 + 4 * 16.7633876173 / 64)
-    assert {name: round(part.item(), 6) for name, part in logged.items()} == {
-        "task": 3.0,
-        "prediction": 0.058389,
-        "features": 0.261928,
-    }
+    pair = (STUDENT_LOGITS, TEACHER_LOGITS, STUDENT, TEACHER)
+    parts = loss(*pair, torch.tensor(3.0), weight=0.2, beta=4.0, temperature=10)
+    expected = {"segmentation": 0.8 * 3, "prediction": 0.2 * 0.0583887726, "features": 4 * 16.7633876173 / 64}
+    assert {name: part.item() for name, part in parts.items()} == pytest.approx(expected)
 
 
 def test_the_weight_of_features_does_not_depend_on_the_crop():
     def features(student, teacher):
-        return kdnet_loss(torch.tensor(0.0), STUDENT_LOGITS, TEACHER_LOGITS, student, teacher)[1]["features"]
+        return loss(STUDENT_LOGITS, TEACHER_LOGITS, student, teacher)["features"]
 
     assert torch.allclose(
         features(STUDENT.repeat(1, 1, 2, 2, 2), TEACHER.repeat(1, 1, 2, 2, 2)), features(STUDENT, TEACHER)
@@ -53,7 +59,7 @@ def test_gradients_reach_the_student_alone():
     student, teacher, student_logits, teacher_logits = (
         x.clone().requires_grad_() for x in (STUDENT, TEACHER, STUDENT_LOGITS, TEACHER_LOGITS)
     )
-    kdnet_loss(torch.tensor(0.0), student_logits, teacher_logits, student, teacher)[0].backward()
+    sum(loss(student_logits, teacher_logits, student, teacher).values()).backward()
     assert student.grad.abs().sum() > 0 and student_logits.grad.abs().sum() > 0
     assert teacher.grad is None and teacher_logits.grad is None
 
@@ -73,4 +79,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="must be positive; got 0"):
         prediction_kl(STUDENT_LOGITS, TEACHER_LOGITS, 0)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]; got 1.5"):
-        kdnet_loss(torch.tensor(0.0), STUDENT_LOGITS, TEACHER_LOGITS, STUDENT, TEACHER, weight=1.5)
+        loss(STUDENT_LOGITS, TEACHER_LOGITS, STUDENT, TEACHER, weight=1.5)
+    with pytest.raises(ValueError, match="there is no kd-net released: this file has kd-net standard"):
+        recipe("kd-net", "released")
