@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
 from mmlib.records import Runs
 from mmlib.statistics import (
     Effect,
+    bootstrap_means,
     by_seed_and_case,
     nested_pairs,
     order_agreement,
@@ -232,6 +234,36 @@ def _linear(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
     return [(name, effect, *rule) for (name, effect, *_), rule in zip(judged, own, strict=True)], ""
 
 
+def _gain_and_gap(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
+    """Rank correlation, over combinations and targets, of what a student gains with what its teacher is ahead.
+
+    The gain is `first` less `second`, the gap `reference` less `second`; subjects and seeds are resampled.
+    """
+    contrast = claim["contrast"]
+    keys = list(product(contrast["available"], contrast["targets"]))
+    arms = {name: {**contrast["all"], **contrast[name]} for name in ("first", "second", "reference")}
+    tables = [
+        _arm_table(runs, {"available": available, **arm, "target": target}, PERCENT)
+        for arm in arms.values()
+        for available, target in keys
+    ]
+    drawn = bootstrap_means(tables)
+    observed = np.array([table.to_numpy(float).mean() for table in tables])
+
+    def correlation(means: np.ndarray) -> float:
+        first, second, reference = np.split(means, 3)
+        return float(spearmanr(first - second, reference - second).statistic)
+
+    found = np.array([correlation(row) for row in drawn[:: max(1, len(drawn) // 1000)]])
+    low, high = np.quantile(found, [0.025, 0.975]).tolist()
+    seeds = min(len(table) for table in tables)
+    effect = Effect(
+        correlation(observed), low, high, np.nan, tables[0].shape[1], seeds, low, high, "seeds and subjects"
+    )
+    part = (f"Spearman's rho over {len(keys)} modalities and regions", effect, claim["sesoi"], claim["rule"])
+    return [part], ""
+
+
 # -------------------------------------------------------------------------------------------- contrasts of classifiers
 def _at(arm: dict[str, str], rate: float) -> dict[str, str]:
     """An arm at an audio rate: `paper@{rate}` becomes `paper@5`."""
@@ -333,6 +365,7 @@ MEASURED: dict[str, Callable[[dict[str, Any], Runs], tuple[list[Part], str]]] = 
     "where-scored": _where_scored,
     "tuned": _by_tuned_family,
     "linear": _linear,
+    "gain-and-gap": _gain_and_gap,
     "rates": _by_rate,
     "trend": _by_trend,
     "audit": _by_audit,

@@ -34,7 +34,9 @@ def _stated_gains(contrast: dict[str, Any], folder: Path) -> Exact:
 
 
 def _wins(contrast: dict[str, Any], folder: Path) -> Exact:
-    table = _published(folder, contrast["table"])
+    table = _published(folder, contrast["table"])[[contrast["first"], *contrast["others"]]].dropna()
+    if contrast.get("mean_over_targets"):
+        table = pd.concat({"mean": table.groupby("available", sort=False).mean()}).swaplevel()
     others, margin = table[contrast["others"]], table[contrast["first"]] - table[contrast["others"]].max(axis=1)
     best = others.idxmax(axis=1)
     parts = [(f"{t.upper()}, {a} over {best[a, t]}", value, value > 0) for (a, t), value in margin.items()]
@@ -74,10 +76,23 @@ def _never_lower(contrast: dict[str, Any], folder: Path) -> Exact:
     return parts, ""
 
 
+def _ceiling(contrast: dict[str, Any], folder: Path) -> Exact:
+    table = _published(folder, contrast["table"])
+    top = table[contrast["first"]].dropna().droplevel("available")
+    others = table.drop(columns=contrast["first"]).dropna()
+    best, name = others.max(axis=1), others.idxmax(axis=1)
+    parts = [
+        (f"{t.upper()}, {a}: {contrast['first']} over {name[a, t]}", top[t] - value, top[t] > value)
+        for (a, t), value in best.items()
+    ]
+    return parts, f"Above every other in {sum(part[2] for part in parts)} of {len(parts)} cells."
+
+
 ARITHMETIC: dict[str, Callable[[dict[str, Any], Path], Exact]] = {
     "stated-gains": _stated_gains,
     "wins": _wins,
     "dedicated": _dedicated,
     "order": _order,
     "never-lower": _never_lower,
+    "ceiling": _ceiling,
 }
