@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from mmlib.claims import RESULT_PROFILES
+from mmlib.claims import RESULT_PROFILES, measured_text, weakest
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -47,6 +47,23 @@ class Page:
         texts = frame.columns.get_indexer(frame.select_dtypes(exclude="number").columns)
         left: list[Any] = [{"selector": f".col{place}", "props": "text-align: left"} for place in texts]
         return styler.hide(axis="index").set_table_styles(left)
+
+    def verdicts(self, parts: pd.DataFrame, *ids: str) -> Styler:
+        """What the claims ledger says of some claims; `parts` as `mmlib.claims.evidence` returns them."""
+        rows = weakest(parts)
+        rows = rows[rows["id"].isin(ids) & rows["kind"].ne("pending")]
+        shown = pd.DataFrame(
+            {
+                "id": rows["id"],
+                "claim": rows["claim"],
+                "paper says": rows["paper_says"],
+                "kind": rows["kind"],
+                "we measured": rows.apply(measured_text, axis=1),
+                "verdict": (rows["verdict"] + " " + rows["on"]).str.strip(),
+                "why it may differ": rows["reason"],
+            }
+        )
+        return self.table(shown, f"From the claims ledger, profile {self.profile}", index=False)
 
 
 def code(thing: Any, since: str = "") -> Markdown:

@@ -147,7 +147,7 @@ def i2fv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """
     centres = F.normalize(prototypes(features, labels, num_classes), dim=2, eps=EPS)
     flat = features.flatten(2)
-    length = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp(min=EPS)
+    length = flat.square().sum(1, keepdim=True).clamp(min=EPS**2).sqrt()
     return (torch.bmm(centres, flat) / length).unflatten(2, features.shape[2:])
 
 
@@ -180,10 +180,11 @@ def prototype_kd_loss(
             f"none of the {num_classes} classes is in every sample of the batch: take larger crops, or per_sample=True"
         )
     kind = torch.promote_types(student_features.dtype, torch.float32)
-    with torch.no_grad():
-        known = i2fv(teacher_features.to(kind), labels, num_classes)
-    found = i2fv(student_features.to(kind), labels, num_classes)
-    return (found - known).square()[kept].mean()
+    with torch.autocast(labels.device.type, enabled=False):  # cosines near 1 differ by less than bfloat16 can tell
+        with torch.no_grad():
+            known = i2fv(teacher_features.to(kind), labels, num_classes)
+        found = i2fv(student_features.to(kind), labels, num_classes)
+    return ((found - known).square().flatten(2).mean(2) * kept).sum() / kept.sum()
 
 
 def recipe(method: str, variant: str) -> Recipe:
