@@ -67,6 +67,14 @@ def effects(runs: Runs, ledger: str | Path) -> pd.DataFrame:
 
 def _contrast(contrast: dict[str, Any], runs: Runs) -> tuple[list, str]:
     arm = {"method": contrast["method"], "variant": contrast["variant"]}
+    if "available" in contrast:  # a method that is scored on some combinations only
+        default = {**arm, "variant": "standard"}
+        sums: list[dict[str, Any]] = [
+            {"name": one, "add": [{**default, "target": one}], "subtract": [{**arm, "target": one}]} for one in REGIONS
+        ]
+        shared = {"metric": "dice", "available": contrast["available"]}
+        question = {"contrast": {"all": shared, "parts": sums}, "sesoi": SESOI, "rule": "greater"}
+        return MEASURED["linear"](question, runs)[0], _origin(runs, arm["method"])
     question = {
         "first": [{**arm, "variant": "paper"}],
         "second": [arm],
@@ -76,8 +84,11 @@ def _contrast(contrast: dict[str, Any], runs: Runs) -> tuple[list, str]:
         "missing_at_least": contrast.get("missing_at_least", 0),
     }
     parts, _ = MEASURED["mean"]({"contrast": question, "sesoi": SESOI, "rule": "greater"}, runs)
-    used = runs.records[runs.records["method"] == arm["method"]]
-    return parts, "on stand-in" if used["stand_in"].all() else "on real data"
+    return parts, _origin(runs, arm["method"])
+
+
+def _origin(runs: Runs, method: str) -> str:
+    return "on stand-in" if runs.records.loc[runs.records["method"] == method, "stand_in"].all() else "on real data"
 
 
 def page(table: pd.DataFrame) -> pd.DataFrame:

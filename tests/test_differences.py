@@ -5,6 +5,7 @@ import yaml
 from test_claims import level, make
 
 from mmlib.differences import effects, page, read_differences
+from mmlib.methods import protokd
 from mmlib.methods.shaspec import VARIANTS
 from mmlib.records import read_runs
 
@@ -12,10 +13,12 @@ LEDGER = Path(__file__).parents[1] / "book" / "differences.yml"
 
 
 def test_every_switch_of_the_method_is_in_the_ledger_and_nothing_else():
-    measured = {entry["contrast"]["variant"] for entry in read_differences(LEDGER) if "contrast" in entry}
+    contrasts = [entry["contrast"] for entry in read_differences(LEDGER) if "contrast" in entry]
+    measured = {contrast["variant"] for contrast in contrasts if contrast["method"] == "shaspec"}
     weights = (VARIANTS["paper"].alpha, VARIANTS["paper"].beta)  # other weights are a claim's business
     switches = {name for name, variant in VARIANTS.items() if (variant.alpha, variant.beta) == weights}
     assert measured == switches - {"paper"}
+    assert {contrast["variant"] for contrast in contrasts if contrast["method"] == "protokd"} <= set(protokd.VARIANTS)
 
 
 def test_effects_by_hand(tmp_path):
@@ -31,6 +34,13 @@ def test_effects_by_hand(tmp_path):
     )
     assert printed["D1"] == "not measured: no run of shaspec first-available with dice in this profile"
     assert len(printed) == len(read_differences(LEDGER))
+
+
+def test_a_method_of_single_modalities_is_compared_on_those_alone(tmp_path):
+    make(tmp_path, "protokd", "standard", level(0.02), labels=["t1", "t2", "t1ce", "flair"])
+    make(tmp_path, "protokd", "constant", level(-0.01), labels=["t1", "t1ce"])
+    table = effects(read_runs(tmp_path, "quick"), LEDGER)
+    assert table.loc[table["id"] == "D40", "effect"].tolist() == pytest.approx([3, 3, 3])
 
 
 def test_smoke_runs_measure_nothing(tmp_path):
