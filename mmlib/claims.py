@@ -118,7 +118,14 @@ def _row(claim: dict[str, Any], **facts: Any) -> dict[str, Any]:
 def _origin(runs: Runs, claim: dict[str, Any]) -> str:
     """ "on stand-in" or "on real data", of the runs a contrast uses; and a check that they used the same data."""
     contrast = claim["contrast"]
-    arms = contrast.get("first", [{"method": contrast["statistic"]}]) + contrast.get("second", [])
+    if contrast["statistic"] == "linear":
+        sums = [arm for part in contrast["parts"] for arm in (*part["add"], *part["subtract"])]
+        whole = [{**contrast.get("all", {}), **arm} for arm in sums]
+        arms = [{key: arm[key] for key in ("method", "variant", "experiment") if key in arm} for arm in whole]
+    elif contrast["statistic"] == "gain-and-gap":
+        arms = [contrast[name] for name in ("first", "second", "reference")]
+    else:
+        arms = contrast.get("first", [{"method": contrast["statistic"]}]) + contrast.get("second", [])
     scores = runs.scores
     if contrast["statistic"] not in OWN_METRICS:
         metrics = [contrast["metric"]] if "metric" in contrast else [part["metric"] for part in contrast["parts"]]
