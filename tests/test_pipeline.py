@@ -220,9 +220,8 @@ def test_a_chapter_opened_alone_makes_teachers_before_their_students(
     made = []
     asked = {"student-s0": {"teacher": "teacher-s0"}, "alone-s0": {}, "teacher-s0": {}}
     monkeypatch.setattr(runs, "runs", lambda *_: asked)
-    monkeypatch.setattr(
-        runs, "groups", lambda *_: dict.fromkeys(asked, {"minutes": 9}) | {"teacher-s0": {"minutes": 1}}
-    )
+    minutes = {"student-s0": 9, "alone-s0": 5, "teacher-s0": 1}  # by length alone the teacher would be last
+    monkeypatch.setattr(runs, "groups", lambda *_: {name: {"minutes": long} for name, long in minutes.items()})
     monkeypatch.setattr(runs, "profile", lambda _: {"experiments": {"any": {"data": "brats"}}})
     monkeypatch.setattr(runs, "data_folder", lambda *_: tmp_path)
     monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
