@@ -115,23 +115,27 @@ def _row(claim: dict[str, Any], **facts: Any) -> dict[str, Any]:
     return row
 
 
+def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
+    """What tells the runs of every arm of a contrast from others: method and, where they are given, more."""
+    if contrast["statistic"] == "linear":
+        named = [arm for part in contrast["parts"] for side in ("add", "subtract") for arm in part[side]]
+    elif contrast["statistic"] == "gain-and-gap":
+        named = [contrast[side] for side in ("first", "second", "reference")]
+    else:
+        named = contrast.get("first", [{"method": contrast["statistic"]}]) + contrast.get("second", [])
+    arms = [{**contrast.get("all", {}), **arm} for arm in named]
+    keys = ("method", "variant", "experiment")  # "{" in a value: {rate} stands for several
+    return [{key: arm[key] for key in keys if key in arm and "{" not in arm[key]} for arm in arms]
+
+
 def _origin(runs: Runs, claim: dict[str, Any]) -> str:
     """ "on stand-in" or "on real data", of the runs a contrast uses; and a check that they used the same data."""
     contrast = claim["contrast"]
-    if contrast["statistic"] == "linear":
-        sums = [arm for part in contrast["parts"] for arm in (*part["add"], *part["subtract"])]
-        whole = [{**contrast.get("all", {}), **arm} for arm in sums]
-        arms = [{key: arm[key] for key in ("method", "variant", "experiment") if key in arm} for arm in whole]
-    elif contrast["statistic"] == "gain-and-gap":
-        arms = [contrast[name] for name in ("first", "second", "reference")]
-    else:
-        arms = contrast.get("first", [{"method": contrast["statistic"]}]) + contrast.get("second", [])
     scores = runs.scores
     if contrast["statistic"] not in OWN_METRICS:
         metrics = [contrast["metric"]] if "metric" in contrast else [part["metric"] for part in contrast["parts"]]
         scores = scores[scores["metric"].isin(metrics)]
-    fixed = [{key: name for key, name in arm.items() if "{" not in name} for arm in arms]  # {rate} stands for several
-    asked = [(scores[list(arm)] == pd.Series(arm)).all(axis=1) for arm in fixed]
+    asked = [(scores[list(arm)] == pd.Series(arm)).all(axis=1) for arm in _arms(contrast)]
     made = scores[np.logical_or.reduce(asked)][["experiment", "run"]].drop_duplicates()
     used = runs.records.merge(made, on=["experiment", "run"])
     for fact in ("stand_in", "data_fingerprint", "split_hash"):

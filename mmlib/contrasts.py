@@ -257,9 +257,8 @@ def _gain_and_gap(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
     found = np.array([correlation(row) for row in drawn[:: max(1, len(drawn) // 1000)]])
     low, high = np.quantile(found, [0.025, 0.975]).tolist()
     seeds = min(len(table) for table in tables)
-    effect = Effect(
-        correlation(observed), low, high, np.nan, tables[0].shape[1], seeds, low, high, "seeds and subjects"
-    )
+    resampled = "seeds and subjects" if max(len(table) for table in tables) > 1 else "subjects"
+    effect = Effect(correlation(observed), low, high, np.nan, tables[0].shape[1], seeds, low, high, resampled)
     part = (f"Spearman's rho over {len(keys)} modalities and regions", effect, claim["sesoi"], claim["rule"])
     return [part], ""
 

@@ -145,9 +145,13 @@ def make(
     experiment="segmentation",
     extra=(),
     labels=LABELS,
+    each=(),
     **facts,
 ):
-    """Runs with Dice `dice(combination, target)` plus a fixed difference between subjects."""
+    """Runs with Dice `dice(combination, target)` plus a fixed difference between subjects.
+
+    `extra` adds (metric, value) of the whole run, `each` adds (combination, target, metric, value) of every subject.
+    """
     for seed in seeds:
         rows = [
             (f"c{i}", name, target, "dice", dice(name, target) + 0.01 * i)
@@ -156,6 +160,7 @@ def make(
             for i in range(5)
         ]
         rows += [("all", "all", "modality", metric, value) for metric, value in extra]
+        rows += [(f"c{i}", *row) for row in each for i in range(5)]
         run = start(
             root,
             profile,
@@ -179,7 +184,14 @@ def level(amount):
 
 def decide(root, claim, profile="quick"):
     """The row of a measured claim, from a ledger that holds this claim alone."""
-    entry = next(entry for entry in read_ledger(LEDGER) if entry["id"] == claim and entry["kind"] == "measured")
+    return decide_entry(root, measured_entry(claim), profile)
+
+
+def measured_entry(claim):
+    return next(entry for entry in read_ledger(LEDGER) if entry["id"] == claim and entry["kind"] == "measured")
+
+
+def decide_entry(root, entry, profile="quick"):
     (root / "claims.yml").write_text(yaml.safe_dump({"claims": [entry]}))
     return verdicts(read_runs(root, profile), root / "claims.yml").iloc[0]
 
@@ -480,3 +492,175 @@ def test_costs_are_ratios_and_slopes(tmp_path):
     costs("smil-released", [1.05, 1.1, 1.0], 5.0)
     assert decide(tmp_path, "S12")["effect"] == pytest.approx(0.05)
     assert decide(tmp_path, "L9")["verdict"] == "REPRODUCED"
+
+
+# --------------------------------------------------------------------------------------- students of one modality
+ALONE = ["t1", "t1ce", "t2", "flair"]
+ALL = "t1+t1ce+t2+flair"
+
+
+def make_students(root, method, variant, dice, **given):
+    make(root, method, variant, dice, **{"experiment": "distillation", "labels": ALONE, **given})
+
+
+def flat(value):
+    return lambda name, target: value
+
+
+def linear(*parts, **given):
+    """An entry of the ledger with a linear contrast over the students of T1."""
+    every = {"method": "protokd", "experiment": "distillation", "metric": "dice", "target": ["wt", "tc", "et"]}
+    contrast = {"statistic": "linear", "all": {**every, "available": "t1"}, "parts": list(parts)}
+    return {**measured_entry("K2"), "contrast": contrast, "sesoi": 1.0, "rule": "greater", **given}
+
+
+def part(add, subtract, **given):
+    sides = {side: [{"variant": one} for one in arms] for side, arms in (("add", add), ("subtract", subtract))}
+    return {"name": f"{' '.join(add)} less {' '.join(subtract)}", **sides, **given}
+
+
+def test_k1_takes_each_modality_by_itself(tmp_path):
+    make_students(tmp_path, "unimodal", "standard", flat(0.4))
+    make_students(tmp_path, "protokd", "standard", lambda name, target: 0.405 if name == "t2" else 0.42)
+    k1 = decide(tmp_path, "K1")
+    assert (k1["verdict"], k1["parts"], k1["passes"], k1["part"]) == ("NO EFFECT", 4, 3, "T2")
+    assert k1["effect"] == pytest.approx(0.5) and (k1["n"], k1["seeds"], k1["on"]) == (5, 2, "on stand-in")
+
+
+def test_two_arms_on_each_side_are_an_interaction(tmp_path):
+    for variant, value in {"standard": 0.46, "none": 0.41, "pixel": 0.43, "prototype": 0.42}.items():
+        make_students(tmp_path, "protokd", variant, flat(value))
+    entry = linear(part(["standard", "none"], ["pixel", "prototype"]))
+    row = decide_entry(tmp_path, entry)
+    # together 5 points more than nothing, apart 2 and 1
+    assert row["effect"] == pytest.approx(2) and row["verdict"] == "REPRODUCED"
+    assert (row["low"], row["high"]) == pytest.approx((2, 2)), "what subjects differ in cancels"
+
+
+def test_a_mean_is_taken_over_the_combinations_and_targets_that_an_arm_names(tmp_path):
+    def better_core(name, target):
+        return 0.4 + {"t1": 0.02, "t1ce": 0.06}.get(name, 0.5) * (target == "tc")
+
+    make_students(tmp_path, "protokd", "standard", better_core)
+    make_students(tmp_path, "protokd", "pixel", flat(0.4))
+    entry = linear(part(["standard"], ["pixel"]))
+    entry["contrast"]["all"] |= {"available": ["t1", "t1ce"], "target": ["tc", "et"]}
+    assert decide_entry(tmp_path, entry)["effect"] == pytest.approx(100 * (0.02 + 0.06) / 4)
+
+
+def test_a_scale_of_its_own(tmp_path):
+    for variant, value in {"standard": 0.46, "pixel": 0.43}.items():
+        make_students(tmp_path, "protokd", variant, flat(value))
+    entry = linear(part(["standard"], ["pixel"]))
+    entry["contrast"]["scale"] = 1
+    assert decide_entry(tmp_path, entry)["effect"] == pytest.approx(0.03)
+
+
+def test_a_part_may_have_a_rule_and_a_smallest_effect_of_its_own(tmp_path):
+    for variant, value in {"standard": 0.42, "pixel": 0.45, "prototype": 0.40}.items():
+        make_students(tmp_path, "protokd", variant, flat(value))
+    worse = part(["standard"], ["pixel"])
+    assert decide_entry(tmp_path, linear(worse))["verdict"] == "CONTRADICTED"
+    row = decide_entry(tmp_path, linear({**worse, "rule": "no-worse", "sesoi": 5}))
+    assert (row["verdict"], row["sesoi"]) == ("REPRODUCED", 5) and row["effect"] == pytest.approx(-3)
+    both = linear(part(["standard"], ["prototype"]), {**worse, "rule": "no-worse"})
+    row = decide_entry(tmp_path, both)
+    assert (row["verdict"], row["sesoi"], row["passes"], row["parts"]) == ("CONTRADICTED", 1, 1, 2)
+
+
+def test_arms_meet_on_the_seeds_they_share(tmp_path):
+    make_students(tmp_path, "protokd", "standard", flat(0.42), seeds=[0])
+    make_students(tmp_path, "protokd", "standard", flat(0.9), seeds=[1])
+    make_students(tmp_path, "protokd", "pixel", flat(0.4), seeds=[0, 2])
+    row = decide_entry(tmp_path, linear(part(["standard"], ["pixel"])))
+    assert row["effect"] == pytest.approx(2) and row["seeds"] == 1 and "One seed" in row["reason"]
+    make_students(tmp_path, "protokd", "prototype", flat(0.4), seeds=[2])
+    row = decide_entry(tmp_path, linear(part(["standard"], ["prototype"])))
+    assert row["verdict"] == "NOT TESTED HERE"
+    assert "standard less prototype: its arms share no seed" in row["reason"]
+
+
+def test_a_combination_that_was_not_scored_is_not_tested(tmp_path):
+    make_students(tmp_path, "unimodal", "standard", flat(0.4))
+    make_students(tmp_path, "protokd", "standard", flat(0.5), labels=["t1", "flair"])
+    k1 = decide(tmp_path, "K1")
+    assert k1["verdict"] == "NOT TESTED HERE"
+    assert "protokd standard was not scored with t2 on ['wt', 'tc', 'et']" in k1["reason"]
+
+
+def before_a_teacher(name, target):
+    """Twelve different scores of networks without a teacher."""
+    return 0.3 + 0.03 * (3 * ALONE.index(name) + ("wt", "tc", "et").index(target))
+
+
+@pytest.mark.parametrize("share, rho, verdict", [(0.5, 1, "REPRODUCED"), (-0.5, -1, "CONTRADICTED")])
+def test_what_students_gain_against_how_far_their_teacher_is_ahead(tmp_path, share, rho, verdict):
+    make_students(tmp_path, "teacher", "standard", flat(0.9), labels=[ALL])
+    make_students(tmp_path, "unimodal", "standard", before_a_teacher)
+
+    def taught(name, target):
+        before = before_a_teacher(name, target)
+        return before + share * (0.9 - before)
+
+    make_students(tmp_path, "protokd", "standard", taught)
+    k3 = decide(tmp_path, "K3")
+    assert (k3["effect"], k3["low"], k3["high"]) == pytest.approx((rho, rho, rho)) and k3["verdict"] == verdict
+    assert (k3["part"], k3["n"], k3["seeds"]) == ("Spearman's rho over 12 modalities and regions", 5, 2)
+    assert math.isnan(k3["p"]) and k3["on"] == "on stand-in" and "One seed" not in k3["reason"]
+
+
+def test_one_seed_is_said_of_a_correlation_too(tmp_path):
+    for method, dice, labels in (("protokd", level(0), ALONE), ("unimodal", before_a_teacher, ALONE)):
+        make_students(tmp_path, method, "standard", dice, labels=labels, seeds=[0])
+    assert "no run of teacher standard" in decide(tmp_path, "K3")["reason"]
+    make_students(tmp_path, "teacher", "standard", flat(0.9), labels=[ALL], seeds=[0])
+    assert "One seed" in decide(tmp_path, "K3")["reason"]
+
+
+def test_every_claim_on_students_can_be_decided_once_its_runs_are_there(tmp_path):
+    def distance(value):
+        return [(name, "all", "i2fv-distance", value) for name in ALONE]
+
+    make_students(tmp_path, "teacher", "standard", flat(0.9), labels=[ALL])
+    make_students(tmp_path, "unimodal", "standard", before_a_teacher, each=distance(0.05))
+    make_students(tmp_path, "protokd", "standard", level(0.1), each=distance(0.04))
+    others = ("pixel", "quarter-teacher", "shuffled-teacher", "temperature-1", "temperature-2", "temperature-5-squared")
+    for variant in (*others, "temperature-10-squared"):
+        make_students(tmp_path, "protokd", variant, level(0.05), seeds=[0])
+    found = {claim: decide(tmp_path, claim) for claim in ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8")}
+    assert [claim for claim, row in found.items() if row["verdict"] == "NOT TESTED HERE"] == []
+    assert found["K4"]["effect"] == pytest.approx(1) and found["K4"]["verdict"] == "REPRODUCED"
+    assert found["K5"]["verdict"] == "REPRODUCED" and found["K7"]["effect"] == pytest.approx(5)
+
+
+def test_averages_of_protokd_table_1_are_the_printed_ones():
+    """Column Avg for T1, T2, T1ce and FLAIR; the teacher 80.93."""
+    table = pd.read_csv(PUBLISHED / "protokd_table1.csv")
+    assert len(table) == 3 * (5 * 4 + 1) and not table.duplicated(["available", "target", "method"]).any()
+    means = table.groupby(["method", "available"])["dice_percent"].mean()
+    printed = {
+        "Unimodal": (58.77, 64.91, 73.69, 62.07),
+        "U-HVED": (34.43, 55.27, 64.87, 52.43),
+        "KD-Net": (57.72, 62.05, 76.74, 62.01),
+        "PMKL": (58.98, 65.34, 74.32, 62.56),
+        "ProtoKD": (63.07, 65.82, 77.39, 64.17),
+    }
+    for method, values in printed.items():
+        assert means[method][["t1", "t2", "t1ce", "flair"]].tolist() == pytest.approx(values, abs=0.0101)
+    assert means["Teacher", ALL] == pytest.approx(80.93, abs=0.0101)
+
+
+def test_arithmetic_on_protokd_table_1(without_runs):
+    best = arithmetic(without_runs, "K1").set_index("part")
+    assert (best["verdict"] == "REPRODUCED").all() and len(best) == 4
+    expected = {"t1 over PMKL": 63.07 - 58.98, "t2 over PMKL": 65.82 - 65.34, "t1ce over KD-Net": 77.39 - 76.74}
+    expected |= {"flair over PMKL": 64.17 - 62.56}
+    assert {name.partition(", ")[2]: gain for name, gain in best["effect"].items()} == pytest.approx(
+        expected, abs=0.011
+    )
+    ceiling = arithmetic(without_runs, "K5").set_index("part")
+    assert claims.weakest(without_runs).set_index(["id", "kind"]).loc[("K5", "arithmetic"), "verdict"] == "CONTRADICTED"
+    above = ceiling.loc[ceiling["verdict"] == "CONTRADICTED", "effect"].to_dict()
+    expected = {"WT, flair: Teacher over KD-Net": 86.26 - 88.28, "TC, t1ce: Teacher over ProtoKD": 79.10 - 81.48}
+    assert above == pytest.approx(expected) and len(ceiling) == 12
+    assert "Above every other in 10 of 12 cells" in ceiling["reason"].iloc[0]

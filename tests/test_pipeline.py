@@ -93,6 +93,39 @@ def test_a_change_to_a_page_rebuilds_the_book_alone(finished: Path) -> None:
     assert planned(snakemake(finished, "--dry-run")) == {"book: build/html"}
 
 
+TAUGHT = """      - {method: teacher, variants: [standard, half], seeds: [0], module: mmlib.distillation, minutes: 1}
+      - {method: student, teacher: "teacher-s{seed}", seeds: [0], module: mmlib.methods.kdnet, minutes: 2}
+"""
+
+
+def test_a_student_depends_on_the_record_of_its_teacher(small_project: Path) -> None:
+    profile = small_project / "profiles" / "quick.yaml"
+    before, chapters = profile.read_text().split("chapters:\n")
+    profile.write_text(re.sub(r"(?<=runs:\n)(      - .*\n)+", TAUGHT, before) + "chapters: {}\n")
+    teacher, student, other = (
+        small_project / RESULTS / f"{name}-s0" / "record.json" for name in ("teacher", "student", "teacher-half")
+    )
+    only_the_student = planned(snakemake(small_project, "--dry-run", str(student.relative_to(small_project))))
+    taught = {"run: segmentation teacher-s0", "run: segmentation student-s0"}
+    assert only_the_student == {*taught, "data: brats"}, "its own teacher comes first, and no other"
+
+    data = small_project / "build/data/quick/brats.json"
+    targets = [str(path.relative_to(small_project)) for path in (teacher, student, other)]
+    for path in (data, teacher, student, other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    assert snakemake(small_project, "--touch", *targets).returncode == 0
+    other.write_text('{"edited": true}')
+    assert planned(snakemake(small_project, "--dry-run", *targets)) == set()
+    teacher.write_text('{"edited": true}')
+    assert planned(snakemake(small_project, "--dry-run", *targets)) == {"run: segmentation student-s0"}
+
+    assert snakemake(small_project, "--touch", *targets).returncode == 0
+    profile.write_text(profile.read_text().replace("[standard, half]", "[standard, half], steps: 4"))
+    jobs = planned(snakemake(small_project, "--dry-run", *targets))
+    assert jobs == {*taught, "run: segmentation teacher-half-s0"}, "other parameters of the teacher, another student"
+
+
 @pytest.mark.pipeline
 def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left(small_project: Path) -> None:
     targets = [f"{RESULTS}/{name}/record.json" for name in ("shaspec-paper-s0", "zero-fill-s0", "zero-fill-s1")]
@@ -169,6 +202,37 @@ def test_every_run_of_a_profile_has_its_own_name_and_plain_parameters(name: str)
 def test_names_of_runs() -> None:
     names = list(runs.runs("smoke", "segmentation"))
     assert {"shaspec-paper-s0", "zero-fill-s0", "dedicated-t1ce-s0"} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+def test_a_teacher_has_the_seed_of_its_students_and_is_a_run_itself(name: str) -> None:
+    listed = runs.runs(name, "distillation")
+    assert listed["protokd-s0"]["teacher"] == "teacher-s0" and "teacher" not in listed["teacher-s0"]
+    for run, parameters in listed.items():
+        if "teacher" in parameters:
+            assert parameters["teacher"].endswith(f"-s{parameters['seed']}"), run
+            assert "teacher" not in listed[parameters["teacher"]], "it is not taught itself"
+
+
+def test_a_chapter_opened_alone_makes_teachers_before_their_students(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = []
+    asked = {"student-s0": {"teacher": "teacher-s0"}, "alone-s0": {}, "teacher-s0": {}}
+    monkeypatch.setattr(runs, "runs", lambda *_: asked)
+    minutes = {"student-s0": 9, "alone-s0": 5, "teacher-s0": 1}  # by length alone the teacher would be last
+    monkeypatch.setattr(runs, "groups", lambda *_: {name: {"minutes": long} for name, long in minutes.items()})
+    monkeypatch.setattr(runs, "profile", lambda _: {"experiments": {"any": {"data": "brats"}}})
+    monkeypatch.setattr(runs, "data_folder", lambda *_: tmp_path)
+    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+
+    def call(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        made.append(command[-1])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(runs.subprocess, "run", call)
+    runs.ensure("quick", "any")
+    assert made[0] == "teacher-s0" and sorted(made[1:]) == ["alone-s0", "student-s0"]
 
 
 def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
