@@ -600,7 +600,7 @@ def test_what_students_gain_against_how_far_their_teacher_is_ahead(tmp_path, sha
 
     def taught(name, target):
         before = before_a_teacher(name, target)
-        return before + share * (0.9 - before)
+        return max(0.0, before + share * (0.9 - before))
 
     make_students(tmp_path, "protokd", "standard", taught)
     k3 = decide(tmp_path, "K3")
