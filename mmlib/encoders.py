@@ -96,7 +96,7 @@ def encoder(kind: str, size: str = "small") -> tuple[nn.Module, int]:
     """An encoder and the length of its latent.
 
     Args:
-        kind: `photograph`, images (B, 3, H, W); `volume`, images (B, 1, D, H, W), 32 voxels a side or more; or `bag`,
+        kind: `photograph`, images (B, 3, H, W); `volume`, images (B, 1, D, H, W); or `bag`,
             patches (B, P, 3, h, w) with the mask of those that are present (B, P).
         size: `small` (128, 64 and 32 features) or `paper` (2048, 1024 and 512).
 

@@ -244,7 +244,7 @@ def train_unimodal(
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         return task_loss(decoder(latents_of(encoder, batch, name)), labels_of(batch), weights), {}
 
-    shown = _having(cases, list(cases.inputs).index(name))
+    shown = _having(cases, list(cases[:1]["inputs"]).index(name))
     batches = Flips(Minibatches(shown, batch_size, seed), name, seed)
     return fit(nn.ModuleList([encoder, decoder]), batches, loss, seed=seed, name=f"a-{name}", **settings)
 
@@ -327,7 +327,7 @@ def train_jointly(
         networks: E_I, D_I, E_S, D_S, G and D_C by these names.
         cases: those that have both modalities are used.
     """
-    inferior, superior = cases.inputs
+    inferior, superior = cases[:1]["inputs"]
     net = nn.ModuleDict(networks)
 
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
