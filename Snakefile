@@ -55,15 +55,17 @@ def needs_of_chapter(wildcards):
 
 def sources_of_data(wildcards):
     """What a data set is made by."""
-    if SETTINGS["data"][wildcards.name]["layout"] == "avmnist":
-        return runs.sources("mmlib/data/avmnist.py")
+    data = SETTINGS["data"][wildcards.name]
+    if data["layout"] in runs.SPLIT_WITHIN:
+        phantom = [runs.PHANTOMS[data["layout"]]] if "phantom" in data else []
+        return runs.sources(f"mmlib/data/{data['layout']}.py", *phantom)
     return [*runs.sources("mmlib/data/phantom.py", "mmlib.data.brats"), "mmlib/data/splits/brats-phantom.csv"]
 
 
 def size_and_age(folder):
     """Tell when the reader's own data change, without reading them."""
-    kinds = (".nii", ".gz", ".wav", "-ubyte")
-    files = sorted(file for file in Path(folder).rglob("*") if file.name.endswith(kinds))
+    kinds = (".nii", ".gz", ".wav", "-ubyte", ".csv", ".png", ".jpg", ".jpeg")
+    files = sorted(file for file in Path(folder).rglob("*") if file.name.lower().endswith(kinds))
     return [f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
 
 

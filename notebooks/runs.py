@@ -16,9 +16,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ OWN = "-own"  # ends the name of a profile whose data set is a folder of the rea
 RESULTS = "build/results"
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
+SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath")  # layouts that say themselves which cases are for testing
+PHANTOMS = {
+    "brats": "mmlib.data.phantom",
+    "ixi": "mmlib.data.phantom",
+    "derm7pt": "mmlib.data.lesion",
+    "radpath": "mmlib.data.histology",
+}  # the modules that write phantoms, each by its function write_<layout>
 
 
 @cache
@@ -93,12 +101,11 @@ def profile(name: str) -> dict[str, Any]:
                 f"profile {name!r} needs a folder of cases in the {data['layout']} layout; {variable} is {given!r}, "
                 f"which is no folder: make book PROFILE={base} {variable}=folder"
             )
-        if data["layout"] == "avmnist":
-            data["folder"] = str(folder)
-            continue
-        for name_of_phantom in ("phantom", "split"):
-            data.pop(name_of_phantom, None)
-        data.update(folder=str(folder), train=0, valid=0, test=0)  # 0: all cases of that part
+        layout = data["layout"]
+        data.clear()
+        data.update(layout=layout, folder=str(folder))
+        if layout not in SPLIT_WITHIN:
+            data.update(train=0, valid=0, test=0)  # 0: all cases of that part
     return settings
 
 
@@ -108,8 +115,8 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
     asked = settings["experiments"][experiment]
     data = settings["data"][asked["data"]]
     place = f"build/data/{profile_name}/{asked['data']}"
-    cases = {"root": data.get("folder", "")}
-    if data["layout"] != "avmnist":
+    cases = {"root": data.get("folder", place if "phantom" in data else "")}
+    if data["layout"] not in SPLIT_WITHIN:
         cases = {"data": data.get("folder", place), "split": data.get("split", f"{place}.csv")}
         cases |= {"cases_train": data["train"], "cases_test": data["test"]}
     for group in asked["runs"]:
@@ -232,8 +239,9 @@ def make_data(profile_name: str, name: str) -> Path:
     data = profile(profile_name)["data"][name]
     target = project_root() / "build" / "data" / profile_name / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    if data["layout"] == "avmnist":
-        pass
+    if data["layout"] in SPLIT_WITHIN:
+        if "phantom" in data:
+            _write_phantom(data["layout"])(target, data["train"], data["valid"], data["test"], **data["phantom"])
     elif "folder" in data:
         from mmlib.data.brats import BratsFolder, make_split, write_split
 
@@ -245,15 +253,18 @@ def make_data(profile_name: str, name: str) -> Path:
             )
         write_split(split, target.with_suffix(".csv"))
     else:
-        from mmlib.data import phantom
         from mmlib.data.brats import read_split
 
         split = read_split(data["split"]).head(data["train"], data["valid"], data["test"])
         seeds = [int(case.rsplit("-", 1)[1]) for case in (*split.train, *split.valid, *split.test)]
-        getattr(phantom, f"write_{data['layout']}")(target, seeds, spacing=data["phantom"]["spacing"])
+        _write_phantom(data["layout"])(target, seeds, **data["phantom"])
     manifest = target.with_suffix(".json")
     manifest.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return manifest
+
+
+def _write_phantom(layout: str) -> Callable[..., Any]:
+    return getattr(import_module(PHANTOMS[layout]), f"write_{layout}")
 
 
 def data_folder(profile_name: str, name: str = "brats") -> Path:

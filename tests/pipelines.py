@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+CALLERS = ("PROFILE", "HTML", "DATA", "AVMNIST", "DERM7PT", "RADPATH")
 PROFILE = """
 data:
   brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
@@ -81,7 +82,7 @@ print(profile)
 
 def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Call the pipeline of a project as the Makefile does; no setting of the caller's shell reaches it."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PROFILE", "DATA", "HTML")}
+    inherited = {name: value for name, value in os.environ.items() if name not in CALLERS}
     cores = str(os.cpu_count() or 1)
     command = [sys.executable, "-m", "snakemake", "--cores", cores, "--keep-going", "--rerun-incomplete", *arguments]
     return subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True)

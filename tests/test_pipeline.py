@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pipelines import ROOT, snakemake, write_small_project
 
+from mmlib.data import derm7pt, radpath
 from mmlib.data.phantom import write_brats
 
 sys.path.insert(0, str(ROOT / "notebooks"))
@@ -279,6 +280,75 @@ def test_digits_of_the_reader_s_leave_the_phantom_where_it_is(monkeypatch: pytes
     monkeypatch.setenv("AVMNIST", str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="AVMNIST is .*nowhere', which is no folder"):
         runs.profile("quick-own")
+
+
+PAIRED = """
+data:
+  brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
+  derm7pt: {layout: derm7pt, replaced_by: DERM7PT, phantom: {size: 8}, train: 32, valid: 20, test: 20}
+  radpath:
+    layout: radpath
+    replaced_by: RADPATH
+    phantom: {modalities: [t1ce], count: 3, size: 8}
+    train: 16
+    valid: 16
+    test: 16
+experiments:
+  guidance-derm7pt:
+    notebook: train_guidance
+    together: true
+    data: derm7pt
+    common: {steps: 3}
+    runs:
+      - {method: guidance, seeds: [0, 1], module: mmlib.methods.guidance, minutes: 1}
+chapters:
+"""
+
+
+@pytest.fixture
+def paired(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A project with a profile of the two data sets of pairs, and nothing else."""
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "tiny.yaml").write_text(PAIRED)
+    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    for variable in ("DATA", "DERM7PT", "RADPATH"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("error:.*has no case of")  # parts as small as these hold every class
+def test_phantoms_with_a_split_of_their_own_are_written_and_read(paired: Path) -> None:
+    lesions = derm7pt.load(runs.data_folder("tiny", "derm7pt"), size=8)
+    assert [len(part) for part in (lesions.train, lesions.valid, lesions.test)] == [32, 20, 20]
+    gliomas = radpath.load(runs.data_folder("tiny", "radpath"))
+    assert [len(part) for part in (gliomas.train, gliomas.valid, gliomas.test)] == [16, 16, 16]
+    assert gliomas.test[[0]]["inputs"]["slide"].shape == (1, 3, 3, 8, 8)
+    place = paired / "build" / "data" / "tiny"
+    assert json.loads((place / "derm7pt.json").read_text())["phantom"] == {"size": 8}
+    assert not list(place.glob("*.csv")), "the split lies within"
+    made = runs.runs("tiny", "guidance-derm7pt")["guidance"]
+    assert made["root"] == "build/data/tiny/derm7pt" and made["seeds"] == "0 1" and "split" not in made
+
+
+def test_own_pairs_leave_the_other_phantoms_where_they_are(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
+    (paired / "release").mkdir()
+    monkeypatch.setenv("DERM7PT", str(paired / "release"))
+    assert runs.filed_under("tiny") == "tiny-own"
+    data = runs.profile("tiny-own")["data"]
+    assert data["derm7pt"] == {"layout": "derm7pt", "folder": str(paired / "release")}
+    assert data["radpath"]["phantom"]["count"] == 3 and data["brats"]["split"] == "brats-phantom"
+    assert runs.runs("tiny-own", "guidance-derm7pt")["guidance"]["root"] == str(paired / "release")
+    assert runs.data_folder("tiny-own", "derm7pt") == paired / "release"
+    assert json.loads((paired / "build" / "data" / "tiny-own" / "derm7pt.json").read_text()) == data["derm7pt"]
+    monkeypatch.setenv("RADPATH", str(paired / "nowhere"))
+    with pytest.raises(ValueError, match="in the radpath layout; RADPATH is .*nowhere', which is no folder"):
+        runs.profile("tiny-own")
+
+
+def test_a_phantom_rests_on_what_writes_it() -> None:
+    for layout, drawing in (("derm7pt", "skin"), ("radpath", "glioma")):
+        files = runs.sources(f"mmlib/data/{layout}.py", runs.PHANTOMS[layout])
+        assert {Path(f"mmlib/data/{layout}.py"), Path(f"mmlib/data/{drawing}.py")} <= set(files)
 
 
 def test_one_run_holds_all_members_of_a_group_of_digits() -> None:

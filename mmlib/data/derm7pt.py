@@ -1,0 +1,287 @@
+"""Derm7pt: a clinical photograph and a dermoscopic image of each lesion, a diagnosis and the seven-point checklist.
+
+Data: J. Kawahara, S. Daneshvar, G. Argenziano, G. Hamarneh, Seven-Point Checklist and Skin Lesion Classification using
+Multi-Task Multi-Modal Neural Nets, IEEE Journal of Biomedical and Health Informatics, 2018. The images may not be
+redistributed: ask for the release at https://derm.cs.sfu.ca. Its layout is read as it is unpacked:
+
+    meta/meta.csv            a row per case: case_num, diagnosis, pigment_network, ..., clinic, derm (paths in images/)
+    meta/train_indexes.csv   the column `indexes`: rows of meta.csv, counted from 0; so too valid_indexes, test_indexes
+    images/                  the files
+
+Labels are grouped as by the class for infrequent labels of jeremykawahara/derm7pt (read for its column names and label
+strings; nothing copied). Images are squeezed to a square, as DeepGuide (Mallya & Hamarneh, MICCAI 2022) does.
+
+What differs from DeepGuide: in some rows `clinic` and `derm` are the same file. They are found by comparing the two
+paths; the released lists leave out nine cases by number, eight of them the wrong ones.
+Our rule: melanoma is scored by the expected seven-point score. How the paper infers it is UNVERIFIED.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+MODALITIES = ("clinic", "derm")
+PARTS = ("train", "valid", "test")
+NO = ("absent",)
+LABELS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "DIAG": (
+        "diagnosis",
+        {
+            "BCC": ("basal cell carcinoma",),
+            "NEV": (
+                "blue nevus", "clark nevus", "combined nevus", "congenital nevus", "dermal nevus", "recurrent nevus",
+                "reed or spitz nevus",
+            ),
+            "MEL": (
+                "melanoma", "melanoma (in situ)", "melanoma (less than 0.76 mm)", "melanoma (0.76 to 1.5 mm)",
+                "melanoma (more than 1.5 mm)", "melanoma metastasis",
+            ),
+            "MISC": ("dermatofibroma", "lentigo", "melanosis", "miscellaneous", "vascular lesion"),
+            "SK": ("seborrheic keratosis",),
+        },
+    ),
+    "PN": ("pigment_network", {"ABS": NO, "TYP": ("typical",), "ATP": ("atypical",)}),
+    "BWV": ("blue_whitish_veil", {"ABS": NO, "PRS": ("present",)}),
+    "VS": (
+        "vascular_structures",
+        {
+            "ABS": NO,
+            "REG": ("arborizing", "comma", "hairpin", "within regression", "wreath"),
+            "IR": ("dotted", "linear irregular"),
+        },
+    ),
+    "PIG": (
+        "pigmentation",
+        {
+            "ABS": NO,
+            "REG": ("diffuse regular", "localized regular"),
+            "IR": ("diffuse irregular", "localized irregular"),
+        },
+    ),
+    "STR": ("streaks", {"ABS": NO, "REG": ("regular",), "IR": ("irregular",)}),
+    "DaG": ("dots_and_globules", {"ABS": NO, "REG": ("regular",), "IR": ("irregular",)}),
+    "RS": ("regression_structures", {"ABS": NO, "PRS": ("blue areas", "white areas", "combinations")}),
+}  # fmt: skip
+TASKS = {task: tuple(classes) for task, (_, classes) in LABELS.items()}
+POINTS = {"PN": 2, "BWV": 2, "VS": 2, "PIG": 1, "STR": 1, "DaG": 1, "RS": 1}  # for each criterion's last class
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """Pairs of images of lesions, decoded, with their labels.
+
+    Attributes:
+        inputs: "clinic" and "derm" -> (N, 3, H, W) uint8, RGB.
+        labels: (N, 8) int64, class ids; columns as `TASKS`.
+        available: (N, 2) bool, columns as `MODALITIES`; all True, as a pair that lacks an image is refused.
+        case: the number of each case in the release, as text.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    available: Tensor
+    case: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> dict:
+        """The batch of some pairs: inputs (name -> (B, 3, H, W) float32 in [0, 1]), available, labels, case."""
+        chosen = self.subset(index)
+        return {
+            "inputs": {name: images.float() / 255 for name, images in chosen.inputs.items()},
+            "available": chosen.available,
+            "labels": chosen.labels,
+            "case": list(chosen.case),
+        }
+
+    def subset(self, index: Tensor | slice | Sequence[int]) -> Lesions:
+        """Some of the pairs, by positions, a slice, or a bool for each."""
+        rows = torch.arange(len(self))[index]
+        return Lesions(
+            {name: images[rows] for name, images in self.inputs.items()},
+            self.labels[rows],
+            self.available[rows],
+            tuple(self.case[row] for row in rows.tolist()),
+        )
+
+
+@dataclass(frozen=True)
+class Derm7pt:
+    """The parts of the data set.
+
+    Attributes:
+        train, valid, test: the pairs of each part.
+        refused: part -> numbers of the cases whose clinical photograph is the dermoscopic image.
+    """
+
+    train: Lesions
+    valid: Lesions
+    test: Lesions
+    refused: dict[str, tuple[str, ...]]
+
+    def __str__(self) -> str:
+        """One line per part: how many pairs, and how many were refused."""
+        return "\n".join(
+            f"{part}: {len(getattr(self, part))} pairs; {len(self.refused[part])} refused, being one file twice"
+            for part in PARTS
+        )
+
+
+def load(root: str | Path, size: int = 64) -> Derm7pt:
+    """Read the release, or a phantom in its layout.
+
+    Args:
+        root: the folder with meta/ and images/; the three index files may also lie in it directly.
+        size: sides of the decoded images, pixels. Everything is held in memory: 6 * size**2 bytes a pair.
+
+    Raises:
+        FileNotFoundError: if meta.csv or an index file is missing.
+        ValueError: if a column is missing, an index is no row of meta.csv or is listed twice, a label is unknown, an
+            image of a pair is missing or damaged, or the training part lacks a class.
+
+    Warns:
+        UserWarning: if another part lacks a class; its balanced accuracy is then over the classes it has.
+    """
+    root = Path(root).resolve()
+    meta = _table(root / "meta" / "meta.csv", ["case_num", *(column for column, _ in LABELS.values()), *MODALITIES])
+    rows = _indexes(root, len(meta))
+    parts, refused = {}, {}
+    for part in PARTS:
+        chosen = meta.iloc[rows[part]]
+        same = chosen.clinic == chosen.derm
+        refused[part] = tuple(chosen.case_num[same])
+        chosen = chosen[~same]
+        labels = _labels(chosen, root / "meta" / "meta.csv")
+        _check_classes(labels, part, root)
+        images = {name: _images(root / "images", chosen, name, size) for name in MODALITIES}
+        parts[part] = Lesions(
+            images, labels, torch.ones(len(chosen), len(MODALITIES), dtype=torch.bool), tuple(chosen.case_num)
+        )
+    return Derm7pt(**parts, refused=refused)
+
+
+def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; expected meta/meta.csv and meta/train_indexes.csv, ... below it"
+        )
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).apply(lambda column: column.str.strip())
+    lacking = [column for column in columns if column not in table]
+    if lacking:
+        raise ValueError(f"{path}: has no column {lacking[0]!r}; expected {', '.join(columns)}")
+    return table
+
+
+def _indexes(root: Path, count: int) -> dict[str, list[int]]:
+    """Rows of each part; no row is in two parts."""
+    rows: dict[str, list[int]] = {}
+    places: dict[int, Path] = {}
+    for part in PARTS:
+        path = root / f"{part}_indexes.csv"
+        path = path if path.is_file() else root / "meta" / path.name
+        rows[part] = []
+        for text in _table(path, ["indexes"])["indexes"]:
+            if not text.isdecimal() or int(text) >= count:
+                raise ValueError(f"{path}: index {text} is no row of meta.csv, which has rows 0 to {count - 1}")
+            if int(text) in places:
+                raise ValueError(f"{path}: index {text} is also in {places[int(text)]}; list every case once")
+            places[int(text)] = path
+            rows[part].append(int(text))
+    return rows
+
+
+def _labels(meta: pd.DataFrame, path: Path) -> Tensor:
+    """Class ids, (N, 8)."""
+    labels = np.empty((len(meta), len(LABELS)), dtype=np.int64)
+    for task, (column, classes) in enumerate(LABELS.values()):
+        ids = {text: number for number, texts in enumerate(classes.values()) for text in texts}
+        unknown = meta[~meta[column].isin(ids)]
+        if len(unknown):
+            first = unknown.iloc[0]
+            raise ValueError(
+                f"{path}: case {first.case_num} has the {column} {first[column]!r}; known are {', '.join(ids)}"
+            )
+        labels[:, task] = meta[column].map(ids)
+    return torch.from_numpy(labels)
+
+
+def _check_classes(labels: Tensor, part: str, root: Path) -> None:
+    lacking = [
+        f"{task} {name}"
+        for column, (task, names) in enumerate(TASKS.items())
+        for number, name in enumerate(names)
+        if not (labels[:, column] == number).any()
+    ]
+    if lacking and part == "train":
+        raise ValueError(
+            f"{root}: no training case of {', '.join(lacking)}; nothing can learn a class it is not shown: "
+            "add such cases to train_indexes.csv"
+        )
+    if lacking:
+        warnings.warn(
+            f"{root}: the part {part} has no case of {', '.join(lacking)}; balanced accuracy there is over the classes "
+            "it has",
+            stacklevel=3,
+        )
+
+
+def _images(folder: Path, meta: pd.DataFrame, modality: str, size: int) -> Tensor:
+    """Decode one image of each case, (N, 3, size, size) uint8."""
+    images = torch.empty(len(meta), 3, size, size, dtype=torch.uint8)
+    for row, (case, name) in enumerate(zip(meta.case_num, meta[modality], strict=True)):
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(
+                f"case {case}: its {modality} image {path} is missing; unpack the release again, or take the case out "
+                "of the index files"
+            )
+        try:
+            with Image.open(path) as image:
+                pixels = np.array(image.convert("RGB").resize((size, size)))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"case {case}: {path} cannot be decoded ({error}); unpack the release again") from error
+        images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
+    return images
+
+
+def seven_point_score(labels: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """The seven-point checklist: 2 for each major criterion, 1 for each minor one, 0 to 10.
+
+    The positive class of a criterion is its last: an atypical network; irregular vessels, pigmentation, streaks, dots
+    and globules; a veil or regression that is present.
+
+    Args:
+        labels: (N, 8) class ids, columns as `TASKS`; or task -> (N, K) probabilities, of the seven criteria at least.
+
+    Returns:
+        (N,): int64, the score; of probabilities, float, the expected score, which is our soft rule.
+    """
+    if isinstance(labels, Tensor):
+        positive = {task: (labels[:, list(TASKS).index(task)] == len(TASKS[task]) - 1).long() for task in POINTS}
+    else:
+        positive = {task: labels[task][:, -1] for task in POINTS}
+    return sum((points * positive[task] for task, points in POINTS.items()), start=torch.zeros(()).long())
+
+
+def is_melanoma(labels: Tensor) -> Tensor:
+    """(N,) bool: the diagnosis among the labels, (N, 8), is melanoma. The target of the AUROC of the score."""
+    return labels[:, list(TASKS).index("DIAG")] == TASKS["DIAG"].index("MEL")
+
+
+def class_counts(lesions: Lesions) -> dict[str, dict[str, int]]:
+    """Cases of each class: task -> class name -> count."""
+    return {
+        task: {name: Counter(lesions.labels[:, column].tolist())[number] for number, name in enumerate(names)}
+        for column, (task, names) in enumerate(TASKS.items())
+    }
