@@ -29,6 +29,9 @@ MODALITY = {
     "pd": (ORANGE, "v"),
     "image": (SKY, "p"),
     "audio": (BLACK, "X"),
+    "inferior": (BLACK, "s"),
+    "superior": (GREY, "P"),
+    "guided": (ORANGE, ">"),
 }
 REGION = {"wt": (SKY, "o"), "tc": (YELLOW, "s"), "et": ("#E65528", "^")}  # as in mmlib.view
 REGION_NAME = {"wt": "whole tumour", "tc": "tumour core", "et": "enhancing tumour"}
