@@ -121,11 +121,6 @@ def test_a_student_depends_on_the_record_of_its_teacher(small_project: Path) -> 
     teacher.write_text('{"edited": true}')
     assert planned(snakemake(small_project, "--dry-run", *targets)) == {"run: segmentation student-s0"}
 
-    assert snakemake(small_project, "--touch", *targets).returncode == 0
-    profile.write_text(profile.read_text().replace("[standard, half]", "[standard, half], steps: 4"))
-    jobs = planned(snakemake(small_project, "--dry-run", *targets))
-    assert jobs == {*taught, "run: segmentation teacher-half-s0"}, "other parameters of the teacher, another student"
-
 
 @pytest.mark.pipeline
 def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left(small_project: Path) -> None:
