@@ -188,7 +188,7 @@ def test_every_run_of_a_profile_has_its_own_name_and_plain_parameters(name: str)
     assert list(settings["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.md"))
     for experiment, asked in settings["experiments"].items():
         listed = runs.runs(name, experiment)
-        together = settings["data"][asked["data"]]["layout"] == "avmnist"  # one run for all members of a group
+        together = asked.get("together")  # one run for all members of a group
         sizes = [1 if together else len(group.get("variants", [1])) * len(group["seeds"]) for group in asked["runs"]]
         assert len(listed) == sum(sizes)
         for parameters in listed.values():
