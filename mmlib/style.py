@@ -29,8 +29,8 @@ MODALITY = {
     "pd": (ORANGE, "v"),
     "image": (SKY, "p"),
     "audio": (BLACK, "X"),
-    "inferior": (BLACK, "s"),
-    "superior": (GREY, "P"),
+    "inferior": ("#882255", "v"),
+    "superior": (GREY, "h"),
     "guided": (ORANGE, ">"),
 }
 REGION = {"wt": (SKY, "o"), "tc": (YELLOW, "s"), "et": ("#E65528", "^")}  # as in mmlib.view
