@@ -29,9 +29,9 @@ MODALITY = {
     "pd": (ORANGE, "v"),
     "image": (SKY, "p"),
     "audio": (BLACK, "X"),
-    "inferior": ("#882255", "v"),
+    "inferior": ("#882255", "<"),
     "superior": (GREY, "h"),
-    "guided": (ORANGE, ">"),
+    "guided": ("#999933", ">"),
 }
 REGION = {"wt": (SKY, "o"), "tc": (YELLOW, "s"), "et": ("#E65528", "^")}  # as in mmlib.view
 REGION_NAME = {"wt": "whole tumour", "tc": "tumour core", "et": "enhancing tumour"}
