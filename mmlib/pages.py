@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from mmlib.claims import RESULT_PROFILES, measured_text, weakest
+from mmlib.style import text_table
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -63,7 +64,8 @@ class Page:
                 "why it may differ": rows["reason"],
             }
         )
-        return self.table(shown, f"From the claims ledger, profile {self.profile}", index=False)
+        widths = {"claim": 11, "paper says": 9, "we measured": 11, "verdict": 9, "why it may differ": 12}
+        return text_table(shown, widths).set_caption(f"{self.caveat}From the claims ledger, profile {self.profile}")
 
 
 def code(thing: Any, since: str = "") -> Markdown:
