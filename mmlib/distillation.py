@@ -84,6 +84,29 @@ def check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
         )
 
 
+def softened_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Terms of KL(softmax(teacher / T) || softmax(student / T)) over the second axis, which add up to the divergence.
+
+    Args:
+        student: logits or features (N, C, ...).
+        teacher: of the same shape; gets no gradient.
+        temperature: T, above 0.
+
+    Returns:
+        (N, C, ...), in fp32 or better.
+
+    Raises:
+        ValueError: if the shapes differ or the temperature is not positive.
+    """
+    check_pair(student, teacher, "logits or features")
+    if not temperature > 0:
+        raise ValueError(f"the temperature must be above 0; got {temperature}")
+    kind = torch.promote_types(student.dtype, torch.float32)
+    known = F.log_softmax(teacher.detach().to(kind) / temperature, dim=1)
+    found = F.log_softmax(student.to(kind) / temperature, dim=1)
+    return F.kl_div(found, known, reduction="none", log_target=True)
+
+
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, weighted by rarity in the batch, plus Dice with squared denominators (released code of ProtoKD).
 
@@ -173,7 +196,8 @@ class Recipe(NamedTuple):
         term: (student, teacher, labels, task loss) -> {name: weighted part}, which add up to the loss; None: the task
             loss alone, without a teacher.
         schedule: of the learning rate, see `mmlib.training.learning_rate`.
-        shuffled: the labels of a crop are those of another crop of the batch: a teacher that knows nothing.
+        shuffled: the labels of a crop are those of another crop of the batch, which must have two or more: a teacher
+            that knows nothing.
     """
 
     term: Term | None = None
@@ -218,7 +242,7 @@ def distillation_loss(recipe: Recipe, teacher: CombinationVNet | None = None) ->
         (model, batch) -> (scalar, {name: part}), as `mmlib.training.fit` takes it.
 
     Raises:
-        ValueError: if the recipe has a term and there is no teacher.
+        ValueError: if the recipe has a term and there is no teacher; on a batch of one crop, if labels are shuffled.
     """
     if recipe.term is not None and teacher is None:
         raise ValueError("this student is taught, and there is no teacher: name the run of one")
@@ -226,6 +250,8 @@ def distillation_loss(recipe: Recipe, teacher: CombinationVNet | None = None) ->
         teacher.eval().requires_grad_(False)
 
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, Parts]:
+        if recipe.shuffled and len(batch["regions"]) == 1:
+            raise ValueError("labels are shuffled within a batch, and this one has a single crop: raise batch_size")
         labels = labels_of(batch["regions"].roll(1, 0) if recipe.shuffled else batch["regions"])
         student = model(batch["images"], batch["available"])
         parts = {"segmentation": segmentation_loss(student.logits, labels)}

@@ -17,11 +17,9 @@ What differs
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mmlib.distillation import Prediction, Recipe, check_pair
+from mmlib.distillation import Prediction, Recipe, softened_divergence
 
 
 def feature_kl(student: Tensor, teacher: Tensor) -> Tensor:
@@ -37,10 +35,7 @@ def feature_kl(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes disagree.
     """
-    check_pair(student, teacher, "features")
-    dtype = torch.promote_types(student.dtype, torch.float32)
-    ours, theirs = student.to(dtype).log_softmax(dim=1), teacher.detach().to(dtype).log_softmax(dim=1)
-    return F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+    return softened_divergence(student, teacher).sum() / len(student)
 
 
 def prediction_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -57,10 +52,7 @@ def prediction_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     Raises:
         ValueError: if the shapes disagree, or the temperature is not positive.
     """
-    check_pair(student_logits, teacher_logits, "logits")
-    if temperature <= 0:
-        raise ValueError(f"temperature divides the logits and must be positive; got {temperature}")
-    return feature_kl(student_logits / temperature, teacher_logits / temperature) / student_logits[0, 0].numel()
+    return softened_divergence(student_logits, teacher_logits, temperature).sum(1).mean()
 
 
 def kdnet_loss(

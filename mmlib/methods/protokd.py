@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlib.distillation import CLASSES, Prediction, Recipe, check_labels, check_pair
+from mmlib.distillation import CLASSES, Prediction, Recipe, check_labels, check_pair, softened_divergence
 from mmlib.distillation import segmentation_loss as segmentation_loss
 from mmlib.vnet import VNet as VNet
 
@@ -91,15 +91,9 @@ def pixel_kd_loss(
     Raises:
         ValueError: if the shapes differ, the reduction is unknown or the temperature is not positive.
     """
-    check_pair(student_logits, teacher_logits, "logits")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}; got {reduction!r}")
-    if not temperature > 0:
-        raise ValueError(f"the temperature must be above 0; got {temperature}")
-    kind = torch.promote_types(student_logits.dtype, torch.float32)
-    known = F.log_softmax(teacher_logits.detach().to(kind) / temperature, dim=1)
-    found = F.log_softmax(student_logits.to(kind) / temperature, dim=1)
-    divergence = F.kl_div(found, known, reduction="none", log_target=True)
+    divergence = softened_divergence(student_logits, teacher_logits, temperature)
     loss = divergence.mean() if reduction == "element_mean" else divergence.sum(1).mean()
     return loss * temperature**2 if squared else loss
 

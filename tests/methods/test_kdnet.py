@@ -74,9 +74,9 @@ def test_half_precision_is_computed_in_fp32():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"features of student and teacher must have one shape.*\(2, 16, 4, 4, 4\)"):
         feature_kl(STUDENT, TEACHER[:, :8])
-    with pytest.raises(ValueError, match="logits of student and teacher must have one shape"):
+    with pytest.raises(ValueError, match="logits or features of student and teacher must have one shape"):
         prediction_kl(STUDENT_LOGITS, TEACHER_LOGITS[:1], 1)
-    with pytest.raises(ValueError, match="must be positive; got 0"):
+    with pytest.raises(ValueError, match="must be above 0; got 0"):
         prediction_kl(STUDENT_LOGITS, TEACHER_LOGITS, 0)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]; got 1.5"):
         loss(STUDENT_LOGITS, TEACHER_LOGITS, STUDENT, TEACHER, weight=1.5)

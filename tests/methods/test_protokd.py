@@ -312,7 +312,8 @@ def test_labels_of_brats_become_the_classes_of_the_released_code():
 # ------------------------------------------------------------------------------------------------------------- errors
 def test_logits_that_cannot_be_compared_are_refused():
     with pytest.raises(
-        ValueError, match=r"logits of student and teacher must have one shape; got \(2, 4, 4, 4, 4\) and \(2, 3, 4, 4"
+        ValueError,
+        match=r"features of student and teacher must have one shape; got \(2, 4, 4, 4, 4\) and \(2, 3, 4, 4",
     ):
         pixel_kd_loss(STUDENT_LOGITS, TEACHER_LOGITS[:, :3])
     with pytest.raises(ValueError, match="take both from the same layer, on the same crop"):
