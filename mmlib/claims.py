@@ -102,14 +102,15 @@ def judge(effect: Effect, sesoi: float, rule: str = "greater") -> str:
 
 # ------------------------------------------------------------------------------------------------------- verdicts
 COLUMNS = (
-    *("id", "paper", "kind", "claim", "source", "paper_says", "part", "effect", "low", "high", "sesoi", "unit"),
+    *("id", "paper", "kind", "claim", "source", "paper_says", "part", "effect", "low", "high", "sesoi", "unit", "rule"),
     *("n", "seeds", "p", "p_holm", "passes", "parts", "verdict", "on", "reason"),
 )
 
 
 def _row(claim: dict[str, Any], **facts: Any) -> dict[str, Any]:
     blank = dict.fromkeys(("effect", "low", "high", "p", "p_holm", "n", "seeds"), np.nan)
-    same = {key: claim.get(key, "") for key in ("id", "paper", "kind", "claim", "source", "paper_says", "unit")}
+    texts = ("id", "paper", "kind", "claim", "source", "paper_says", "unit", "rule")
+    same = {key: claim.get(key, "") for key in texts}
     row = {**same, "part": "", "sesoi": claim.get("sesoi", np.nan), **blank, "passes": 0, "parts": 0, "on": "", **facts}
     row["reason"] = " ".join(text.strip() for text in (facts.get("reason", ""), claim.get("note", "")) if text.strip())
     return row
@@ -157,6 +158,7 @@ def _measured(claim: dict[str, Any], runs: Runs) -> list[dict[str, Any]]:
             claim,
             part=name,
             sesoi=sesoi,
+            rule=rule,
             verdict=judge(effect, sesoi, rule),
             on=_origin(runs, claim),
             reason=note,
@@ -183,8 +185,8 @@ def evidence(runs: Runs, ledger: str | Path) -> pd.DataFrame:
         ledger: `claims.yml`; the papers' tables lie beside it in `published/`.
 
     Returns:
-        One row per part: id, paper, kind, claim, source, paper_says, part, effect, low, high, sesoi, unit, n, seeds,
-        p, p_holm (Holm over all parts of a paper), passes, parts, verdict, on ("on stand-in", "on real data" or
+        One row per part: id, paper, kind, claim, source, paper_says, part, effect, low, high, sesoi, unit, rule, n,
+        seeds, p, p_holm (Holm over all parts of a paper), passes, parts, verdict, on ("on stand-in", "on real data" or
         empty), reason.
 
     Raises:

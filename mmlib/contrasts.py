@@ -229,9 +229,9 @@ def _linear(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:
         if not seeds:
             raise NotTestedError(f"{part['name']}: its arms share no seed")
         pairs.append(tuple(sum(table.loc[seeds] for table in side) for side in tables))
-    judged = _judged([part["name"] for part in contrast["parts"]], pairs, claim)
-    own = [(part.get("sesoi", claim["sesoi"]), part.get("rule", claim["rule"])) for part in contrast["parts"]]
-    return [(name, effect, *rule) for (name, effect, *_), rule in zip(judged, own, strict=True)], ""
+    asked = [{**claim, **part} for part in contrast["parts"]]
+    judged = zip(asked, paired_effects(pairs), strict=True)
+    return [(part["name"], effect, part["sesoi"], part["rule"]) for part, effect in judged], ""
 
 
 def _gain_and_gap(claim: dict[str, Any], runs: Runs) -> tuple[list[Part], str]:

@@ -101,6 +101,28 @@ def overlay_panel(overlays: Sequence[Overlay]) -> Figure:
     return figure
 
 
+@styled
+def portrait(case: Case) -> Figure:
+    """The acquired modalities of a case and its true regions, in the slice and the colours of `overlay_panel`.
+
+    Raises:
+        ValueError: if the case has no labels.
+    """
+    acquired = tuple(case.images)
+    nothing = np.zeros((len(REGIONS), *case.images[acquired[0]].shape), dtype=bool)
+    planes, _, truth = _planes(Overlay(case, acquired, nothing, ""))
+    behind = planes["flair" if "flair" in planes else acquired[0]]
+    figure, axes = new_figure(9, 2.4, 1, len(acquired) + 1)
+    for axis, name in zip(axes[0], [*acquired, "truth"], strict=True):
+        shown = np.repeat(_grey(planes.get(name, behind))[..., None], 3, axis=2)
+        if name == "truth":
+            shown = _tinted(shown, {REGION[r][0]: m for r, m in zip(REGIONS, truth, strict=True)}, strength=1)
+        axis.imshow(shown, interpolation="nearest", aspect=case.spacing[1] / case.spacing[0])
+        axis.set(title=name, xticks=[], yticks=[])
+        axis.grid(False)
+    return figure
+
+
 def _planes(overlay: Overlay) -> tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]:
     """The chosen slice, cropped to the brain: given modalities (row, column), predicted and true regions (3, ...)."""
     case = overlay.case

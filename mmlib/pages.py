@@ -50,7 +50,12 @@ class Page:
         return styler.hide(axis="index").set_table_styles(left)
 
     def verdicts(self, parts: pd.DataFrame, *ids: str) -> Styler:
-        """What the claims ledger says of some claims; `parts` as `mmlib.claims.evidence` returns them."""
+        """What the claims ledger says of some claims.
+
+        Args:
+            parts: as `mmlib.claims.evidence` returns them.
+            ids: of the claims.
+        """
         rows = weakest(parts)
         rows = rows[rows["id"].isin(ids) & rows["kind"].ne("pending")]
         shown = pd.DataFrame(
@@ -59,13 +64,15 @@ class Page:
                 "claim": rows["claim"],
                 "paper says": rows["paper_says"],
                 "kind": rows["kind"],
+                "rule": rows["rule"] + ", " + rows["sesoi"].map("{:g}".format) + " " + rows["unit"],
                 "we measured": rows.apply(measured_text, axis=1),
                 "verdict": (rows["verdict"] + " " + rows["on"]).str.strip(),
                 "why it may differ": rows["reason"],
             }
         )
-        widths = {"claim": 11, "paper says": 9, "we measured": 11, "verdict": 9, "why it may differ": 12}
-        return text_table(shown, widths).set_caption(f"{self.caveat}From the claims ledger, profile {self.profile}")
+        widths = {"claim": 11, "paper says": 9, "rule": 7, "we measured": 11, "verdict": 9, "why it may differ": 12}
+        caption = f"From the claims ledger, profile {self.profile}. Rule: with the smallest effect worth a sentence"
+        return text_table(shown, widths).set_caption(self.caveat + caption)
 
 
 def code(thing: Any, since: str = "") -> Markdown:

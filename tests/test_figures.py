@@ -210,6 +210,15 @@ def test_overlay_panel_shows_inputs_missing_tiles_and_errors():
     assert found == {"missed": 1, "invented": 1}
 
 
+def test_a_portrait_shows_what_was_acquired_and_the_truth_in_full_colour():
+    one = case()
+    figure = overlays.portrait(one)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [*one.images, "truth"]
+    truth = np.asarray(figure.axes[-1].images[0].get_array())
+    enhancing = np.isclose(truth, to_rgb(style.REGION["et"][0])).all(axis=2).sum()
+    assert enhancing == (one.labels == 4).sum(axis=(0, 1)).max(), "of the slice with most tumour"
+
+
 def test_overlay_errors():
     one = case()
     with pytest.raises(ValueError, match=r"predicted has shape \(3, 2, 2, 2\), but case made needs \(3, 8, 10, 4\)"):

@@ -112,9 +112,7 @@ def _joint(modalities: tuple[str, ...]) -> dict[str, np.ndarray]:
     shown = np.array(list(product(*(range(len(channels[sign])) for sign in SIGNS)))).T  # (8, E)
     alone = {sign: (tables[sign] @ channels[sign])[:, seen] for sign, seen in zip(SIGNS, shown, strict=True)}
     joint = {"DIAG": PRIOR[:, None] * np.prod(list(alone.values()), axis=0)}
-    for task, seen in zip(
-        POINTS, shown, strict=False
-    ):  # given the diagnosis, the other signs say nothing about this one
+    for task, seen in zip(POINTS, shown[:-1], strict=True):  # given the diagnosis, other signs say nothing about it
         others = PRIOR[:, None] * np.prod([alone[sign] for sign in SIGNS if sign != task], axis=0)  # (5, E)
         joint[task] = tables[task].T @ others * channels[task][:, seen]
     return joint
