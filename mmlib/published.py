@@ -34,7 +34,8 @@ def _stated_gains(contrast: dict[str, Any], folder: Path) -> Exact:
 
 
 def _wins(contrast: dict[str, Any], folder: Path) -> Exact:
-    table = _published(folder, contrast["table"])[[contrast["first"], *contrast["others"]]].dropna()
+    table = _published(folder, contrast["table"], contrast.get("value", "dice_percent"))
+    table = table[[contrast["first"], *contrast["others"]]].dropna()
     if contrast.get("mean_over_targets"):
         table = pd.concat({"mean": table.groupby("available", sort=False).mean()}).swaplevel()
     others, margin = table[contrast["others"]], table[contrast["first"]] - table[contrast["others"]].max(axis=1)

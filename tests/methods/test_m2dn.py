@@ -187,11 +187,21 @@ def test_the_time_changes_the_output() -> None:
     assert not torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-def test_skips_add_no_weights_and_change_the_output() -> None:
-    plain, joined = small(), small(skips=True)
-    assert sum(w.numel() for w in plain.parameters()) == sum(w.numel() for w in joined.parameters())
-    given = noise(1, 4, GRID, GRID), torch.tensor([500]), patterns(4)[:1]
-    assert not torch.equal(plain(*given), joined(*given))
+def test_skips_carry_what_is_available_past_the_bottleneck() -> None:
+    available, t = torch.tensor([[True, True, False]]), torch.tensor([900])
+    images = noise(1, 3, GRID, GRID)
+    fine = images.clone()
+    fine[:, 0, ::2] += 0.5  # stripes of one pixel in an available modality
+    fine[:, 0, 1::2] -= 0.5
+    changes = []
+    for options in ({"skips": True}, {"skips": False}):
+        denoiser = small(3, **options)
+        with torch.no_grad():
+            for weights in denoiser.up.parameters():
+                weights.zero_()  # cuts the way through the bottleneck
+            found = [denoiser(one, t, available)[:, 2] for one in (images, fine)]
+        changes.append((found[0] - found[1]).abs().max().item())
+    assert changes[0] > 0 and changes[1] == 0
 
 
 def test_a_gradient_reaches_every_weight() -> None:

@@ -14,7 +14,7 @@ What differs
   time embedding (sinusoids, then two layers), the groups of GroupNorm (32 or the largest divisor), up-sampling (by
   repetition), the loss's reduction (mean over batch, modalities and pixels), clamping of predictions to [-1, 1].
 - The figure draws no skip connections although the text calls the network U-shaped. `skips=False` is as drawn; with
-  `skips=True` the maps of the way down are added to those of the way up wherever their sizes are the same.
+  `skips=True` the maps of the way down, after their ResBlocks and a 1x1 convolution, are added to those of the way up.
 - `levels=3` is the figure's fusion block; fewer levels suit small slices. Down-sampling by means of 2 x 2 pixels, which
   is what bilinear interpolation by one half does.
 - A prediction of the noise instead of the images (`NoiseDenoiser`) is a comparison of this book.

@@ -57,7 +57,7 @@ class MultiModalDenoiser(nn.Module):
     Args:
         num_modalities: M.
         width: channels C of each modality's blocks (the paper: 128); a multiple of 8 is fast on a CPU.
-        skips: add the maps of the way down to those of the way up.
+        skips: add the maps of the way down, after their ResBlocks and a 1x1 convolution, to those of the way up.
         levels: of the fusion block (the paper: 3).
         masked: tell the network which modalities are missing; False is the ablation "without M".
 
@@ -70,7 +70,7 @@ class MultiModalDenoiser(nn.Module):
     ):
         super().__init__()
         M, C = num_modalities, width
-        self.num_modalities, self.skips, self.masked = M, skips, masked
+        self.num_modalities, self.masked = M, masked
         self.stride = 2 ** (levels + 1)
         widths = [M * C, max(C, M * C // 2), *[C] * (levels - 1)]
         time = 4 * EMBEDDING
@@ -82,6 +82,11 @@ class MultiModalDenoiser(nn.Module):
         self.down = nn.ModuleList(Stage(a, b, time) for a, b in zip(widths, widths[1:], strict=False))
         self.attend_down, self.attend_up = ChannelSELayer(2, widths[-1]), ChannelSELayer(2, widths[-2])
         upwards = [widths[-1] + M * masked, *widths[-2::-1]]
+        self.skips = (
+            nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True))
+            if skips
+            else None
+        )
         self.up = nn.ModuleList(Stage(a, b, time) for a, b in zip(upwards, upwards[1:], strict=False))
         self.decoders = nn.ModuleList(
             nn.Sequential(_unit(C, C), nn.Upsample(scale_factor=2), _unit(C, 1)) for _ in range(M)
@@ -110,16 +115,18 @@ class MultiModalDenoiser(nn.Module):
         x = torch.cat([encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)], dim=1)
         maps = []
         for stage in self.down:
+            x = stage(x, time)
             maps.append(x)
-            x = F.avg_pool2d(stage(x, time), 2)
+            x = F.avg_pool2d(x, 2)
         x = self.attend_down(x)
         if self.masked:
             mask = (~available).to(x.dtype)  # the paper's polarity: 1 = missing
             x = torch.cat([x, mask[..., None, None].expand(-1, -1, *x.shape[2:])], dim=1)
-        for level, (stage, beside) in enumerate(zip(self.up, reversed(maps), strict=True)):
+        for level, stage in enumerate(self.up):
             x = F.interpolate(stage(x, time), scale_factor=2)
             x = self.attend_up(x) if level == 0 else x
-            x = x + beside if self.skips else x
+            if self.skips is not None:
+                x = x + self.skips[level](maps.pop())
         features = x.chunk(self.num_modalities, dim=1)  # detached: C channels each
         found = [decoder(one) for decoder, one in zip(self.decoders, features, strict=True)]
         return torch.cat(found, dim=1).float()
