@@ -91,6 +91,29 @@ def test_a_change_to_a_layout_or_a_split_remakes_its_data(finished: Path) -> Non
     assert {"data: ixi", "data: brats"} <= planned(snakemake(finished, "--dry-run"))
 
 
+def test_a_run_is_made_anew_with_the_networks_it_takes(finished: Path) -> None:
+    profile = finished / "profiles" / "quick.yaml"
+    run = "{method: zero-fill, seeds: [5], module: mmlib.methods.baselines, minutes: 1}"
+    later = "  later:\n    notebook: train_segmentation\n    data: brats\n    needs: [segmentation]\n"
+    later += f"    common: {{steps: 3, device: auto}}\n    runs:\n      - {run}\n"
+    profile.write_text(profile.read_text().replace("chapters:", later + "chapters:"))
+    record = finished / "build/results/quick/later/zero-fill-s5/record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert snakemake(finished, "--touch").returncode == 0
+    assert planned(snakemake(finished, "--dry-run")) == set()
+    edit(finished / "mmlib" / "methods" / "shaspec" / "segmentation.py")
+    assert {"run: segmentation shaspec-paper-s0", "run: later zero-fill-s5"} <= planned(
+        snakemake(finished, "--dry-run")
+    )
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+def test_networks_are_taken_from_experiments_of_the_profile(name: str) -> None:
+    experiments = runs.profile(name)["experiments"]
+    assert all(needed in experiments for asked in experiments.values() for needed in asked.get("needs", []))
+
+
 def test_a_record_that_was_deleted_is_made_again(finished: Path) -> None:
     (finished / RESULTS / "zero-fill-s1" / "record.json").unlink()
     assert "run: segmentation zero-fill-s1" in planned(snakemake(finished, "--dry-run"))
