@@ -36,6 +36,12 @@ def teacher_of_run(wildcards):
     return f"build/results/{PROFILE}/{wildcards.experiment}/{teacher}/record.json" if teacher else []
 
 
+def networks_of_run(wildcards):
+    """The records of the experiments whose networks this one takes and does not train."""
+    needed = SETTINGS["experiments"][wildcards.experiment].get("needs", [])
+    return [f"build/results/{PROFILE}/{name}/{run}/record.json" for name in needed for run in EXPERIMENTS[name][0]]
+
+
 def minutes(wildcards):
     return EXPERIMENTS[wildcards.experiment][1][wildcards.run]["minutes"]
 
@@ -59,7 +65,8 @@ def sources_of_data(wildcards):
     if data["layout"] in runs.SPLIT_WITHIN:
         phantom = [runs.PHANTOMS[data["layout"]]] if "phantom" in data else []
         return runs.sources(f"mmlib/data/{data['layout']}.py", *phantom)
-    return [*runs.sources("mmlib/data/phantom.py", "mmlib.data.brats"), "mmlib/data/splits/brats-phantom.csv"]
+    split = [f"mmlib/data/splits/{data['split']}.csv"] if "split" in data else []
+    return [*runs.sources("mmlib/data/phantom.py", "mmlib.data.brats", f"mmlib.data.{data['layout']}"), *split]
 
 
 def size_and_age(folder):
@@ -113,6 +120,7 @@ rule run:
         sources_of_run,
         data_of_run,
         teacher_of_run,
+        networks_of_run,
     output:
         # updated, not replaced: the notebook itself sees whether the record is still current
         record=update(f"build/results/{PROFILE}/{{experiment}}/{{run}}/record.json"),

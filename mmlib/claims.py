@@ -37,7 +37,7 @@ VERDICTS = ("REPRODUCED", "DIRECTION ONLY", "NO EFFECT", "CONTRADICTED", "UNDERP
 WEAKEST_FIRST = ("CONTRADICTED", "NO EFFECT", "UNDERPOWERED", "DIRECTION ONLY", "REPRODUCED")
 RESULT_PROFILES = ("quick", "full", "paper", "quick-own", "full-own")  # -own: on the reader's data
 KINDS = ("measured", "arithmetic", "pending")
-OWN_METRICS = ("audit", "cost", "linear", "gain-and-gap")  # statistics that name their metrics themselves
+OWN_METRICS = ("audit", "linear", "gain-and-gap")  # statistics that name their metrics themselves
 RULES = ("greater", "no-worse", "equivalent", "at-least", "exact")
 
 

@@ -16,10 +16,10 @@ PERCENT = 100
 Exact = tuple[list[tuple[str, float, bool]], str]  # parts: name, value, whether it agrees with the claim; a note
 
 
-def _published(folder: Path, name: str) -> pd.DataFrame:
-    """A paper's table: rows (available, target), one column per method."""
+def _published(folder: Path, name: str, value: str = "dice_percent") -> pd.DataFrame:
+    """A paper's table: rows (available, target), one column per method; a method that is not listed there is NaN."""
     table = pd.read_csv(folder / name)
-    return table.pivot(index=["available", "target"], columns="method", values="dice_percent")
+    return table.pivot(index=["available", "target"], columns="method", values=value)
 
 
 def _stated_gains(contrast: dict[str, Any], folder: Path) -> Exact:
@@ -34,7 +34,8 @@ def _stated_gains(contrast: dict[str, Any], folder: Path) -> Exact:
 
 
 def _wins(contrast: dict[str, Any], folder: Path) -> Exact:
-    table = _published(folder, contrast["table"])[[contrast["first"], *contrast["others"]]].dropna()
+    table = _published(folder, contrast["table"], contrast.get("value", "dice_percent"))
+    table = table[[contrast["first"], *contrast["others"]]].dropna()
     if contrast.get("mean_over_targets"):
         table = pd.concat({"mean": table.groupby("available", sort=False).mean()}).swaplevel()
     others, margin = table[contrast["others"]], table[contrast["first"]] - table[contrast["others"]].max(axis=1)
@@ -88,11 +89,23 @@ def _ceiling(contrast: dict[str, Any], folder: Path) -> Exact:
     return parts, f"Above every other in {sum(part[2] for part in parts)} of {len(parts)} cells."
 
 
+def _fewer_inputs(contrast: dict[str, Any], folder: Path) -> Exact:
+    table = _published(folder, contrast["table"], contrast["value"])[contrast["first"]]
+    gains = {
+        f"{target.upper()}, {small} to {large}": value - table[small, target]
+        for (large, target), value in table.items()
+        for small, of in table.index
+        if of == target and set(small.split("+")) < set(large.split("+")) and large.count("+") == small.count("+") + 1
+    }
+    return [(name, gain, gain > 0) for name, gain in gains.items()], ""
+
+
 ARITHMETIC: dict[str, Callable[[dict[str, Any], Path], Exact]] = {
     "stated-gains": _stated_gains,
     "wins": _wins,
     "dedicated": _dedicated,
     "order": _order,
     "never-lower": _never_lower,
+    "fewer-inputs": _fewer_inputs,
     "ceiling": _ceiling,
 }

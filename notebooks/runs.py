@@ -244,8 +244,10 @@ def make_data(profile_name: str, name: str) -> Path:
             _write_phantom(data["layout"])(target, data["train"], data["valid"], data["test"], **data["phantom"])
     elif "folder" in data:
         from mmlib.data.brats import BratsFolder, make_split, write_split
+        from mmlib.data.ixi import IxiFolder
 
-        split = make_split(BratsFolder(data["folder"]), seed=0)
+        folders = {"brats": BratsFolder, "ixi": IxiFolder}
+        split = make_split(folders[data["layout"]](data["folder"]), seed=0)
         if not split.train or not split.test:
             raise ValueError(
                 f"{data['folder']} holds {len(split.subjects)} cases: too few to train on some and to test on others; "
@@ -308,7 +310,10 @@ def ensure(profile_name: str, experiment: str, force: bool = False) -> Path:
     wanted = [name for name, given in asked.items() if force or not _is_made(profile_name, experiment, name, given)]
     if not wanted:
         return results
-    data_folder(profile_name, profile(profile_name)["experiments"][experiment]["data"])
+    settings = profile(profile_name)["experiments"][experiment]
+    for needed in settings.get("needs", []):  # experiments whose networks this one takes
+        ensure(profile_name, needed)
+    data_folder(profile_name, settings["data"])
     minutes = groups(profile_name, experiment)
     cost = {name: minutes[name]["minutes"] for name in wanted}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,10 +10,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-CALLERS = ("PROFILE", "HTML", "DATA", "AVMNIST", "DERM7PT", "RADPATH")
+CALLERS = ("PROFILE", "HTML", "DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH")
 PROFILE = """
 data:
   brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
+  ixi: {layout: ixi, replaced_by: IXI, phantom: {spacing: 4.0}, split: ixi-phantom, train: 1, valid: 0, test: 1}
 experiments:
   segmentation:
     notebook: train_segmentation

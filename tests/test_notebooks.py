@@ -56,7 +56,7 @@ def parameters(path: Path) -> dict[str, Any]:
 
 def test_there_are_notebooks_of_both_kinds() -> None:
     assert CHAPTERS and [path for path in NOTEBOOKS if path.stem.startswith("train_")]
-    assert all(path in CHAPTERS or path.stem.startswith("train_") for path in NOTEBOOKS)
+    assert all(path in CHAPTERS or path.stem.startswith(("train_", "evaluate_")) for path in NOTEBOOKS)
 
 
 @named

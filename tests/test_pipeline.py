@@ -13,7 +13,7 @@ import pytest
 from pipelines import ROOT, snakemake, write_small_project
 
 from mmlib.data import derm7pt, radpath
-from mmlib.data.phantom import write_brats
+from mmlib.data.phantom import write_brats, write_ixi
 
 sys.path.insert(0, str(ROOT / "notebooks"))
 import runs
@@ -41,7 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     write_small_project(folder)
     made = [f"build/notebooks/quick/{name}.ipynb" for name in ("00_phantom", "01_methods")]
-    made += ["build/data/quick/brats.json", "build/html/index.html"]
+    made += ["build/data/quick/brats.json", "build/data/quick/ixi.json", "build/html/index.html"]
     made += [f"{RESULTS}/{name}/record.json" for name in ("shaspec-paper-s0", "zero-fill-s0", "zero-fill-s1")]
     for name in made:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +82,36 @@ def test_a_change_to_what_all_import_reruns_all(finished: Path) -> None:
 def test_a_change_to_a_chapter_reruns_that_chapter(finished: Path) -> None:
     edit(finished / "notebooks" / "00_phantom.md")
     assert planned(snakemake(finished, "--dry-run")) == {"chapter: 00_phantom", "book: build/html"}
+
+
+def test_a_change_to_a_layout_or_a_split_remakes_its_data(finished: Path) -> None:
+    edit(finished / "mmlib" / "data" / "ixi.py")
+    assert planned(snakemake(finished, "--dry-run")) == {"data: ixi", "book: build/html"}
+    edit(finished / "mmlib" / "data" / "splits" / "brats-phantom.csv")
+    assert {"data: ixi", "data: brats"} <= planned(snakemake(finished, "--dry-run"))
+
+
+def test_a_run_is_made_anew_with_the_networks_it_takes(finished: Path) -> None:
+    profile = finished / "profiles" / "quick.yaml"
+    run = "{method: zero-fill, seeds: [5], module: mmlib.methods.baselines, minutes: 1}"
+    later = "  later:\n    notebook: train_segmentation\n    data: brats\n    needs: [segmentation]\n"
+    later += f"    common: {{steps: 3, device: auto}}\n    runs:\n      - {run}\n"
+    profile.write_text(profile.read_text().replace("chapters:", later + "chapters:"))
+    record = finished / "build/results/quick/later/zero-fill-s5/record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert snakemake(finished, "--touch").returncode == 0
+    assert planned(snakemake(finished, "--dry-run")) == set()
+    edit(finished / "mmlib" / "methods" / "shaspec" / "segmentation.py")
+    assert {"run: segmentation shaspec-paper-s0", "run: later zero-fill-s5"} <= planned(
+        snakemake(finished, "--dry-run")
+    )
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+def test_networks_are_taken_from_experiments_of_the_profile(name: str) -> None:
+    experiments = runs.profile(name)["experiments"]
+    assert all(needed in experiments for asked in experiments.values() for needed in asked.get("needs", []))
 
 
 def test_a_record_that_was_deleted_is_made_again(finished: Path) -> None:
@@ -254,6 +284,30 @@ def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatc
     subprocess.run(command, cwd=small_project, check=True)
     split = (small_project / "build" / "data" / "quick-own" / "brats.csv").read_text().splitlines()
     assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
+
+
+def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
+    monkeypatch.delenv("DATA", raising=False)
+    monkeypatch.delenv("IXI", raising=False)
+    make = [sys.executable, "notebooks/runs.py", "data"]
+    subprocess.run([*make, "quick", "ixi"], cwd=small_project, check=True)
+    made = sorted(path.name for path in (small_project / "build/data/quick/ixi").rglob("*.nii.gz"))
+    names = ("IXI0000-Phantom-0000", "IXI0120-Phantom-0120")  # the first of training and of test
+    assert made == sorted(f"{name}-{modality}.nii.gz" for name in names for modality in ("T1", "T2", "PD"))
+    assert json.loads((small_project / "build/data/quick/ixi.json").read_text())["split"] == "ixi-phantom"
+
+    folder = small_project / "mine"
+    write_ixi(folder, [1, 2, 3], spacing=4.0)
+    monkeypatch.setenv("IXI", str(folder))
+    subprocess.run([*make, "quick-own", "ixi"], cwd=small_project, check=True)
+    split = (small_project / "build/data/quick-own/ixi.csv").read_text().splitlines()
+    assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
+    assert split[1].split(",")[0].split("-")[0] == split[1].split(",")[1]
+    ask = "import json, runs; print(json.dumps([runs.filed_under('quick'), runs.profile('quick-own')['data']]))"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=small_project / "notebooks", capture_output=True, check=True)
+    name, data = json.loads(done.stdout)
+    assert name == "quick-own" and data["brats"]["split"] == "brats-phantom", "the phantom stays where it is"
+    assert data["ixi"] == {"layout": "ixi", "folder": str(folder), "train": 0, "valid": 0, "test": 0}
 
 
 def test_the_paper_profile_names_the_folder_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

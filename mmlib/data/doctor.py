@@ -124,7 +124,11 @@ def _census(cases: list[CaseFiles], root: Path, layout: str) -> list[Finding]:
     findings = [Finding("note", "", "", f"{len(cases)} case{plural}: {', '.join(counts)}", "none is needed")]
     if layout == "table":
         return findings
-    known = {path for files in cases for path in (*files.images.values(), *files.ambiguous, *files.extra, files.seg)}
+    known = {
+        path
+        for files in cases
+        for path in (*files.images.values(), *files.ambiguous, *files.extra, files.seg, files.brain)
+    }
     expected = brats.LAYOUT if layout == "brats" else ixi.LAYOUT
     for path in sorted(root.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)

@@ -1,0 +1,146 @@
+"""Baselines of synthesis in one pass: a regression U-Net and a small MM-GAN.
+
+- `regression`: one U-Net from any part of the modalities to all of them, trained by the squared error. It predicts the
+  mean of all images that fit what is available: the best one can do by PSNR, and blurred where much would fit.
+- `mm-gan`: A. Sharma, G. Hamarneh, "Missing MRI Pulse Sequence Synthesis Using Multi-Modal Generative Adversarial
+  Network", IEEE TMI 39(4), 2020, arXiv 1904.12200: the same U-Net against a discriminator of patches. Of it: zeros at
+  the door for what is missing; implicit conditioning, that is, true images take the place of generated ones where they
+  are available before the discriminator sees them, and the generator's loss is over what was missing alone; and a
+  discriminator that says true or made for each modality apart. The authors released code; it was not consulted.
+
+What differs, or is UNVERIFIED for `mm-gan`: the share of the L1 term (0.9) and the squared adversarial loss are from
+memory of the paper: UNVERIFIED. The U-Net is far smaller, is told what is missing by constant channels, and ends in
+Tanh for images in [-1, 1]. Patterns are drawn uniformly; the curriculum from one missing modality to many is left out.
+Both sides of the game share one optimiser; their gradients do not mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import PatchDiscriminator, UNet
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mmlib.modalities import check_available
+
+METHODS = ("regression", "mm-gan")
+L1_SHARE = 0.9  # the rest is adversarial
+
+
+class Translator(nn.Module):
+    """A U-Net that takes any of the modalities and gives all of them.
+
+    Args:
+        modalities: M names, the order of the modality axis.
+        widths: channels per level, fine to coarse.
+
+    Attributes:
+        stride: H and W must be divisible by it.
+
+    Raises:
+        ValueError: in `forward`, if a slice has no modality, or the stride does not divide H and W.
+    """
+
+    def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64, 128)):
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.stride = 2 ** (len(widths) - 1)
+        count = len(self.modalities)
+        self.net = UNet(2, 2 * count, count, widths, [2] * (len(widths) - 1), num_res_units=1, act="LEAKYRELU")
+
+    def forward(self, images: Tensor, available: Tensor) -> Tensor:
+        """(B, M, H, W) and (B, M) bool -> (B, M, H, W) in [-1, 1]; what is not available is not read."""
+        check_available(available, self.modalities)
+        legal = tuple(-(-side // self.stride) * self.stride for side in images.shape[2:])
+        if legal != tuple(images.shape[2:]):
+            raise ValueError(
+                f"the stride {self.stride} does not divide {tuple(images.shape[2:])}; the next legal size: {legal}"
+            )
+        shown = available[..., None, None]
+        flags = shown.expand_as(images).to(images.dtype)
+        return self.net(torch.cat([torch.where(shown, images, 0), flags], dim=1)).tanh()
+
+
+class MMGAN(nn.Module):
+    """A translator and the discriminator that it is trained against; `forward` is the translator's.
+
+    Arguments as those of `Translator`; the discriminator begins with twice as many channels.
+    """
+
+    def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64, 128)):
+        super().__init__()
+        self.translator = Translator(modalities, widths)
+        self.modalities, self.stride = self.translator.modalities, self.translator.stride
+        count = len(self.modalities)
+        self.discriminator = PatchDiscriminator(
+            2, 2 * widths[0], count, count, num_layers_d=2, norm="INSTANCE", bias=True
+        )
+
+    def forward(self, images: Tensor, available: Tensor) -> Tensor:
+        """(B, M, H, W) and (B, M) bool -> (B, M, H, W) in [-1, 1]."""
+        return self.translator(images, available)
+
+
+def regression_loss(model: Translator, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean squared error over all modalities that were acquired, available or not; for batches of `Masked`."""
+    error = (model(batch["images"], batch["available"]).float() - batch["images"]).square().mean(dim=(2, 3))
+    missing = batch["acquired"] & ~batch["available"]
+    return error[batch["acquired"]].mean(), {"missing": error[missing].mean().detach()}
+
+
+def adversarial_loss(model: MMGAN, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+    """Both sides' losses in one sum, whose gradient is that of each side's own; for batches of `Masked`.
+
+    The discriminator is shown the filled set without its history, and a true set; the translator is judged by a copy of
+    the discriminator whose weights are constants. Only complete sets can be judged, so all must be acquired.
+
+    Raises:
+        ValueError: if a case lacks a modality; names it.
+    """
+    lacking = [case for case, row in zip(batch["case"], batch["acquired"], strict=True) if not row.all()]
+    if lacking:
+        raise ValueError(f"case {lacking[0]} lacks a modality: mm-gan is trained on complete cases (`Slices.complete`)")
+    images, available = batch["images"], batch["available"]
+    missing = ~available
+    made = model(images, available).float()
+    filled = torch.where(available[..., None, None], images, made)  # implicit conditioning
+    frozen = {name: weight.detach() for name, weight in model.discriminator.named_parameters()}
+    on_true = model.discriminator(images)[-1].float()
+    on_filled = model.discriminator(filled.detach())[-1].float()
+    judged = functional_call(model.discriminator, frozen, (filled,))[-1].float()
+    target = available[..., None, None].expand_as(on_filled).float()  # what is available is true
+    parts = {
+        "discriminator": (F.mse_loss(on_true, torch.ones_like(on_true)) + F.mse_loss(on_filled, target)) / 2,
+        "fooling": (judged - 1).square().mean(dim=(2, 3))[missing].mean(),
+        "l1": (made - images).abs().mean(dim=(2, 3))[missing].mean(),
+    }
+    total = parts["discriminator"] + (1 - L1_SHARE) * parts["fooling"] + L1_SHARE * parts["l1"]
+    return total, {name: part.detach() for name, part in parts.items()}
+
+
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> tuple[nn.Module, Callable, dict]:
+    """What a run of a baseline trains: the network, its loss, and how it departs from the run's settings.
+
+    Args:
+        method: `regression` or `mm-gan`.
+        variant: names the run; every method has one.
+        modalities: M names.
+        widths: such as `16-32-64-128`.
+
+    Returns:
+        The network, its loss for batches of `mmlib.data.slices.Masked`, and no departures.
+
+    Raises:
+        ValueError: on an unknown method.
+    """
+    networks: dict[str, tuple[type[nn.Module], Callable]] = {
+        "regression": (Translator, regression_loss),
+        "mm-gan": (MMGAN, adversarial_loss),
+    }
+    if method not in networks:
+        raise ValueError(f"this file has the methods {', '.join(METHODS)}; got {method}")
+    network, loss = networks[method]
+    return network(modalities, [int(width) for width in widths.split("-")]), loss, {}
