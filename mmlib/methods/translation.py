@@ -33,6 +33,9 @@ L1_SHARE = 0.9  # the rest is adversarial
 class Translator(nn.Module):
     """A U-Net that takes any of the modalities and gives all of them.
 
+    The U-Net works at half the resolution and below; the input is put beside its result before the last convolutions,
+    so that a pixel's own values, and its fine detail, need not pass through it.
+
     Args:
         modalities: M names, the order of the modality axis.
         widths: channels per level, fine to coarse.
@@ -48,8 +51,15 @@ class Translator(nn.Module):
         super().__init__()
         self.modalities = tuple(modalities)
         self.stride = 2 ** (len(widths) - 1)
-        count = len(self.modalities)
-        self.net = UNet(2, 2 * count, count, widths, [2] * (len(widths) - 1), num_res_units=1, act="LEAKYRELU")
+        count, width = len(self.modalities), widths[0]
+        strides = [2] * (len(widths) - 1)
+        self.net = UNet(2, 2 * count, width, widths, strides, num_res_units=1, act="LEAKYRELU")
+        self.head = nn.Sequential(
+            nn.LeakyReLU(),
+            nn.Conv2d(width + 2 * count, width, 3, padding=1),
+            nn.LeakyReLU(),
+            nn.Conv2d(width, count, 1),
+        )
 
     def forward(self, images: Tensor, available: Tensor) -> Tensor:
         """(B, M, H, W) and (B, M) bool -> (B, M, H, W) in [-1, 1]; what is not available is not read."""
@@ -61,7 +71,8 @@ class Translator(nn.Module):
             )
         shown = available[..., None, None]
         flags = shown.expand_as(images).to(images.dtype)
-        return self.net(torch.cat([torch.where(shown, images, 0), flags], dim=1)).tanh()
+        given = torch.cat([torch.where(shown, images, 0), flags], dim=1)
+        return self.head(torch.cat([self.net(given), given], dim=1)).tanh()
 
 
 class MMGAN(nn.Module):

@@ -77,7 +77,7 @@ def test_what_was_never_acquired_has_no_target():
     losses = []
     for content in (0.0, 9.0):
         batch["images"][:, 2] = content
-        losses.append(float(regression_loss(model, batch)[0]))
+        losses.append(regression_loss(model, batch)[0].item())
     assert losses[0] == losses[1]
     with pytest.raises(ValueError, match="case case-0 lacks a modality: mm-gan is trained on complete cases"):
         adversarial_loss(MMGAN(IXI, (4, 8)), batch)
