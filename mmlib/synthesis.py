@@ -2,7 +2,8 @@
 
 Images lie in [-1, 1], so the data range of every measure is 2. Only what is missing is scored. A measure is taken
 
-- on the whole canvas (`psnr`, `ssim`, `mae`); most of it is background, which flatters everyone;
+- on the whole canvas (`psnr`, `ssim`, `mae`), of which most is background: easy, so PSNR and MAE look better; but SSIM
+  compares what little structure there is, so a network that misses -1 by a thousandth loses much;
 - in the brain (`psnr-brain`, ...), and in regions such as enhancing tumour (`psnr-et`, ...): the error over the pixels
   of the mask alone; SSIM is the mean of its map over them.
 
