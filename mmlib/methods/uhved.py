@@ -57,6 +57,7 @@ class GaussianEncoder(nn.Module):
         self.heads = nn.ModuleList(nn.Conv3d(width, 2 * width, 1) for width in widths)
 
     def forward(self, x: Tensor) -> Features:
+        """(N, 1, D, H, W) -> means and log-variances at every scale, channels 2c."""
         features = self.maps(x)
         levels = (*features.skips, features.bottleneck)
         *skips, bottleneck = [head(level) for head, level in zip(self.heads, levels, strict=True)]
