@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pipelines import ROOT, snakemake
+from pipelines import ROOT, snakemake, what_failed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,6 +21,7 @@ def smoke_book() -> Path:
     Used in one file only, for the workers of pytest-xdist get whole files and one pipeline runs at a time.
     """
     html = "build/test/html"
-    done = snakemake(ROOT, "--show-failed-logs", PROFILE="smoke", HTML=html)
-    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-20000:]
+    done = snakemake(ROOT, PROFILE="smoke", HTML=html)
+    if done.returncode:
+        pytest.fail(what_failed(ROOT, done), pytrace=False)
     return ROOT / html

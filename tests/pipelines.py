@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,14 @@ def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     cores = str(os.cpu_count() or 1)
     command = [sys.executable, "-m", "snakemake", "--cores", cores, "--keep-going", "--rerun-incomplete", *arguments]
     return subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True)
+
+
+def what_failed(folder: Path, done: subprocess.CompletedProcess[str]) -> str:
+    """How a pipeline ended, and at the end, where a cut report still shows it, the logs of the jobs that failed."""
+    said = done.stdout + done.stderr
+    logs = dict.fromkeys(re.findall(r"^ +log: (\S+) \(check log file", said, flags=re.MULTILINE))
+    ends = [f"--- {log}\n{(folder / log).read_text()[-1500:]}" for log in logs if (folder / log).exists()]
+    return "\n".join([said[-3000:], *ends])
 
 
 def write_small_project(folder: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipelines import ROOT, snakemake, write_small_project
+from pipelines import ROOT, snakemake, what_failed, write_small_project
 
 from mmlib.data import derm7pt, radpath
 from mmlib.data.phantom import write_brats, write_ixi
@@ -158,6 +158,7 @@ def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left
     (small_project / "zero-fill-s0.broken").touch()
     done = snakemake(small_project, *targets)
     assert done.returncode != 0
+    assert "told to fail" in what_failed(small_project, done)[-1500:], "a report ends with the cause"
     records = [(small_project / target).exists() for target in targets]
     assert records == [True, False, True], "the others go on"
     left = small_project / RESULTS / "zero-fill-s0"
