@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
@@ -217,15 +218,24 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     """
     import jupytext
     import papermill
+    from traitlets.config import Config
 
     os.environ["TQDM_DISABLE"] = "1"  # progress bars are for those who watch
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     output.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(jupytext.read(notebook), output, fmt="ipynb")
     place = os.path.relpath(output)  # papermill notes it in the notebook, which is published
-    papermill.execute_notebook(
-        place, place, parameters=parameters, kernel_name="python3", cwd=project_root() / "notebooks", progress_bar=False
-    )
+    # the kernel talks over sockets of files: of two kernels that start together one may lose a TCP port to the other, and die
+    with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+        papermill.execute_notebook(
+            place,
+            place,
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=project_root() / "notebooks",
+            progress_bar=False,
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/s"}}),
+        )
 
 
 def make_data(profile_name: str, name: str) -> Path:

@@ -51,6 +51,7 @@ force = False
 
 ```{code-cell} ipython3
 import json
+from ipykernel.connect import get_connection_info
 from mmlib.modalities import MRI
 from runs import project_root
 
@@ -59,7 +60,8 @@ broken = project_root() / f"{name}.broken"
 if broken.exists():
     raise RuntimeError("told to fail")
 folder = project_root() / results / profile / experiment / name
-text = json.dumps({"parameters": {"method": method, "seed": seed, "steps": steps}})
+transport = get_connection_info(unpack=True)["transport"]
+text = json.dumps({"parameters": {"method": method, "seed": seed, "steps": steps}, "transport": transport})
 (folder / "record.json").write_text(text)
 ```
 """

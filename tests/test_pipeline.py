@@ -161,6 +161,7 @@ def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left
     assert "told to fail" in what_failed(small_project, done)[-1500:], "a report ends with the cause"
     records = [(small_project / target).exists() for target in targets]
     assert records == [True, False, True], "the others go on"
+    assert json.loads((small_project / targets[0]).read_text())["transport"] == "ipc", "kernels compete for no TCP port"
     left = small_project / RESULTS / "zero-fill-s0"
     assert "told to fail" in (left / "train_segmentation.ipynb").read_text()
     assert "told to fail" in (left / "run.log").read_text()
