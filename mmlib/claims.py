@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mmlib.contrasts import MEASURED, NotTestedError
+from mmlib.contrasts import MEASURED, NAMES, NotTestedError
 from mmlib.published import ARITHMETIC
 from mmlib.records import Runs
 from mmlib.statistics import Effect, holm
@@ -129,10 +129,12 @@ def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
     return [{key: arm[key] for key in keys if key in arm and "{" not in arm[key]} for arm in arms]
 
 
-def _origin(runs: Runs, claim: dict[str, Any]) -> str:
-    """ "on stand-in" or "on real data", of the runs a contrast uses; and a check that they used the same data."""
-    contrast = claim["contrast"]
-    scores = runs.scores
+def _origin(runs: Runs, arms: pd.DataFrame, claim: dict[str, Any]) -> str:
+    """ "on stand-in" or "on real data", of the runs a contrast uses; and a check that they used the same data.
+
+    `arms` has a row for every run, method, variant and metric that there are scores of.
+    """
+    contrast, scores = claim["contrast"], arms
     if contrast["statistic"] not in OWN_METRICS:
         metrics = [contrast["metric"]] if "metric" in contrast else [part["metric"] for part in contrast["parts"]]
         scores = scores[scores["metric"].isin(metrics)]
@@ -148,8 +150,9 @@ def _origin(runs: Runs, claim: dict[str, Any]) -> str:
     return "on stand-in" if used["stand_in"].iloc[0] else "on real data"
 
 
-def _measured(claim: dict[str, Any], runs: Runs) -> list[dict[str, Any]]:
+def _measured(claim: dict[str, Any], runs: Runs, arms: pd.DataFrame) -> list[dict[str, Any]]:
     parts, note = MEASURED[claim["contrast"]["statistic"]](claim, runs)
+    on = _origin(runs, arms, claim)
     if any(effect.resampled == "subjects" for _, effect, _, _ in parts):
         note += " One seed: the interval accounts for subjects only."
     numbers = ("effect", "low", "high", "p", "n", "seeds")
@@ -160,7 +163,7 @@ def _measured(claim: dict[str, Any], runs: Runs) -> list[dict[str, Any]]:
             sesoi=sesoi,
             rule=rule,
             verdict=judge(effect, sesoi, rule),
-            on=_origin(runs, claim),
+            on=on,
             reason=note,
             **{key: getattr(effect, key) for key in numbers},
         )
@@ -194,6 +197,8 @@ def evidence(runs: Runs, ledger: str | Path) -> pd.DataFrame:
     """
     ledger, rows = Path(ledger), []
     profiles = sorted(set(runs.records["profile"]))
+    runs = Runs(runs.records, runs.scores.astype(dict.fromkeys(NAMES, "category")))  # compared often, in millions of rows
+    arms = runs.scores[["run", *NAMES]].drop_duplicates().astype(str)
     for claim in read_ledger(ledger):
         try:
             if claim["kind"] == "pending":
@@ -205,7 +210,7 @@ def evidence(runs: Runs, ledger: str | Path) -> pd.DataFrame:
                 raise NotTestedError(
                     f"{' '.join(profiles)} profile: a few steps show that everything runs, its numbers are no result"
                 )
-            rows += _measured(claim, runs)
+            rows += _measured(claim, runs, arms)
         except NotTestedError as reason:
             rows.append(_row(claim, verdict="NOT TESTED HERE", reason=f"{reason}."))
     table = pd.DataFrame(rows)

@@ -25,6 +25,7 @@ from mmlib.statistics import (
 )
 
 PERCENT = 100  # Dice and accuracies are stored in [0, 1] and compared in points
+NAMES = ("experiment", "method", "variant", "metric")  # what contrasts choose scores by
 
 
 class NotTestedError(Exception):
@@ -47,7 +48,7 @@ def _scores(runs: Runs, arm: dict[str, str], metrics: list[str], scale: float = 
             raise ValueError(f"{_name(arm)} was run with several values of {key}: {found}; name one in the ledger")
     if scores.empty:
         raise NotTestedError(f"no run of {_name(arm)} with {', '.join(metrics)} in this profile")
-    return scores.assign(value=scores["value"] * scale)
+    return scores.astype(dict.fromkeys(NAMES, str)).assign(value=scores["value"] * scale)
 
 
 def _tables(scores: pd.DataFrame, contrast: dict[str, Any]) -> dict[tuple[str, str], pd.DataFrame]:
