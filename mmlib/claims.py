@@ -197,7 +197,9 @@ def evidence(runs: Runs, ledger: str | Path) -> pd.DataFrame:
     """
     ledger, rows = Path(ledger), []
     profiles = sorted(set(runs.records["profile"]))
-    runs = Runs(runs.records, runs.scores.astype(dict.fromkeys(NAMES, "category")))  # compared often, in millions of rows
+    runs = Runs(
+        runs.records, runs.scores.astype(dict.fromkeys(NAMES, "category"))
+    )  # compared often, in millions of rows
     arms = runs.scores[["run", *NAMES]].drop_duplicates().astype(str)
     for claim in read_ledger(ledger):
         try:

@@ -39,6 +39,8 @@ class Translator(nn.Module):
     Args:
         modalities: M names, the order of the modality axis.
         widths: channels per level, fine to coarse.
+        full_resolution: False leaves that way around the U-Net out, so that nothing finer than half the resolution
+            reaches the result, as in M2DN's network.
 
     Attributes:
         stride: H and W must be divisible by it.
@@ -47,19 +49,24 @@ class Translator(nn.Module):
         ValueError: in `forward`, if a slice has no modality, or the stride does not divide H and W.
     """
 
-    def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64, 128)):
+    def __init__(
+        self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64, 128), full_resolution: bool = True
+    ):
         super().__init__()
         self.modalities = tuple(modalities)
         self.stride = 2 ** (len(widths) - 1)
         count, width = len(self.modalities), widths[0]
         strides = [2] * (len(widths) - 1)
-        self.net = UNet(2, 2 * count, width, widths, strides, num_res_units=1, act="LEAKYRELU")
-        self.head = nn.Sequential(
-            nn.LeakyReLU(),
-            nn.Conv2d(width + 2 * count, width, 3, padding=1),
-            nn.LeakyReLU(),
-            nn.Conv2d(width, count, 1),
-        )
+        outputs = width if full_resolution else count
+        self.net = UNet(2, 2 * count, outputs, widths, strides, num_res_units=1, act="LEAKYRELU")
+        self.head: nn.Module | None = None
+        if full_resolution:
+            self.head = nn.Sequential(
+                nn.LeakyReLU(),
+                nn.Conv2d(width + 2 * count, width, 3, padding=1),
+                nn.LeakyReLU(),
+                nn.Conv2d(width, count, 1),
+            )
 
     def forward(self, images: Tensor, available: Tensor) -> Tensor:
         """(B, M, H, W) and (B, M) bool -> (B, M, H, W) in [-1, 1]; what is not available is not read."""
@@ -72,7 +79,8 @@ class Translator(nn.Module):
         shown = available[..., None, None]
         flags = shown.expand_as(images).to(images.dtype)
         given = torch.cat([torch.where(shown, images, 0), flags], dim=1)
-        return self.head(torch.cat([self.net(given), given], dim=1)).tanh()
+        made = self.net(given)
+        return (made if self.head is None else self.head(torch.cat([made, given], dim=1))).tanh()
 
 
 class MMGAN(nn.Module):
@@ -137,7 +145,7 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
 
     Args:
         method: `regression` or `mm-gan`.
-        variant: names the run; every method has one.
+        variant: `standard`; of regression also `half-resolution`, see `Translator`.
         modalities: M names.
         widths: such as `16-32-64-128`.
 
@@ -145,13 +153,13 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
         The network, its loss for batches of `mmlib.data.slices.Masked`, and no departures.
 
     Raises:
-        ValueError: on an unknown method.
+        ValueError: on an unknown method or variant.
     """
-    networks: dict[str, tuple[type[nn.Module], Callable]] = {
-        "regression": (Translator, regression_loss),
-        "mm-gan": (MMGAN, adversarial_loss),
-    }
-    if method not in networks:
-        raise ValueError(f"this file has the methods {', '.join(METHODS)}; got {method}")
-    network, loss = networks[method]
-    return network(modalities, [int(width) for width in widths.split("-")]), loss, {}
+    levels = [int(width) for width in widths.split("-")]
+    if (method, variant) == ("mm-gan", "standard"):
+        return MMGAN(modalities, levels), adversarial_loss, {}
+    if method == "regression" and variant in ("standard", "half-resolution"):
+        return Translator(modalities, levels, full_resolution=variant == "standard"), regression_loss, {}
+    raise ValueError(
+        f"this file has the methods {', '.join(METHODS)}, standard, and regression half-resolution; got {method} {variant}"
+    )
