@@ -225,7 +225,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(jupytext.read(notebook), output, fmt="ipynb")
     place = os.path.relpath(output)  # papermill notes it in the notebook, which is published
-    # the kernel talks over sockets of files: of two kernels that start together one may lose a TCP port to the other, and die
+    # sockets of files: of two kernels that start together one may lose a TCP port to the other, and die
     with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
         papermill.execute_notebook(
             place,

@@ -161,5 +161,5 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
     if method == "regression" and variant in ("standard", "half-resolution"):
         return Translator(modalities, levels, full_resolution=variant == "standard"), regression_loss, {}
     raise ValueError(
-        f"this file has the methods {', '.join(METHODS)}, standard, and regression half-resolution; got {method} {variant}"
+        f"this file has {' and '.join(METHODS)}, standard, and regression half-resolution; got {method} {variant}"
     )

@@ -157,6 +157,6 @@ def test_faults_are_named():
     with pytest.raises(ValueError, match="available has 3 columns but there are 4 modalities"):
         Translator(MRI, (4, 8))(torch.zeros(1, 3, 16, 16), available)
     with pytest.raises(
-        ValueError, match="methods regression, mm-gan, standard, and regression half-resolution; got pix2pix"
+        ValueError, match="regression and mm-gan, standard, and regression half-resolution; got pix2pix"
     ):
         recipe("pix2pix", "standard", IXI, "4-8")
