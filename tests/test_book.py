@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from pipelines import ROOT, snakemake
 
+from mmlib.claims import evidence
+from mmlib.records import Runs, read_runs
+
 pytestmark = pytest.mark.pipeline
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -220,3 +223,11 @@ def test_the_book_opens_from_a_folder_and_can_be_searched(smoke_book: Path, brow
 def test_a_second_call_runs_nothing(smoke_book: Path) -> None:
     again = snakemake(ROOT, PROFILE="smoke", HTML=smoke_book.relative_to(ROOT).as_posix())
     assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr
+
+
+def test_the_ledger_names_arms_that_the_runs_have(smoke_book: Path) -> None:
+    """As if smoke numbers were results, so that a wrong name is found before the hours of another profile."""
+    made = read_runs(ROOT / "build" / "results", "smoke")
+    parts = evidence(Runs(made.records.assign(profile="quick"), made.scores), ROOT / "book" / "claims.yml")
+    decided = parts[parts["kind"].eq("measured") & parts["verdict"].ne("NOT TESTED HERE")]
+    assert {"S1", "S12", "L2", "M1", "M8", "G3"} <= set(decided["id"])
