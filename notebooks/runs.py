@@ -226,7 +226,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     jupytext.write(jupytext.read(notebook), output, fmt="ipynb")
     place = os.path.relpath(output)  # papermill notes it in the notebook, which is published
     # sockets of files: of two kernels that start together one may lose a TCP port to the other, and die
-    with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+    with tempfile.TemporaryDirectory(prefix="kernel-", dir="/tmp") as sockets:  # their paths must be short
         papermill.execute_notebook(
             place,
             place,

@@ -287,7 +287,7 @@ def test_split_files_round_trip_and_their_faults_are_named(tmp_path):
     refused("case,subject,part\na,a,train\na,a,train\n", "case a is listed twice")
     refused("case,subject,part\na,a,training\n", r"part must be one of .*training")
     refused("subject,part\na,train\n", "columns must be case, subject, part; found subject, part")
-    with pytest.raises(ValueError, match=r"no split 'nosuch': give one of \['brats-phantom'\]"):
+    with pytest.raises(ValueError, match=r"no split 'nosuch': give one of \['brats-phantom', 'ixi-phantom'\]"):
         brats.read_split("nosuch")
 
 
