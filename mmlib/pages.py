@@ -62,11 +62,11 @@ class Page:
             {
                 "id": rows["id"],
                 "claim": rows["claim"],
+                "verdict": (rows["verdict"] + " " + rows["on"]).str.strip(),
+                "we measured": rows.apply(measured_text, axis=1),
                 "paper says": rows["paper_says"],
                 "kind": rows["kind"],
                 "rule": rows["rule"] + ", " + rows["sesoi"].map("{:g}".format) + " " + rows["unit"],
-                "we measured": rows.apply(measured_text, axis=1),
-                "verdict": (rows["verdict"] + " " + rows["on"]).str.strip(),
                 "why it may differ": rows["reason"],
             }
         )
