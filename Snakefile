@@ -8,14 +8,17 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir) / "notebooks"))
-import runs
+sys.path.insert(0, str(Path(workflow.basedir)))
+from pipeline import make, profiles
+from pipeline.sources import book_files, sources
 
-PROFILE = runs.filed_under(os.environ.get("PROFILE") or "quick")
-SETTINGS = runs.profile(PROFILE)
+PROFILE = profiles.results_profile(os.environ.get("PROFILE") or "quick")
+SETTINGS = profiles.profile(PROFILE)
 HTML = os.environ.get("HTML") or "build/html"
 CHAPTERS = list(SETTINGS["chapters"])
-EXPERIMENTS = {name: (runs.runs(PROFILE, name), runs.groups(PROFILE, name)) for name in SETTINGS["experiments"]}
+EXPERIMENTS = {
+    name: (profiles.list_runs(PROFILE, name), profiles.groups(PROFILE, name)) for name in SETTINGS["experiments"]
+}
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 GPU = any(asked["common"].get("device") == "cuda" for asked in SETTINGS["experiments"].values())
 
@@ -23,7 +26,7 @@ GPU = any(asked["common"].get("device") == "cuda" for asked in SETTINGS["experim
 def sources_of_run(wildcards):
     """The training notebook, what it imports, and the file of this run's method alone."""
     notebook = f"notebooks/{SETTINGS['experiments'][wildcards.experiment]['notebook']}.md"
-    return runs.sources(notebook, EXPERIMENTS[wildcards.experiment][1][wildcards.run]["module"])
+    return sources(notebook, EXPERIMENTS[wildcards.experiment][1][wildcards.run]["module"])
 
 
 def data_of_run(wildcards):
@@ -56,17 +59,17 @@ def needs_of_chapter(wildcards):
     ]
     data = [f"build/data/{PROFILE}/{name}.json" for name in asked.get("data", [])]
     notebook = f"notebooks/{wildcards.chapter}.md"
-    return [*runs.sources(notebook), *runs.book_files(notebook), *records, *data]
+    return [*sources(notebook), *book_files(notebook), *records, *data]
 
 
 def sources_of_data(wildcards):
     """What a data set is made by."""
     data = SETTINGS["data"][wildcards.name]
-    if data["layout"] in runs.SPLIT_WITHIN:
-        phantom = [runs.PHANTOMS[data["layout"]]] if "phantom" in data else []
-        return runs.sources(f"mmlib/data/{data['layout']}.py", *phantom)
+    if data["layout"] in profiles.SPLIT_WITHIN:
+        phantom = [make.PHANTOMS[data["layout"]]] if "phantom" in data else []
+        return sources(f"mmlib/data/{data['layout']}.py", *phantom)
     split = [f"mmlib/data/splits/{data['split']}.csv"] if "split" in data else []
-    return [*runs.sources("mmlib/data/phantom.py", "mmlib.data.brats", f"mmlib.data.{data['layout']}"), *split]
+    return [*sources("mmlib/data/phantoms/brain.py", "mmlib.data.brats", f"mmlib.data.{data['layout']}"), *split]
 
 
 def size_and_age(folder):
@@ -110,7 +113,7 @@ rule data:
         files=lambda wildcards: size_and_age(SETTINGS["data"][wildcards.name].get("folder", "/nowhere")),
     priority: 2000
     shell:
-        "python notebooks/runs.py data {PROFILE} {wildcards.name} > {log} 2>&1"
+        "python -m pipeline data {PROFILE} {wildcards.name} > {log} 2>&1"
 
 
 rule run:
@@ -136,7 +139,7 @@ rule run:
         runtime=lambda wildcards: int(30 + 4 * minutes(wildcards)),
     shell:
         "export OMP_NUM_THREADS={threads};"
-        " python notebooks/runs.py run {PROFILE} {wildcards.experiment} {wildcards.run} > {log} 2>&1"
+        " python -m pipeline run {PROFILE} {wildcards.experiment} {wildcards.run} > {log} 2>&1"
         " && touch {output.record}"
 
 
@@ -157,7 +160,7 @@ rule chapter:
         runtime=60,
     shell:
         "export OMP_NUM_THREADS={threads};"
-        " python notebooks/runs.py chapter {PROFILE} {wildcards.chapter} > {log} 2>&1"
+        " python -m pipeline chapter {PROFILE} {wildcards.chapter} > {log} 2>&1"
 
 
 rule html:

@@ -7,6 +7,7 @@ with a number is made from these files.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,10 +25,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from mmlib.fingerprints import data_fingerprint as data_fingerprint
-from mmlib.fingerprints import digest, to_json
-from mmlib.fingerprints import fingerprint as fingerprint
 
 SCHEMA = 1
 FACTS = (
@@ -45,8 +42,99 @@ FACTS = (
 )
 SCORE_COLUMNS = ("case", "available", "target", "metric", "value")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "nibabel", "nilearn", "mmlib")
+NOT_INPUTS = ("force", "results")  # parameters that cannot change a result
+_SAMPLE = 1 << 16  # bytes read from each end of a large file
 
 
+# --------------------------------------------------------------------------------------------------- fingerprints
+def digest(content: bytes) -> str:
+    """SHA-256, 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def fingerprint(parameters: Mapping[str, Any], files: Iterable[str | Path] = ()) -> str:
+    """Hash what a result depends on: parameter values and source code. Equal hashes mean that a run may be reused.
+
+    `force` and `results` are left out, for they cannot change a result. Put the data in as a value, not as a path:
+    `fingerprint({**parameters, "data": data_fingerprint(root)}, sources)`. Where a source file lies does not count,
+    its name and content do.
+
+    Args:
+        parameters: name -> value; anything JSON can hold, and paths.
+        files: source files the run executes.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        ValueError: if a parameter is NaN, infinite or of a type JSON does not know.
+        FileNotFoundError: if a source file does not exist.
+    """
+    inputs = {name: value for name, value in parameters.items() if name not in NOT_INPUTS}
+    sources = sorted((Path(file).name, digest(Path(file).read_bytes())) for file in files)
+    return digest(to_json({"parameters": inputs, "sources": sources}, "parameters").encode())[:16]
+
+
+def data_fingerprint(root: str | Path, files: Iterable[str | Path] | None = None) -> str:
+    """Hash a data set: relative names, sizes and contents (of files above 128 KiB, the first and last 64 KiB).
+
+    Args:
+        root: a folder, read with its sub-folders and without hidden files; or one file.
+        files: only these files below `root`, for instance the ones a table names.
+
+    Returns:
+        16 hexadecimal digits; the same for a copy of the folder elsewhere.
+
+    Raises:
+        FileNotFoundError: if `root` or one of `files` does not exist, or no file is found.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise FileNotFoundError(f"{root} does not exist: give the folder of the data, or make the phantom first")
+    if files is not None:
+        found = [Path(file) for file in files]
+    elif root.is_file():
+        found = [root]
+    else:
+        found = [path for path in root.rglob("*") if path.is_file()]
+    base = root.parent if root.is_file() else root
+    named = {os.path.relpath(path, base): path for path in found if not path.name.startswith(".")}
+    if not named:
+        raise FileNotFoundError(f"{root} holds no files: give the folder of the data, or make the phantom first")
+    total = hashlib.sha256()
+    for name, path in sorted(named.items()):
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            content = stream.read(_SAMPLE) if size > 2 * _SAMPLE else stream.read()
+            if size > 2 * _SAMPLE:
+                stream.seek(-_SAMPLE, os.SEEK_END)
+                content += stream.read()
+        total.update(f"{Path(name).as_posix()}\0{size}\0{digest(content)}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """Turn what numpy and pathlib bring along into what JSON knows."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{value!r} of type {type(value).__name__}")
+
+
+def to_json(content: Mapping[str, Any], what: str) -> str:
+    """Strict JSON with sorted keys; NaN and infinity are refused."""
+    try:
+        return json.dumps(content, default=_plain, allow_nan=False, sort_keys=True, indent=1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{what}: cannot be written as JSON ({error}); use finite numbers, text, lists, dicts; got {dict(content)}"
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------------- writing
 class RecordError(ValueError):
     """A record on disk is damaged or of another schema; the message names the file and the remedy."""
 
@@ -280,70 +368,3 @@ def read_run(folder: str | Path) -> Finished:
         FileNotFoundError, RecordError: as `read_record`.
     """
     return Finished(read_record(folder), read_history(folder), read_scores(folder))
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The complete runs of a profile.
-
-    Attributes:
-        records: one row per run; nested facts are flattened with a dot (`parameters.steps`, `seconds.train`);
-            `exposure` stays a dict, `folder` is the path of the run.
-        scores: experiment, run, method, variant, seed, case, available, target, metric, value; one row per value.
-    """
-
-    records: pd.DataFrame
-    scores: pd.DataFrame
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def folder(self, run: str, experiment: str | None = None) -> Path:
-        """The folder of a run, where its weights and its executed notebook lie.
-
-        Raises:
-            KeyError: if there is no such run, or two experiments have one of that name and none is named.
-        """
-        found = self.records[self.records["run"] == run]
-        if experiment is not None:
-            found = found[found["experiment"] == experiment]
-        if len(found) != 1:
-            known = [f"{row.experiment}/{row.run}" for row in self.records.itertuples()]
-            raise KeyError(f"{len(found)} runs are called {run!r} (experiment {experiment}); there are {known}")
-        return Path(found["folder"].iloc[0])
-
-    def history(self, run: str, experiment: str | None = None) -> pd.DataFrame:
-        """The training history of a run, one row per step; empty for a method that does not train.
-
-        Raises:
-            KeyError: as `folder`.
-        """
-        return read_history(self.folder(run, experiment))
-
-
-def read_runs(root: str | Path, profile: str, experiment: str | None = None) -> Runs:
-    """Read the complete runs of a profile; folders without a record (unfinished runs) are passed over.
-
-    Returns:
-        The runs, sorted by experiment and name; empty where nothing has run yet.
-
-    Raises:
-        RecordError: if a record is damaged or of another schema.
-    """
-    paths = sorted((Path(root) / profile).glob(f"{experiment or '*'}/*/record.json"))
-    rows, tables = [], []
-    for path in paths:
-        record = read_record(path.parent)
-        exposure = record.pop("exposure")
-        row = pd.json_normalize(record).iloc[0].to_dict()
-        rows.append({**row, "exposure": exposure, "folder": str(path.parent)})
-        table = read_scores(path.parent)
-        table.insert(0, "run", record["run"])
-        table.insert(0, "experiment", record["experiment"])
-        tables.append(table)
-    columns = ["experiment", "run", "method", "variant", "seed", *SCORE_COLUMNS]
-    scores = pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
-    leading = ["experiment", "run", "method", "variant", "seed", "profile", "folder", "stand_in"]
-    records = pd.DataFrame(rows)
-    rest = [name for name in records.columns if name not in leading]
-    return Runs(records.reindex(columns=leading + rest), scores)

@@ -76,7 +76,7 @@ profile = "quick"
 ```
 
 ```{code-cell} ipython3
-from mmlib.data.phantom import make_subject
+from mmlib.data.phantoms.brain import make_subject
 
 print(profile)
 ```

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from pipelines import ROOT, snakemake
 
-from mmlib.claims import evidence
-from mmlib.records import Runs, read_runs
+from mmlib.analysis.results import Results, read_runs
+from mmlib.ledgers.claims import evidence
 
 pytestmark = pytest.mark.pipeline
 
@@ -228,6 +228,6 @@ def test_a_second_call_runs_nothing(smoke_book: Path) -> None:
 def test_the_ledger_names_arms_that_the_runs_have(smoke_book: Path) -> None:
     """As if smoke numbers were results, so that a wrong name is found before the hours of another profile."""
     made = read_runs(ROOT / "build" / "results", "smoke")
-    parts = evidence(Runs(made.records.assign(profile="quick"), made.scores), ROOT / "book" / "claims.yml")
+    parts = evidence(Results(made.records.assign(profile="quick"), made.scores), ROOT / "book" / "claims.yml")
     decided = parts[parts["kind"].eq("measured") & parts["verdict"].ne("NOT TESTED HERE")]
     assert {"S1", "S12", "L2", "M1", "M8", "G3"} <= set(decided["id"])

@@ -13,7 +13,7 @@ import pytest
 from pipelines import ROOT, snakemake, what_failed, write_small_project
 
 from mmlib.data import derm7pt, radpath
-from mmlib.data.phantom import write_brats, write_ixi
+from mmlib.data.phantoms.brain import write_brats, write_ixi
 
 sys.path.insert(0, str(ROOT / "notebooks"))
 import runs
@@ -124,7 +124,8 @@ def test_a_change_to_a_page_rebuilds_the_book_alone(finished: Path) -> None:
     assert planned(snakemake(finished, "--dry-run")) == {"book: build/html"}
 
 
-TAUGHT = """      - {method: teacher, variants: [standard, half], seeds: [0], module: mmlib.distillation, minutes: 1}
+TAUGHT = """\
+      - {method: teacher, variants: [standard, half], seeds: [0], module: mmlib.tasks.distillation, minutes: 1}
       - {method: student, teacher: "teacher-s{seed}", seeds: [0], module: mmlib.methods.kdnet, minutes: 2}
 """
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from mmlib import records
-from mmlib.records import RecordError, data_fingerprint, fingerprint, git_state, read_record, read_runs, start
+from mmlib.analysis.results import read_runs
+from mmlib.records import RecordError, data_fingerprint, fingerprint, git_state, read_record, start
 
 SCORES = pd.DataFrame(
     [("a", "t1", "wt", "dice", 0.1 + 0.2), ("a", "t1", "wt", "hd95", np.nan), ("b", "t1+flair", "et", "dice", 1.0)],

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from mmlib.data.cases import Case
 
-PHANTOM_AXES = "RAS"  # how mmlib.data.phantom writes its volumes
+PHANTOM_AXES = "RAS"  # how mmlib.data.phantoms.brain writes its volumes
 
 
 def resample(case: Case, spacing: float, axes: str = PHANTOM_AXES) -> Case:

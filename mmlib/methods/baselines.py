@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmlib.blocks import Decoder, Encoder, available_mean, check_grid, encode_rows
-from mmlib.losses import segmentation_loss
 from mmlib.modalities import check_available, label, parse
+from mmlib.networks.unet import Decoder, Encoder, available_mean, check_grid, encode_rows
+from mmlib.tasks.segmentation import segmentation_loss
 
 
 class Output(NamedTuple):

@@ -8,7 +8,7 @@ I is the inferior modality, the only one at test time; S the superior one. Encod
 decoders D classify them: (a) train D_I(E_I(x_I)) and D_S(E_S(x_S)) apart; (b) regress the guidance G: z_I -> z_S on
 pairs; (c) with E_I and D_S frozen fine-tune G, so that D_S(G(E_I(x_I))) classifies: "G(I)"; (d) with E_I and G frozen
 train D_C on [z_I, G(z_I)]: "G(I)+I". Every stage is one function below. Encoders do not change after (a), so latents
-can be computed once (`mmlib.latents.encode`) and the other stages run on them, with `nn.Identity()` for an encoder.
+can be computed once (`mmlib.tasks.latents.encode`); the other stages run on them, with `nn.Identity()` for an encoder.
 
 What differs
 - Stage (c) is in the paper's figure and has no code. Ours starts from the G of (b); dropout of G stays on.
@@ -20,7 +20,7 @@ What differs
   the released G. The released D_C keeps its best validation loss.
 - I+S, which is a jointly trained network in the released code, is here D_C on [z_I, z_S]: the ceiling of G(I)+I.
 - Whether D_C used the G of (b) or of (c) is UNVERIFIED; both can be had, (c) by default.
-- CLAM's clustering of instances is left out; `mmlib.encoders` says which encoders stand for the paper's.
+- CLAM's clustering of instances is left out; `mmlib.networks.encoders` says which encoders stand for the paper's.
 - Training all at once (`train_jointly`) is ours; it answers whether four stages are needed.
 """
 
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mmlib.data.batches import Minibatches
-from mmlib.latents import labels_of, latents_of
+from mmlib.tasks.latents import labels_of, latents_of
 from mmlib.training import fit
 
 HEADS = ("clean", "released_derm", "released_radpath")

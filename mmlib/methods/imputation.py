@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import Dataset
 
-from mmlib.classification import Budget, Stages, Trained
 from mmlib.data.avmnist import MODALITIES, Pairs
 from mmlib.data.batches import Minibatches
-from mmlib.digits import AUDIO_FEATURES, CLASSES, IMAGE_FEATURES, AudioNet, AudioTrunk, ImageNet, ImageTrunk
 from mmlib.modalities import draw, mask
+from mmlib.networks.lenet import AUDIO_FEATURES, CLASSES, IMAGE_FEATURES, AudioNet, AudioTrunk, ImageNet, ImageTrunk
+from mmlib.tasks.classification import Budget, Stages, Trained
 from mmlib.training import Loss
 
 METHODS = ("lower", "upper", "audio", "dropout", "autoencoder", "gan", "full2miss")
@@ -247,7 +247,7 @@ def matching_loss(model: TwoPathNet, batch: dict) -> tuple[Tensor, dict[str, Ten
 
 
 def train(method: str, variant: str, pairs: Pairs, *, seed: int, budget: Budget, folder: Path | str) -> Trained:
-    """Train one baseline; the contract of `mmlib.classification`.
+    """Train one baseline; the contract of `mmlib.tasks.classification`.
 
     Args:
         method: one of `METHODS`.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmlib.distillation import Prediction, Recipe, softened_divergence
+from mmlib.tasks.distillation import Prediction, Recipe, softened_divergence
 
 
 def feature_kl(student: Tensor, teacher: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlib.distillation import Prediction, Recipe, check_labels, check_pair
+from mmlib.tasks.distillation import Prediction, Recipe, check_labels, check_pair
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 Paper: Shuai Wang, Zipei Yan, Daoan Zhang, Haining Wei, Zhongsen Li, Rui Li, "Prototype Knowledge Distillation for
 Medical Segmentation with Missing Modality", ICASSP 2023, arXiv 2303.09830. Implemented: the task loss, pixel-wise
 distillation, the map of intra- and inter-class feature variation (I2FV) and its distillation. Released code consulted
-through a written description: SakurajimaMaiii/ProtoKD; nothing of it is copied. The V-Net is in `mmlib.vnet`, the task
-loss and what other distilling methods share in `mmlib.distillation`.
+through a written description: SakurajimaMaiii/ProtoKD; nothing of it is copied. The V-Net is in
+`mmlib.networks.vnet`, the task loss and what other distilling methods share in `mmlib.tasks.distillation`.
 
 What differs
 - The released student keeps its learning rate while its baseline decays (1 - progress)^0.9; here both decay, and
@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlib.distillation import CLASSES, Prediction, Recipe, check_labels, check_pair, softened_divergence
-from mmlib.distillation import segmentation_loss as segmentation_loss
-from mmlib.vnet import VNet as VNet
+from mmlib.networks.vnet import VNet as VNet
+from mmlib.tasks.distillation import CLASSES, Prediction, Recipe, check_labels, check_pair, softened_divergence
+from mmlib.tasks.distillation import segmentation_loss as segmentation_loss
 
 EPS = 1e-5  # of prototypes and norms, as released
 REDUCTIONS = ("element_mean", "voxel_mean")

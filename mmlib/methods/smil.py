@@ -39,10 +39,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import Dataset
 
-from mmlib.classification import Budget, Classify, Stages, Trained
 from mmlib.data.avmnist import MODALITIES, Pairs
 from mmlib.data.batches import Minibatches
-from mmlib.digits import AUDIO_FEATURES, CLASSES, IMAGE_FEATURES, AudioNet, ImageNet
+from mmlib.networks.lenet import AUDIO_FEATURES, CLASSES, IMAGE_FEATURES, AudioNet, ImageNet
+from mmlib.tasks.classification import Budget, Classify, Stages, Trained
 from mmlib.training import Loss
 
 JOINT_FEATURES = IMAGE_FEATURES + AUDIO_FEATURES
@@ -366,7 +366,7 @@ def train(
     folder: Path | str,
     pretrained: Pretrained | None = None,
 ) -> Trained:
-    """Train one classifier in all stages; the contract of `mmlib.classification`.
+    """Train one classifier in all stages; the contract of `mmlib.tasks.classification`.
 
     Args:
         method: `smil`.

@@ -32,9 +32,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlib.blocks import Decoder, Encoder, Features, check_grid, encode_rows
-from mmlib.losses import segmentation_loss
 from mmlib.modalities import check_available
+from mmlib.networks.unet import Decoder, Encoder, Features, check_grid, encode_rows
+from mmlib.tasks.segmentation import segmentation_loss
 
 DIVERGENCE, RECONSTRUCTION = 0.1, 0.1  # weights in the loss
 

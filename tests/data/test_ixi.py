@@ -8,7 +8,7 @@ from conftest import AFFINE, SHAPE, save, tiny_volumes
 
 from mmlib.data.doctor import examine, faults
 from mmlib.data.ixi import IxiFolder
-from mmlib.data.phantom import make_subject, write_ixi
+from mmlib.data.phantoms.brain import make_subject, write_ixi
 from mmlib.modalities import IXI
 
 

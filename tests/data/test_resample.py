@@ -7,7 +7,7 @@ import pytest
 
 from mmlib.data.brats import BratsFolder
 from mmlib.data.cases import Case, regions
-from mmlib.data.phantom import make_subject
+from mmlib.data.phantoms.brain import make_subject
 from mmlib.data.resample import back_to, resample
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "brats_like"

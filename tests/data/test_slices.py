@@ -9,10 +9,11 @@ import torch
 from conftest import AFFINE, RECENT, SHAPE, save, tiny_volumes
 
 from mmlib.data.batches import Minibatches
-from mmlib.data.brats import BratsFolder, read_split
+from mmlib.data.brats import BratsFolder
 from mmlib.data.ixi import IxiFolder
-from mmlib.data.phantom import write_ixi
+from mmlib.data.phantoms.brain import write_ixi
 from mmlib.data.slices import Masked, Slices, axial_slices, patterns, volumes
+from mmlib.data.splits import read_split
 from mmlib.modalities import IXI, MRI
 
 

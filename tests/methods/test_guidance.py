@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmlib.encoders import AttentionPool, encoder
-from mmlib.latents import Latents, encode
 from mmlib.methods.guidance import (
     CombinedDecoder,
     Flips,
@@ -26,6 +24,8 @@ from mmlib.methods.guidance import (
     train_unimodal,
     unimodal_decoder,
 )
+from mmlib.networks.encoders import AttentionPool, encoder
+from mmlib.tasks.latents import Latents, encode
 
 CLASSES = {"diagnosis": 3, "sign": 2}
 DERM_COUNTS = {  # of the shipped training list: class counts and balanced weights

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmlib.classification import Budget, Trained
 from mmlib.data.avmnist import MODALITIES, Pairs
 from mmlib.methods import imputation
 from mmlib.methods.imputation import METHODS, Adversaries, FusionNet, Imputer, TwoPathNet, train
+from mmlib.tasks.classification import Budget, Trained
 
 BUDGET = Budget(epochs=1, batch_size=16, precision="float32", device="cpu")
 CLASSIFIED_WITH = {"lower": ("image",), "audio": ("audio",), "upper": MODALITIES}  # the others: image, or both

@@ -4,8 +4,8 @@ import pytest
 import torch
 from golden import waves
 
-from mmlib.distillation import Prediction
 from mmlib.methods.kdnet import feature_kl, kdnet_loss, prediction_kl, recipe
+from mmlib.tasks.distillation import Prediction
 
 STUDENT_LOGITS = waves((2, 4, 4, 4, 4), 0.37, 3, 0)
 TEACHER_LOGITS = waves((2, 4, 4, 4, 4), 0.53, 4, 0.2)

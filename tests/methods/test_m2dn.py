@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from mmlib.data.batches import Minibatches
 from mmlib.data.brats import BratsFolder
 from mmlib.data.ixi import IxiFolder
-from mmlib.data.phantom import write_brats, write_ixi
+from mmlib.data.phantoms.brain import write_brats, write_ixi
 from mmlib.data.resample import resample
 from mmlib.data.slices import Masked, Slices, axial_slices, volumes
 from mmlib.methods import m2dn

@@ -4,8 +4,8 @@ import pytest
 import torch
 from golden import waves
 
-from mmlib.distillation import Prediction
 from mmlib.methods.pmkl import advantage, contrastive_loss, pmkl_loss, recipe, soft_cross_entropy
+from mmlib.tasks.distillation import Prediction
 
 STUDENT = waves((2, 4, 4, 4, 4), 0.37, 3, 0)
 TEACHER = waves((2, 4, 4, 4, 4), 0.53, 4, 0.2)

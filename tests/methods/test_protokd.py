@@ -8,7 +8,6 @@ from golden import waves
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmlib.data.cases import regions
-from mmlib.distillation import Prediction, labels_of
 from mmlib.methods.protokd import (
     VARIANTS,
     i2fv,
@@ -18,6 +17,7 @@ from mmlib.methods.protokd import (
     recipe,
     segmentation_loss,
 )
+from mmlib.tasks.distillation import Prediction, labels_of
 
 STUDENT_LOGITS = waves((2, 4, 4, 4, 4), 0.37, 3, 0)
 TEACHER_LOGITS = waves((2, 4, 4, 4, 4), 0.53, 4, 0.2)

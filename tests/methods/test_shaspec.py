@@ -5,8 +5,6 @@ import math
 import pytest
 import torch
 
-from mmlib.blocks import ResNetDecoder, ResNetEncoder, StandardisedConv3d
-from mmlib.losses import segmentation_loss
 from mmlib.methods.shaspec import (
     VARIANTS,
     ShaSpecSegmenter,
@@ -19,6 +17,8 @@ from mmlib.methods.shaspec import (
 )
 from mmlib.methods.shaspec.losses import LOW, alignment_head
 from mmlib.modalities import MRI, combinations, mask
+from mmlib.networks.unet import ResNetDecoder, ResNetEncoder, StandardisedConv3d
+from mmlib.tasks.segmentation import segmentation_loss
 from mmlib.training import learning_rate
 
 WIDTHS = (8, 16, 24)

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmlib.classification import Budget
 from mmlib.data.avmnist import MODALITIES, Pairs
 from mmlib.methods.shaspec import ShaSpecClassifier
 from mmlib.methods.shaspec.classification import DESIGNS, classification_loss, digit_features, train
 from mmlib.methods.shaspec.segmentation import variant_of
+from mmlib.tasks.classification import Budget
 
 BUDGET = Budget(epochs=1, batch_size=8, precision="float32", device="cpu")
 designs = pytest.mark.parametrize("design", DESIGNS)

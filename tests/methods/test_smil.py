@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from mmlib.classification import Budget, Stages
 from mmlib.data.avmnist import Pairs
 from mmlib.methods.smil import (
     ADAPTED,
@@ -29,6 +28,7 @@ from mmlib.methods.smil import (
     priors,
     train,
 )
+from mmlib.tasks.classification import Budget, Stages
 from mmlib.training import fit
 
 TINY = Budget(epochs=2, meta_steps=4, batch_size=8, precision="float32", device="cpu")

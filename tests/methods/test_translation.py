@@ -8,7 +8,7 @@ from mmlib.data.batches import Minibatches
 from mmlib.data.slices import Masked, Slices
 from mmlib.methods.translation import MMGAN, Translator, adversarial_loss, recipe, regression_loss
 from mmlib.modalities import IXI, MRI, combinations, mask
-from mmlib.synthesis import MeanImage, evaluate_synthesis
+from mmlib.tasks.synthesis import MeanImage, evaluate_synthesis
 from mmlib.training import fit, load
 
 

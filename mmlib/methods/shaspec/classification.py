@@ -24,13 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlib.blocks import available_mean, where_available
-from mmlib.classification import Budget, Stages, Trained
 from mmlib.data.avmnist import MODALITIES, Pairs
-from mmlib.digits import AUDIO_FEATURES, CLASSES, IMAGE_FEATURES, AudioTrunk, ImageTrunk
 from mmlib.methods.shaspec.losses import alignment_head, alignment_loss, domain_loss
 from mmlib.methods.shaspec.segmentation import Variant, variant_of
 from mmlib.modalities import check_available
+from mmlib.networks.lenet import AUDIO_FEATURES, CLASSES, IMAGE_FEATURES, AudioTrunk, ImageTrunk
+from mmlib.networks.unet import available_mean, where_available
+from mmlib.tasks.classification import Budget, Stages, Trained
 
 DESIGNS = ("stems", "padded")
 
@@ -144,7 +144,7 @@ def classification_loss(model: ShaSpecClassifier, batch: dict) -> tuple[Tensor, 
 
 
 def train(method: str, variant: str, pairs: Pairs, *, seed: int, budget: Budget, folder: Path | str) -> Trained:
-    """Train one classifier on whatever each pair has; the contract of `mmlib.classification`.
+    """Train one classifier on whatever each pair has; the contract of `mmlib.tasks.classification`.
 
     Args:
         method: `shaspec`.

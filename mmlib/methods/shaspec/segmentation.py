@@ -2,8 +2,8 @@
 
 Paper: Hu Wang, Yuanhong Chen, Congbo Ma, Jodie Avery, Louise Hull, Gustavo Carneiro, "Multi-modal Learning with Missing
 Modality via Shared-Specific Feature Modelling", CVPR 2023, arXiv 2307.14126. Implemented: Eq. 1-9; the
-post-processing of ShaSpec* is in `mmlib.postprocessing`. Released code consulted through a written description:
-billhhh/ShaSpec at 081fe7a, which has no licence; nothing of it is copied.
+post-processing of ShaSpec* is in `postprocessing` beside this file. Released code consulted through a written
+description: billhhh/ShaSpec at 081fe7a, which has no licence; nothing of it is copied.
 
 What differs
 - `ShaSpecSegmenter(topology="small")` keeps the rules of the released network (fusion at the bottleneck only, skips
@@ -30,7 +30,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmlib.blocks import (
+from mmlib.methods.shaspec.losses import KINDS, alignment_head, alignment_loss, domain_loss
+from mmlib.modalities import check_available, parse
+from mmlib.networks.unet import (
     Decoder,
     Encoder,
     ResNetDecoder,
@@ -41,9 +43,7 @@ from mmlib.blocks import (
     encode_rows,
     where_available,
 )
-from mmlib.losses import segmentation_loss
-from mmlib.methods.shaspec.losses import KINDS, alignment_head, alignment_loss, domain_loss
-from mmlib.modalities import check_available, parse
+from mmlib.tasks.segmentation import segmentation_loss
 
 FILL_ORDER = ("flair", "t1", "t1ce", "t2")
 ONLY = "only-"  # begins the name of a net for one combination

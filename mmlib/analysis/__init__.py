@@ -1,0 +1,1 @@
+"""Statistics, diagnostics and the tables that chapters are made from."""

@@ -1,0 +1,77 @@
+"""The complete runs of a profile as tables: one row per run, one row per score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mmlib.records import SCORE_COLUMNS, read_history, read_record, read_scores
+
+
+@dataclass(frozen=True)
+class Results:
+    """The complete runs of a profile.
+
+    Attributes:
+        records: one row per run; nested facts are flattened with a dot (`parameters.steps`, `seconds.train`);
+            `exposure` stays a dict, `folder` is the path of the run.
+        scores: experiment, run, method, variant, seed, case, available, target, metric, value; one row per value.
+    """
+
+    records: pd.DataFrame
+    scores: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def folder(self, run: str, experiment: str | None = None) -> Path:
+        """The folder of a run, where its weights and its executed notebook lie.
+
+        Raises:
+            KeyError: if there is no such run, or two experiments have one of that name and none is named.
+        """
+        found = self.records[self.records["run"] == run]
+        if experiment is not None:
+            found = found[found["experiment"] == experiment]
+        if len(found) != 1:
+            known = [f"{row.experiment}/{row.run}" for row in self.records.itertuples()]
+            raise KeyError(f"{len(found)} runs are called {run!r} (experiment {experiment}); there are {known}")
+        return Path(found["folder"].iloc[0])
+
+    def history(self, run: str, experiment: str | None = None) -> pd.DataFrame:
+        """The training history of a run, one row per step; empty for a method that does not train.
+
+        Raises:
+            KeyError: as `folder`.
+        """
+        return read_history(self.folder(run, experiment))
+
+
+def read_runs(root: str | Path, profile: str, experiment: str | None = None) -> Results:
+    """Read the complete runs of a profile; folders without a record (unfinished runs) are passed over.
+
+    Returns:
+        The runs, sorted by experiment and name; empty where nothing has run yet.
+
+    Raises:
+        RecordError: if a record is damaged or of another schema.
+    """
+    paths = sorted((Path(root) / profile).glob(f"{experiment or '*'}/*/record.json"))
+    rows, tables = [], []
+    for path in paths:
+        record = read_record(path.parent)
+        exposure = record.pop("exposure")
+        row = pd.json_normalize(record).iloc[0].to_dict()
+        rows.append({**row, "exposure": exposure, "folder": str(path.parent)})
+        table = read_scores(path.parent)
+        table.insert(0, "run", record["run"])
+        table.insert(0, "experiment", record["experiment"])
+        tables.append(table)
+    columns = ["experiment", "run", "method", "variant", "seed", *SCORE_COLUMNS]
+    scores = pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    leading = ["experiment", "run", "method", "variant", "seed", "profile", "folder", "stand_in"]
+    records = pd.DataFrame(rows)
+    rest = [name for name in records.columns if name not in leading]
+    return Results(records.reindex(columns=leading + rest), scores)

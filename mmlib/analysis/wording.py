@@ -1,0 +1,68 @@
+"""Effects in words: one way to write a number with its interval, one rule for beats, loses and cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mmlib.analysis.statistics import Effect, bootstrap_means, by_seed_and_case
+
+OUTCOMES = ("beats", "loses to", "cannot be told from")
+
+
+def format_effect(effect: Effect, digits: int = 1, unit: str = "") -> str:
+    """An effect with its 95 % interval: `+1.2 (-0.3 to +2.7)`, or `+1.2 points (-0.3 to +2.7)` with a unit."""
+    unit = f" {unit}" if unit else ""
+    return f"{effect.effect:+.{digits}f}{unit} ({effect.low:+.{digits}f} to {effect.high:+.{digits}f})"
+
+
+def format_effects(rows: pd.DataFrame, digits: int = 1) -> str:
+    """The rows of a forest plot (part, effect, low, high) as one line, for an alternative text."""
+    return "; ".join(f"{row.part} {format_effect(row, digits)}" for row in rows.itertuples())
+
+
+def outcome(effect: Effect, words: Sequence[str] = OUTCOMES) -> str:
+    """The first word where the interval lies above 0, the second where it lies below, the third where it holds 0.
+
+    Args:
+        effect: of one arm over another; larger is better for the first.
+        words: for better, worse and undecided.
+    """
+    better, worse, undecided = words
+    return better if effect.low > 0 else worse if effect.high < 0 else undecided
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def mean_interval(table: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean of a table (seeds, cases) and its 95 % interval over both."""
+    low, high = np.quantile(bootstrap_means([table])[:, 0], [0.025, 0.975])
+    return float(table.to_numpy(float).mean()), float(low), float(high)
+
+
+def select(scores: pd.DataFrame, **conditions: object) -> pd.DataFrame:
+    """The scores that meet conditions, as a table (seeds, cases); means over what is left open.
+
+    Args:
+        scores: tidy; what a condition names is a column.
+        conditions: column -> a value, or a list of values.
+
+    Raises:
+        ValueError: if no score meets them.
+    """
+    for name, wanted in conditions.items():
+        scores = scores[scores[name].isin([wanted] if isinstance(wanted, str | int | float) else list(wanted))]
+    if scores.empty:
+        raise ValueError(f"no scores with {conditions}")
+    return by_seed_and_case(scores)

@@ -1,0 +1,1 @@
+"""MRI and slides of gliomas: what a case has (model) and how it looks (drawing)."""

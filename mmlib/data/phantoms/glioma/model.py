@@ -1,0 +1,157 @@
+"""The glioma phantom: classes that overlap in MRI and separate under the microscope, with known best scores.
+
+A case is drawn in two steps. The class, in the shares of the released split of CPM-RadPath; then, each from the class
+alone, what MRI shows (enhancement, oedema) and what the slide looks like. `drawing` beside this file draws the images
+from these three and from nothing else of the case, so no method can know more than they tell, and what they tell is
+computed by enumeration (`ceiling`). Ring enhancement and much oedema set G apart; O and A look nearly alike in
+MRI. A slide looks like another class than it is of in 10 to 18 % of cases: so it is not perfect, and MRI adds to it.
+
+Probabilities are made up, in the order of size that neuroradiology and neuropathology describe.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from mmlib.data.phantoms.glioma.drawing import ENHANCEMENT, LOOKS, OEDEMA, SPACING, patches, volumes
+from mmlib.data.radpath import CLASSES, PARTS
+from mmlib.modalities import MRI
+
+FIRST = {"train": 0, "valid": 100_000, "test": 200_000}  # number of a part's first case: parts grow apart
+PRIOR = np.array([133, 34, 54]) / 221  # of G, O and A: all cases of the released split
+GIVEN_CLASS = {  # rows: classes; columns: what is found
+    "enhancement": np.array([(0.08, 0.12, 0.80), (0.46, 0.46, 0.08), (0.64, 0.28, 0.08)]),
+    "oedema": np.array([(0.25, 0.75), (0.72, 0.28), (0.62, 0.38)]),
+    "look": np.array([(0.88, 0.02, 0.10), (0.03, 0.90, 0.07), (0.10, 0.08, 0.82)]),
+}
+SLIDE = "slide"
+
+
+@dataclass(frozen=True)
+class Glioma:
+    """The truth of a case.
+
+    Attributes:
+        number: what it was drawn from.
+        label: position in `mmlib.data.radpath.CLASSES`.
+        enhancement, oedema, look: what there is to see, in the words of `mmlib.data.phantoms.glioma.drawing`.
+    """
+
+    number: int
+    label: int
+    enhancement: str
+    oedema: str
+    look: str
+
+
+def draw(number: int) -> Glioma:
+    """Draw the truth of a case; the same number gives the same glioma.
+
+    Raises:
+        ValueError: if `number` is negative.
+    """
+    if number < 0:
+        raise ValueError(f"the number of a glioma is at least 0; got {number}")
+    rng = np.random.default_rng((number, 1))
+    label = int(rng.choice(len(PRIOR), p=PRIOR))
+    found = {sign: int(rng.choice(len(rows[label]), p=rows[label])) for sign, rows in GIVEN_CLASS.items()}
+    return Glioma(number, label, ENHANCEMENT[found["enhancement"]], OEDEMA[found["oedema"]], LOOKS[found["look"]])
+
+
+def ceiling(*modalities: str) -> dict[str, float]:
+    """The best scores that anything can attain, of infinitely many cases: exact, by enumeration.
+
+    Every MRI modality shows oedema and whether there is a ring. Only t1ce tells patchy enhancement from none.
+
+    Args:
+        modalities: what is available: of t1, t1ce, t2, flair and slide, such as `ceiling("t1ce", "slide")`.
+
+    Returns:
+        balanced_accuracy and accuracy.
+
+    Raises:
+        ValueError: if a modality is unknown, or there is none.
+    """
+    known = (*MRI, SLIDE)
+    if not modalities or not set(modalities) <= set(known):
+        raise ValueError(f"modalities are {known}, at least one of them; got {modalities}")
+    given = []
+    if set(modalities) & set(MRI):
+        enhancement = GIVEN_CLASS["enhancement"]
+        ring_or_not = np.stack([enhancement[:, :2].sum(axis=1), enhancement[:, 2]], axis=1)
+        given += [enhancement if "t1ce" in modalities else ring_or_not, GIVEN_CLASS["oedema"]]
+    if SLIDE in modalities:
+        given.append(GIVEN_CLASS["look"])
+    seen = np.array([np.prod(columns, axis=0) for columns in product(*(table.T for table in given))]).T  # (3, E)
+    return {
+        "balanced_accuracy": float(seen.max(axis=0).sum() / len(CLASSES)),
+        "accuracy": float((PRIOR[:, None] * seen).max(axis=0).sum()),
+    }
+
+
+def write_radpath(
+    folder: str | Path,
+    train: int,
+    valid: int,
+    test: int,
+    modalities: Sequence[str] = MRI,
+    count: int = 12,
+    size: int = 32,
+) -> Path:
+    """Write phantom gliomas in the layout that `mmlib.data.radpath.load` reads.
+
+    Case n of a part is the same however many there are. The number in its name is what `draw` takes. A folder of the
+    same name is replaced, when the new one is complete.
+
+    Args:
+        folder: where to.
+        train, valid, test: numbers of cases.
+        modalities: of the MRI that are written.
+        count: patches of a slide.
+        size: sides of a patch, pixels.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if a part has no case or more than 100,000, or a modality is unknown.
+    """
+    target = Path(folder)
+    counts = dict(zip(PARTS, (train, valid, test), strict=True))
+    for part, cases in counts.items():
+        if not 0 < cases <= FIRST["valid"]:
+            raise ValueError(f"the part {part} has between 1 and {FIRST['valid']} gliomas; got {cases}")
+    if not set(modalities) <= set(MRI):
+        raise ValueError(f"modalities are {MRI}; got {tuple(modalities)}")
+    partial_folder = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    listed = [(FIRST[part] + k, part) for part, cases in counts.items() for k in range(cases)]
+    affine = np.diag([SPACING, SPACING, SPACING, 1.0])
+    rows = []
+    for number, part in tqdm(listed, desc="glioma phantom", unit="case"):
+        glioma, name = draw(number), f"phantom-{number:06d}"
+        images = volumes(number, glioma.enhancement, glioma.oedema)
+        mri, slide = partial_folder / "mri" / name, partial_folder / "patches" / name
+        mri.mkdir(parents=True)
+        slide.mkdir(parents=True)
+        for modality in modalities:
+            nibabel.save(nibabel.Nifti1Image(images[modality], affine), mri / f"{name}_{modality}.nii.gz")
+        for k, patch in enumerate(patches(number, glioma.look, count, size)):
+            Image.fromarray(patch).save(slide / f"{k:03d}.png")
+        rows.append({"case": name, "class": CLASSES[glioma.label], "part": part})
+    table = pd.DataFrame(rows)
+    table[["case", "class"]].to_csv(partial_folder / "classes.csv", index=False)
+    table[["case", "part"]].to_csv(partial_folder / "split.csv", index=False)
+    shutil.rmtree(target, ignore_errors=True)
+    partial_folder.rename(target)
+    return target

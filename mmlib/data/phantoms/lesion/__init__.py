@@ -1,0 +1,1 @@
+"""Skin lesions: which signs a case has (model) and how they look (drawing)."""

@@ -1,0 +1,97 @@
+"""What chapters put on a page in the same way: tables and sentences, labelled where they are no result; and code."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from mmlib.figures.style import text_table
+from mmlib.ledgers.claims import RESULT_PROFILES, measured_text, weakest
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+
+@dataclass(frozen=True)
+class Page:
+    """A chapter made from the runs of one profile."""
+
+    profile: str
+
+    @property
+    def is_result(self) -> bool:
+        """Whether the numbers of this profile are results."""
+        return self.profile in RESULT_PROFILES
+
+    @property
+    def caveat(self) -> str:
+        """What stands before every number that is none."""
+        return "" if self.is_result else "Smoke run, not a result. "
+
+    def say(self, text: str) -> Markdown:
+        """A sentence made from results, with its label where they are none."""
+        from IPython.display import Markdown
+
+        return Markdown(text if self.is_result else f"*{self.caveat.strip()}* {text}")
+
+    def glue(self, **values: object) -> None:
+        """Hand numbers to the prose of a page: a cell's `page.glue(gain="+1.2")`, a text's ``{glue:text}`gain:s` ``.
+
+        Where the profile gives no results, every value carries the label that says so.
+        """
+        from myst_nb import glue
+
+        for name, value in values.items():
+            glue(name, str(value) if self.is_result else f"{value} [smoke run, not a result]", display=False)
+
+    def table(self, frame: pd.DataFrame, caption: str, precision: int = 1, index: bool = True) -> Styler:
+        """A table with its caption, which carries the label; without an index, texts are left aligned."""
+        styler = frame.rename_axis(columns=None if frame.columns.nlevels == 1 else frame.columns.names).style
+        styler = styler.format(precision=precision, na_rep="-").set_caption(self.caveat + caption)
+        if index:
+            return styler
+        texts = frame.columns.get_indexer(frame.select_dtypes(exclude="number").columns)
+        left: list[Any] = [{"selector": f".col{place}", "props": "text-align: left"} for place in texts]
+        return styler.hide(axis="index").set_table_styles(left)
+
+    def verdicts(self, parts: pd.DataFrame, *ids: str) -> Styler:
+        """What the claims ledger says of some claims.
+
+        Args:
+            parts: as `mmlib.ledgers.claims.evidence` returns them.
+            ids: of the claims.
+        """
+        rows = weakest(parts)
+        rows = rows[rows["id"].isin(ids) & rows["kind"].ne("pending")]
+        shown = pd.DataFrame(
+            {
+                "id": rows["id"],
+                "claim": rows["claim"],
+                "verdict": (rows["verdict"] + " " + rows["on"]).str.strip(),
+                "we measured": rows.apply(measured_text, axis=1),
+                "paper says": rows["paper_says"],
+                "kind": rows["kind"],
+                "rule": rows["rule"] + ", " + rows["sesoi"].map("{:g}".format) + " " + rows["unit"],
+                "why it may differ": rows["reason"],
+            }
+        )
+        widths = {"claim": 11, "paper says": 9, "rule": 7, "we measured": 11, "verdict": 9, "why it may differ": 12}
+        caption = f"From the claims ledger, profile {self.profile}. Rule: with the smallest effect worth a sentence"
+        return text_table(shown, widths).set_caption(self.caveat + caption)
+
+
+def code(thing: Any, since: str = "") -> Markdown:
+    """The source of a function or method on a page, from the first line that holds `since`.
+
+    Raises:
+        ValueError: if the source does not hold it.
+    """
+    from IPython.display import Markdown
+
+    source = textwrap.dedent(inspect.getsource(thing))
+    return Markdown(f"```python\n{textwrap.dedent(source[source.index(since) :]).rstrip()}\n```")

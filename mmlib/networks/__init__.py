@@ -1,0 +1,1 @@
+"""Network pieces that MONAI lacks, shared by methods."""

@@ -1,0 +1,1 @@
+"""What all methods of a task share: losses, training stages, scores."""

@@ -1,0 +1,249 @@
+"""Segmentation from any combination: the task loss, and scores of every combination, region and whole volume.
+
+What a `Segmenter` encodes does not depend on the combination that is decoded later, so a case is encoded once and
+decoded 2^M - 1 times.
+
+Dice of two empty masks is 1. The 95th percentile of the Hausdorff distance (HD95, mm) of two empty masks is 0, and NaN
+where one of the two is empty: no distance is defined.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from monai.inferers import sliding_window_inference
+from monai.losses import DiceLoss
+from monai.metrics import compute_hausdorff_distance
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mmlib import modalities as names
+from mmlib.data.cases import REGIONS, Case, tensors
+
+WINDOW = 128  # voxels a side; volumes no larger are predicted in one piece
+OVERLAP = 1 / 3  # of neighbouring windows, as in the released ShaSpec code
+DECODED_VOXELS = 4_000_000  # combinations are decoded side by side up to this many voxels
+_dice = DiceLoss(sigmoid=True, smooth_nr=0, smooth_dr=1)
+
+
+def segmentation_loss(logits: Tensor, regions: Tensor) -> Tensor:
+    """Dice loss, mean over regions, plus binary cross-entropy, summed over regions (released ShaSpec code).
+
+    The paper names Dice only. Per case and region Dice = 2 sum(p t) / (sum(p) + sum(t) + 1): no squares, and the 1 in
+    the denominator alone, so that an empty region keeps a cost of 1 whatever is predicted.
+
+    Args:
+        logits: (B, R, D, H, W), one sigmoid a region.
+        regions: (B, R, D, H, W), bool or {0, 1}.
+
+    Returns:
+        A scalar, computed in fp32 or better.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    target = regions.to(logits.dtype)
+    return _dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target) * logits.shape[1]
+
+
+class Segmenter(Protocol):
+    """What a network offers to be evaluated; every method of the book does, as an `nn.Module`.
+
+    Attributes:
+        modalities: M names, the order of the modality axis.
+        stride: the grid must be divisible by it, (D, H, W).
+        training: as of `nn.Module`.
+    """
+
+    modalities: tuple[str, ...]
+    stride: tuple[int, int, int]
+    training: bool
+
+    def encode(self, images: Tensor, available: Tensor) -> Any:
+        """(1, M, D, H, W) and (1, M) bool -> whatever `decode` takes."""
+
+    def decode(self, encoding: Any, available: Tensor) -> Tensor:
+        """The encoding of one case and (K, M) bool -> logits (K, R, D, H, W)."""
+
+    def parameters(self) -> Iterator[Any]:
+        """The weights, as of `nn.Module`."""
+
+    def train(self, mode: bool = True) -> Any:
+        """As of `nn.Module`."""
+
+
+@torch.inference_mode()
+def probabilities(
+    model: Segmenter, images: Tensor, available: Tensor, window: int | Sequence[int] = WINDOW, overlap: float = OVERLAP
+) -> Tensor:
+    """Predict one case in several combinations, by sliding windows where the volume is larger than `window`.
+
+    Args:
+        model: in evaluation mode.
+        images: (M, D, H, W).
+        available: (K, M) bool, the combinations; all of their modalities must be acquired.
+        window: side of a window, a multiple of the network's stride.
+        overlap: share of a window that its neighbour covers too; probabilities are averaged there.
+
+    Returns:
+        (K, R, D, H, W) probabilities in [0, 1], on the CPU.
+    """
+    names.check_available(available, model.modalities)
+    device = next(model.parameters()).device
+    acquired = available.any(dim=0)
+    grid = images.shape[1:]
+    stride = model.stride
+    sides = [window] * 3 if isinstance(window, int) else window
+    roi = [min(side, -(-size // step) * step) for side, size, step in zip(sides, grid, stride, strict=True)]
+    together = max(1, DECODED_VOXELS // int(np.prod(roi)))
+
+    def predict(patch: Tensor) -> Tensor:
+        encoding = model.encode(patch, acquired[None].to(device))
+        decoded = [model.decode(encoding, part.to(device)).sigmoid() for part in available.split(together)]
+        return torch.cat(decoded).flatten(0, 1)[None]
+
+    flat = sliding_window_inference(
+        images[None], roi, 1, predict, overlap=overlap, sw_device=device, device=torch.device("cpu")
+    )
+    return flat[0].unflatten(0, (len(available), -1))
+
+
+def evaluate_combinations(
+    model: Segmenter,
+    cases: Iterable[Case] | Mapping[str, Case],
+    combinations: Sequence[Sequence[str]] | None = None,
+    *,
+    window: int | Sequence[int] = WINDOW,
+    hausdorff: bool = True,
+) -> pd.DataFrame:
+    """Score a model on whole volumes, for every combination of the modalities that a case has.
+
+    Args:
+        model: see the module.
+        cases: with labels; a mapping by name is read one case at a time.
+        combinations: modality names each; None: all 2^M - 1.
+        window: see `probabilities`.
+        hausdorff: compute HD95 too, the slower half of the metrics.
+
+    Returns:
+        Tidy: case, available (label of the combination), target (wt, tc, et), metric (dice in [0, 1], hd95 in mm),
+        value. Combinations with a modality that a case lacks are left out for that case.
+
+    Raises:
+        ValueError: if a case has no labels, or nothing at all could be scored.
+    """
+    wanted = names.combinations(model.modalities) if combinations is None else [tuple(one) for one in combinations]
+    every = (cases[name] for name in cases) if isinstance(cases, Mapping) else cases
+    total = len(cases) if isinstance(cases, Sized) else None
+    rows = []
+    was_training = model.training
+    model.train(False)
+    for case in tqdm(every, total=total, desc="evaluate", mininterval=10):
+        if case.labels is None:
+            raise ValueError(f"case {case.name} has no labels, so it cannot be scored: leave it out, or use `predict`")
+        sample, _ = tensors(case, model.modalities)
+        possible = [one for one in wanted if all(name in case.images for name in one)]
+        if not possible:
+            continue
+        available = torch.stack([names.mask(one, model.modalities) for one in possible])
+        predicted = probabilities(model, sample["images"], available, window) > 0.5
+        truth = sample["regions"]
+        spacing = case.spacing[::-1]
+        overlap = dice(predicted, truth)
+        for index, one in enumerate(possible):
+            label = names.label(one, case.modalities)
+            for region, target in enumerate(REGIONS):
+                rows.append((case.name, label, target, "dice", float(overlap[index, region])))
+                if hausdorff:
+                    value = hd95(predicted[index, region], truth[region], spacing)
+                    rows.append((case.name, label, target, "hd95", value))
+    model.train(was_training)
+    if not rows:
+        raise ValueError(f"nothing to score: no case has all modalities of one of {wanted}")
+    return pd.DataFrame(rows, columns=["case", "available", "target", "metric", "value"])
+
+
+@torch.inference_mode()
+def predict(
+    model: Segmenter, case: Case, combination: Sequence[str] | None = None, *, window: int | Sequence[int] = WINDOW
+) -> np.ndarray:
+    """Segment one case from what it has.
+
+    Args:
+        combination: the modalities to use; None: all that the case and the model share.
+
+    Returns:
+        (R, X, Y, Z) bool on the grid of the case's own arrays.
+
+    Raises:
+        ValueError: if the case has none of the model's modalities, or lacks one of `combination`.
+    """
+    sample, frame = tensors(case, model.modalities)
+    available = sample["available"]
+    if combination is not None:
+        available = names.mask(combination, model.modalities)
+        lacking = [name for name in combination if name not in case.images]
+        if lacking:
+            raise ValueError(f"case {case.name} lacks {lacking}; it has {sorted(case.images)}")
+    was_training = model.training
+    model.train(False)
+    probability = probabilities(model, sample["images"], available[None], window)[0]
+    model.train(was_training)
+    return frame.to_native((probability > 0.5).numpy())
+
+
+def dice(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Dice per combination and region, 2 |P and T| / (|P| + |T|); 1 where both are empty.
+
+    Args:
+        predicted: (K, R, D, H, W) bool.
+        truth: (R, D, H, W) bool.
+
+    Returns:
+        (K, R) in [0, 1].
+    """
+    space = (-3, -2, -1)
+    both = (predicted & truth).sum(space).double()
+    total = (predicted.sum(space) + truth.sum(space)).double()
+    return torch.where(total > 0, 2 * both / total, 1.0)
+
+
+def hd95(predicted: Tensor, truth: Tensor, spacing: Sequence[float]) -> float:
+    """95th percentile of the symmetric surface distance, mm; 0 where both masks are empty, NaN where one is.
+
+    Args:
+        predicted: (D, H, W) bool.
+        truth: (D, H, W) bool.
+        spacing: voxel size along the axes, mm.
+    """
+    if not predicted.any() or not truth.any():
+        return float("nan") if predicted.any() or truth.any() else 0.0
+    found, true = (mask[None, None].float() for mask in (predicted, truth))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)  # MONAI's own call
+        return float(compute_hausdorff_distance(found, true, True, percentile=95, spacing=list(spacing)))
+
+
+@torch.inference_mode()
+def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.ndarray]:
+    """Spatial means of the shared and the specific features of every modality, from complete cases.
+
+    Args:
+        model: its `encode` returns `shared` and `specific`, each (1, M, C, d, h, w).
+        cases: with every modality of the model; others are left out.
+
+    Returns:
+        `shared` and `specific` -> (n, M, C).
+    """
+    found: dict[str, list[np.ndarray]] = {"shared": [], "specific": []}
+    for case in cases:
+        sample, _ = tensors(case, model.modalities, max(model.stride))
+        if sample["available"].all():
+            encoding = model.encode(sample["images"][None], sample["available"][None])
+            for name, rows in found.items():
+                rows.append(getattr(encoding, name)[0].mean(dim=(-3, -2, -1)).numpy())
+    return {name: np.stack(rows) for name, rows in found.items()}

@@ -1,0 +1,266 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mmlib.analysis import statistics
+from mmlib.analysis.statistics import (
+    bootstrap_means,
+    by_seed_and_case,
+    cell_means,
+    holm,
+    mcnemar,
+    nested_pairs,
+    order_agreement,
+    page_trend,
+    paired_effects,
+    rank_distribution,
+    seed_effect,
+    signed_rank,
+    tost,
+    violation_rate,
+    violations,
+)
+from mmlib.modalities import MRI
+
+
+def table(values, seeds=None):
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    return pd.DataFrame(
+        values, index=seeds or range(len(values)), columns=[f"c{i:02d}" for i in range(values.shape[1])]
+    )
+
+
+def paired_effect(first, second, **options):
+    return paired_effects([(first, second)], **options)[0]
+
+
+def tidy(rows):
+    return pd.DataFrame(rows, columns=["seed", "case", "value"])
+
+
+def test_by_seed_and_case_averages_combinations():
+    laid = by_seed_and_case(tidy([(0, "a", 0.2), (0, "a", 0.4), (0, "b", 1.0), (0, "b", 0.0)]))
+    assert laid.loc[0].to_dict() == pytest.approx({"a": 0.3, "b": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no scores"),
+        ([(0, "a", 1.0), (0, "b", np.nan)], "NaN.*'b'"),
+        ([(0, "a", 1.0), (0, "b", 1.0), (1, "a", 1.0)], "seed 1 has 0 values for case b"),
+    ],
+)
+def test_incomplete_scores_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        by_seed_and_case(tidy(rows))
+
+
+def test_effect_by_hand():
+    # differences: seed 0: 1, 3; seed 1: 2, 2 -> mean 2; per subject 1.5, 2.5
+    effect = paired_effect(table([[2, 4], [3, 3]]), table([[1, 1], [1, 1]]))
+    assert effect.effect == 2 and (effect.n, effect.seeds) == (2, 2)
+    # a mean of drawn subjects lies between the means over one subject: drawn seeds give subject means 1..2 and 2..3
+    assert 1 <= effect.low <= 2 <= effect.high <= 3
+    assert effect.p == pytest.approx(0.5)  # two subjects, both positive: 2 of 4 sign patterns
+
+
+def test_a_constant_difference_has_an_interval_of_no_width():
+    effect = paired_effect(table([[0.5, 0.7, 0.9]]) + 0.25, table([[0.5, 0.7, 0.9]]))
+    assert (effect.low, effect.high) == pytest.approx((0.25, 0.25)) and effect.half_width == pytest.approx(0)
+
+
+def test_the_bootstrap_meets_the_exact_distribution():
+    # two subjects, one seed: the drawn mean is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4
+    drawn = bootstrap_means([table([[0, 1]])], draws=40_000, seed=1)[:, 0]
+    values, counts = np.unique(drawn, return_counts=True)
+    assert values.tolist() == [0, 0.5, 1] and counts / 40_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.01)
+
+
+def test_drawn_seeds_meet_the_same_drawn_subjects():
+    # values depend on the subject only: with crossed resampling more seeds do not narrow the interval
+    subjects = np.arange(10.0)
+    one = bootstrap_means([table([subjects])], seed=3)
+    many = bootstrap_means([table([subjects] * 8)], seed=3)
+    assert np.allclose(one, many)
+
+
+def test_pairing_by_seed_removes_what_seeds_share():
+    generator = np.random.default_rng(0)
+    shared = generator.normal(0, 5, (4, 1)) + generator.normal(0, 1, (4, 30))
+    paired = paired_effect(table(shared + 1), table(shared))
+    apart = paired_effect(table(shared + 1, [0, 1, 2, 3]), table(shared, [4, 5, 6, 7]))
+    assert paired.half_width == pytest.approx(0, abs=1e-9)
+    assert apart.effect == pytest.approx(paired.effect) and apart.half_width > 1
+
+
+def test_one_seed_is_said_and_the_same_seed_gives_the_same_interval():
+    first, second = table([[1, 2, 4, 8, 16, 32, 64]]), table([[1] * 7])
+    effect = paired_effect(first, second, draws=50)
+    assert effect.resampled == "subjects" and effect.seeds == 1
+    assert effect == paired_effect(first, second, draws=50) != paired_effect(first, second, draws=50, seed=1)
+    assert paired_effect(table([[1, 2], [2, 3]]), table([[0, 0], [0, 0]])).resampled == "seeds and subjects"
+
+
+def test_unpaired_subjects_and_nan_are_refused():
+    with pytest.raises(ValueError, match="c02"):
+        paired_effect(table([[1, 2, 3]]), table([[1, 2]]))
+    with pytest.raises(ValueError, match="NaN"):
+        paired_effect(table([[1, np.nan]]), table([[1, 2]]))
+    with pytest.raises(ValueError, match="at least two subjects"):
+        paired_effect(table([[1]]), table([[2]]))
+
+
+def test_family_bounds_hold_for_all_pairs_together():
+    first, second = table([range(12), range(1, 13)]), table([[3] * 12, [4] * 12])
+    alone, (one, _, _) = paired_effect(first, second), paired_effects([(first, second)] * 3)
+    assert (alone.family_low, alone.family_high) == (alone.low, alone.high)
+    assert (one.low, one.high) == (alone.low, alone.high)
+    assert one.family_low < one.low and one.high < one.family_high
+    wider = paired_effect(first, second, level=1 - 0.05 / 3)
+    assert (wider.low, wider.high) == pytest.approx((one.family_low, one.family_high))
+
+
+def coverage(seeds, seed_deviation, trials=300):
+    generator = np.random.default_rng(0)
+    held = 0
+    for trial in range(trials):
+        truth = 1 + seed_deviation * generator.normal(size=(seeds, 1)) + generator.normal(size=(1, 40))
+        effect = paired_effect(
+            table(truth + 0.5 * generator.normal(size=(seeds, 40))), table(np.zeros((seeds, 40))), draws=300, seed=trial
+        )
+        held += effect.low <= 1 <= effect.high
+    return held / trials
+
+
+@pytest.mark.parametrize(
+    ("seeds", "seed_deviation", "low", "high"), [(3, 0.1, 0.90, 0.98), (5, 0.1, 0.90, 0.98), (2, 1, 0.6, 0.8)]
+)
+def test_coverage_of_the_interval_is_what_the_module_says(seeds, seed_deviation, low, high):
+    assert low <= coverage(seeds, seed_deviation) <= high
+
+
+def test_signed_rank_by_hand():
+    assert signed_rank([0.0, 0.0]) == 1
+    assert signed_rank([1, 2, 3, 4, 5]) == pytest.approx(2 / 2**5)  # all positive: the rarest of 32 patterns, two-sided
+    assert signed_rank([1, -2, 3, -4, 5]) == stats.wilcoxon([1, -2, 3, -4, 5]).pvalue
+
+
+def test_holm_by_hand_and_nan_is_not_counted():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.01, np.nan, 0.04]) == pytest.approx([0.02, np.nan, 0.04], nan_ok=True)
+    assert np.isnan(holm([np.nan])).all()
+
+
+def test_tost_by_hand():
+    differences = np.array([-0.1, 0.0, 0.1, 0.2])
+    mean, error = differences.mean(), differences.std(ddof=1) / 2
+    expected = max(stats.t.sf((mean + 0.5) / error, 3), stats.t.cdf((mean - 0.5) / error, 3))
+    assert tost(differences, 0.5) == pytest.approx(expected)
+    assert tost(differences, 0.06) > 0.4
+    for wrong in (dict(margin=0), dict(margin=-1)):
+        with pytest.raises(ValueError, match="margin"):
+            tost(differences, **wrong)
+    with pytest.raises(ValueError, match="two differences"):
+        tost([0.1], 0.5)
+
+
+def test_seed_effect_is_students_interval():
+    effect = seed_effect([0.3, 0.35, 0.25], 0.25)
+    half = stats.t.ppf(0.975, 2) * 0.05 / np.sqrt(3)
+    assert (effect.effect, effect.low, effect.high) == pytest.approx((0.05, 0.05 - half, 0.05 + half))
+    assert (effect.seeds, effect.resampled) == (3, "seeds")
+    alone = seed_effect([0.3], 0.25)
+    assert np.isinf(alone.half_width)
+
+
+def test_cell_means_leave_out_undefined_cases():
+    rows = [("a", "t1", "wt", s, c, v) for s in (0, 1) for c, v in (("x", 0.2), ("y", 0.4), ("z", 0.9))]
+    rows += [("a", "t1", "et", 0, "x", 0.5), ("a", "t1", "et", 0, "y", np.nan)]
+    scores = pd.DataFrame(rows, columns=["arm", "available", "target", "seed", "case", "value"])
+    scores.loc[2, "value"] = np.nan  # z of seed 0: z is left out for both seeds
+    cells = cell_means(scores, draws=2000)
+    assert cells["mean"].tolist() == pytest.approx([0.3, 0.5])
+    assert cells[["n", "seeds"]].to_numpy().tolist() == [[2, 2], [1, 1]]
+    assert cells.loc[0, ["low", "high"]].tolist() == pytest.approx([0.2, 0.4])
+    assert cells.loc[1, ["low", "high"]].isna().all()
+
+
+def test_ranks():
+    sure = rank_distribution({"low": table([[0.1, 0.2, 0.1]]), "high": table([[0.8, 0.9, 0.7]])}, draws=500)
+    assert sure.index.tolist() == ["high", "low"]
+    assert sure["p_best"].tolist() == [1, 0] and sure["rank_high"].tolist() == [1, 2]
+    equal = rank_distribution({"a": table([[0.1, 0.5]]), "b": table([[0.1, 0.5]])}, draws=500)
+    assert equal["p_best"].tolist() == [0.5, 0.5] and equal["rank"].tolist() == [1.5, 1.5]
+    even = rank_distribution({"a": table([[0.0, 1.0]]), "b": table([[1.0, 0.0]])}, draws=20_000)
+    assert even["p_best"].tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+def test_order_agreement():
+    assert order_agreement({"a": 3, "b": 2, "c": 1}, ["a", "b", "c"]) == 1
+    assert order_agreement({"a": 3, "b": 2, "c": 1}, ["c", "b", "a"]) == -1
+    assert order_agreement({"a": 3, "b": 2, "c": 1}, ["a", "c", "b"]) == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="claimed order"):
+        order_agreement({"a": 3}, ["b"])
+
+
+def test_page_trend_by_hand():
+    # ranks 1, 2, 3 in both subjects: L = 2 * (1*1 + 2*2 + 3*3); one of 36 orders reaches it
+    statistic, p = page_trend(pd.DataFrame([[0.1, 0.2, 0.3], [0.5, 0.6, 0.9]]))
+    assert statistic == 28 and p == pytest.approx(1 / 36)
+    with pytest.raises(ValueError, match="NaN"):
+        page_trend(pd.DataFrame([[0.1, np.nan]]))
+
+
+def test_nested_pairs():
+    pairs = nested_pairs(MRI)
+    assert len(pairs) == 28 and len(set(pairs)) == 28
+    assert nested_pairs(("t1", "t2")) == [("t1", "t1+t2"), ("t2", "t1+t2")]
+
+
+def test_violations_by_hand():
+    means = pd.DataFrame({"wt": [0.5, 0.7, 0.6], "et": [0.1, 0.2, 0.2]}, index=["t1", "t2", "t1+t2"])
+    found = violations(means, ("t1", "t2"))
+    assert (found.count, found.pairs, found.rate) == (1, 4, 0.25)
+    assert found.worst == "t2 -> t1+t2, wt" and found.worst_change == pytest.approx(-0.1)
+    with pytest.raises(KeyError, match="flair"):
+        violations(means, ("t1", "flair"))
+
+
+def test_violation_rate_with_interval():
+    tables = {
+        ("t1", "wt"): table([[0.1, 0.2]]),
+        ("t2", "wt"): table([[0.5, 0.6]]),
+        ("t1+t2", "wt"): table([[0.3, 0.4]]),
+    }
+    sure = violation_rate(tables, ("t1", "t2"), draws=500)
+    assert (sure.rate, sure.low, sure.high) == (0.5, 0.5, 0.5)
+    tables["t2", "wt"] = table([[0.2, 0.6]])  # above by 0.2 in one subject, below by 0.1 in the other
+    unsure = violation_rate(tables, ("t1", "t2"), draws=500)
+    assert (unsure.rate, unsure.low, unsure.high) == (0.5, 0, 0.5)
+
+
+def test_violation_rate_agrees_with_naive_counting():
+    generator = np.random.default_rng(4)
+    labels = sorted(set(itertools.chain(*nested_pairs(MRI))))
+    tables = {(name, region): table(generator.random((2, 6))) for name in labels for region in ("wt", "et")}
+    naive = sum(
+        tables[large, region].to_numpy().mean() < tables[small, region].to_numpy().mean()
+        for small, large in nested_pairs(MRI)
+        for region in ("wt", "et")
+    )
+    found = violation_rate(tables, MRI, draws=200)
+    assert (found.count, found.pairs) == (naive, 56) and found.low <= found.high
+    assert statistics.DRAWS == 10_000
+
+
+def test_mcnemar_counts_discordant_cases_and_halves_the_middle():
+    first, second = [1, 1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1, 0]
+    # 4 against 1: exact two-sided 12/32, less the probability 5/32 of the observed
+    assert mcnemar(first, second) == (4, 1, pytest.approx(12 / 32 - 5 / 32))
+    assert mcnemar(first, first) == (0, 0, 1.0)
+    with pytest.raises(ValueError, match="same cases"):
+        mcnemar([1], [1, 0])

@@ -1,0 +1,130 @@
+"""Scores by hand, all combinations at once against one by one, and the way back to the native grid."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.data.utils import dense_patch_slices
+from torch import nn
+
+from mmlib.data.cases import Case
+from mmlib.data.phantoms.brain import make_subject
+from mmlib.methods.shaspec import ShaSpecSegmenter
+from mmlib.modalities import MRI, combinations, mask
+from mmlib.tasks.segmentation import (
+    dice,
+    evaluate_combinations,
+    hd95,
+    pooled_features,
+    predict,
+    probabilities,
+)
+
+
+class Threshold(nn.Module):
+    """Marks every region where the mean of the available z-scored images is above 0: no training, known answer."""
+
+    modalities, stride = MRI, (4, 4, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def encode(self, images, available):
+        return images
+
+    def decode(self, encoding, available):
+        weights = available.float() / available.sum(dim=1, keepdim=True)
+        return self.scale * torch.einsum("km,mdhw->kdhw", weights, encoding[0])[:, None].expand(-1, 3, -1, -1, -1)
+
+
+def case(lacking: tuple[str, ...] = (), labelled: bool = True) -> Case:
+    images = np.zeros((10, 12, 9), dtype=np.float32)
+    images[2:8, 2:9, 1:7] = 1
+    labels = np.zeros(images.shape, dtype=np.int16)
+    labels[4:6, 4:8, 3:5] = 4
+    images[labels > 0] = 5
+    given = {name: images for name in MRI if name not in lacking}
+    return Case("made", given, np.diag([2.0, 3.0, 4.0, 1.0]), labels if labelled else None)
+
+
+def test_a_model_that_sees_the_tumour_scores_one():
+    scores = evaluate_combinations(Threshold(), [case()])
+    assert list(scores.columns) == ["case", "available", "target", "metric", "value"]
+    assert len(scores) == 15 * 3 * 2
+    assert (scores.loc[scores["metric"] == "dice", "value"] == 1).all()
+    assert (scores.loc[scores["metric"] == "hd95", "value"] == 0).all()
+
+
+def test_combinations_with_a_lacking_modality_are_left_out():
+    scores = evaluate_combinations(Threshold(), {"made": case(lacking=("t2", "flair"))}, hausdorff=False)
+    assert list(scores["available"].unique()) == ["t1", "t1ce", "t1+t1ce"]
+    asked = evaluate_combinations(Threshold(), [case()], [("flair", "t1")], hausdorff=False)
+    assert list(asked["available"].unique()) == ["t1+flair"]
+
+
+def test_dice_by_hand():
+    truth = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]]).bool().view(2, 1, 2, 2)
+    predicted = torch.tensor([[[1, 0, 1, 0], [0, 0, 0, 0]], [[0, 0, 0, 0], [1, 0, 0, 0]]]).bool().view(2, 2, 1, 2, 2)
+    assert dice(predicted, truth).tolist() == [[0.5, 1.0], [0.0, 0.0]]
+
+
+def test_hd95_by_hand():
+    one, other = torch.zeros(9, 9, 9, dtype=torch.bool), torch.zeros(9, 9, 9, dtype=torch.bool)
+    one[4, 4, 2], other[4, 4, 5] = True, True
+    assert hd95(one, other, (1, 1, 2)) == 6
+    nothing = torch.zeros_like(one)
+    assert hd95(nothing, nothing, (1, 1, 1)) == 0
+    assert math.isnan(hd95(one, nothing, (1, 1, 1))) and math.isnan(hd95(nothing, one, (1, 1, 1)))
+
+
+def test_all_combinations_at_once_equal_one_by_one():
+    torch.manual_seed(0)
+    model, subject = ShaSpecSegmenter(MRI, (8, 16)), make_subject(0)
+    model.decoder.out.bias.data += 0.1  # an untrained net marks about half of the voxels
+    together = evaluate_combinations(model, [subject], hausdorff=False)
+    apart = [evaluate_combinations(model, [subject], [one], hausdorff=False) for one in combinations(MRI)]
+    values = np.concatenate([part["value"] for part in apart])
+    assert together["value"].to_numpy() == pytest.approx(values, abs=1e-5)
+    assert together["value"].nunique() > 3
+
+
+def test_windows_agree_with_the_whole_volume_for_a_voxelwise_model():
+    images = torch.randn(4, 20, 24, 12)
+    available = torch.stack([mask(("t1",), MRI), mask(MRI, MRI)])
+    whole = probabilities(Threshold(), images, available, window=32)
+    tiled = probabilities(Threshold(), images, available, window=8)
+    assert whole.shape == (2, 3, 20, 24, 12)
+    assert torch.allclose(whole, tiled, atol=1e-6)
+
+
+def test_windows_of_the_released_code_g3():
+    """155 x 240 x 240 in tiles of 80 x 160 x 160: offsets 0, 54, 75 and 0, 80 (last window shifted to fit)."""
+    tiles = dense_patch_slices(
+        (155, 240, 240), (80, 160, 160), tuple(math.ceil(2 / 3 * side) for side in (80, 160, 160))
+    )
+    offsets = [sorted({tile[axis].start for tile in tiles}) for axis in range(3)]
+    assert offsets == [[0, 54, 75], [0, 80], [0, 80]]
+
+
+def test_prediction_lies_where_the_tumour_is_in_the_native_grid():
+    given = case(lacking=("t1",), labelled=False)
+    found = predict(Threshold(), given)
+    assert found.shape == (3, 10, 12, 9) and found.dtype == bool
+    assert np.array_equal(found[0], given.images["t2"] == 5)
+
+
+def test_pooled_features():
+    torch.manual_seed(0)
+    found = pooled_features(ShaSpecSegmenter(MRI, (8, 16)), [make_subject(seed) for seed in range(2)])
+    assert found["shared"].shape == found["specific"].shape == (2, 4, 16)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="case made has no labels, so it cannot be scored"):
+        evaluate_combinations(Threshold(), [case(labelled=False)])
+    with pytest.raises(ValueError, match="nothing to score"):
+        evaluate_combinations(Threshold(), [case(lacking=("t1",))], [("t1",)])
+    with pytest.raises(ValueError, match=r"case made lacks \['t1'\]"):
+        predict(Threshold(), case(lacking=("t1",)), ("t1", "t2"))
