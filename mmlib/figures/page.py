@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from mmlib.figures.style import text_table
-from mmlib.ledgers.claims import RESULT_PROFILES, measured_text, weakest
+from mmlib.ledgers.claims import gives_results, measured_text, weakest
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Page:
-    """A chapter made from the runs of one profile."""
+    """A chapter made from the runs of one profile.
+
+    Args:
+        profile: its name.
+        is_result: whether its numbers are results; None: what `mmlib.ledgers.claims.gives_results` says of the name.
+    """
 
     profile: str
+    is_result: bool | None = None
 
-    @property
-    def is_result(self) -> bool:
-        """Whether the numbers of this profile are results."""
-        return self.profile in RESULT_PROFILES
+    def __post_init__(self) -> None:
+        if self.is_result is None:
+            object.__setattr__(self, "is_result", gives_results(self.profile))
 
     @property
     def caveat(self) -> str:
@@ -67,7 +72,7 @@ class Page:
             ids: of the claims.
         """
         rows = weakest(parts)
-        rows = rows[rows["id"].isin(ids) & rows["kind"].ne("pending")]
+        rows = rows[rows["id"].isin(ids)]
         shown = pd.DataFrame(
             {
                 "id": rows["id"],
@@ -81,7 +86,7 @@ class Page:
             }
         )
         widths = {"claim": 11, "paper says": 9, "rule": 7, "we measured": 11, "verdict": 9, "why it may differ": 12}
-        caption = f"From the claims ledger, profile {self.profile}. Rule: with the smallest effect worth a sentence"
+        caption = f"From the claims ledger, profile {self.profile}. Rule: with the smallest effect of interest"
         return text_table(shown, widths).set_caption(self.caveat + caption)
 
 

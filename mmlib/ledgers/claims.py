@@ -2,8 +2,8 @@
 
 The unit is the test subject; intervals are those of `mmlib.analysis.statistics`. A claim consists of parts (a region,
 an opponent, a combination), each part gets a verdict, and the weakest part decides the claim (intersection-union).
-With the effect d in the claimed direction, its 95 % interval and the smallest effect worth a sentence s, a part of
-rule `greater` is, in this order:
+With the effect d in the claimed direction, its 95 % interval and the smallest effect of interest s, a part of rule
+`greater` is, in this order:
 
 REPRODUCED      interval above 0 and d >= s
 NO EFFECT       interval inside (-s, s)
@@ -16,7 +16,7 @@ UNDERPOWERED    what is left: d <= 0, and the interval excludes neither sign
 `no-worse` replaces the first condition by "interval above -s", `equivalent` by "interval inside (-s, s)" (and is
 contradicted by an interval outside), `at-least` by "interval above the reference"; they have no NO EFFECT. `exact`
 claims are checked by arithmetic on the paper's own table: REPRODUCED if every number follows, else CONTRADICTED.
-NOT TESTED HERE: a run is missing, the chapter is not written, or the profile gives no results (smoke).
+NOT TESTED HERE: a run is missing, or the profile gives no results (`gives_results`).
 """
 
 from __future__ import annotations
@@ -36,10 +36,20 @@ from mmlib.ledgers.paper_tables import ARITHMETIC
 
 VERDICTS = ("REPRODUCED", "DIRECTION ONLY", "NO EFFECT", "CONTRADICTED", "UNDERPOWERED", "NOT TESTED HERE")
 WEAKEST_FIRST = ("CONTRADICTED", "NO EFFECT", "UNDERPOWERED", "DIRECTION ONLY", "REPRODUCED")
-RESULT_PROFILES = ("quick", "full", "paper", "quick-own", "full-own")  # -own: on the reader's data
-KINDS = ("measured", "arithmetic", "pending")
+KINDS = ("measured", "arithmetic")
 OWN_METRICS = ("audit", "linear", "gain-and-gap")  # statistics that name their metrics themselves
 RULES = ("greater", "no-worse", "equivalent", "at-least", "exact")
+WANTED = ("id", "paper", "claim", "source", "kind", "paper_says", "contrast", "sesoi", "unit", "rule")  # of a claim
+NO_RESULT = "a few steps show that everything runs, its numbers are no result"
+
+
+def gives_results(profile: str) -> bool:
+    """Whether the numbers of a profile are results where nobody says so: of all profiles but `smoke`.
+
+    Args:
+        profile: its name; `-own` at the end (on the reader's data) makes no difference.
+    """
+    return profile.removesuffix("-own") != "smoke"
 
 
 def read_ledger(path: str | Path) -> list[dict[str, Any]]:
@@ -52,15 +62,12 @@ def read_ledger(path: str | Path) -> list[dict[str, Any]]:
     seen = set()
     for entry in entries:
         name = f"{path}, claim {entry.get('id')}"
-        wanted = ["id", "paper", "claim", "source", "kind"]
-        if entry.get("kind") != "pending":
-            wanted += ["paper_says", "contrast", "sesoi", "unit", "rule"]
-        lacking = [key for key in wanted if key not in entry]
+        lacking = [key for key in WANTED if key not in entry]
         if lacking:
             raise ValueError(f"{name} lacks {lacking}")
         if entry["kind"] not in KINDS:
             raise ValueError(f"{name}: kind is {entry['kind']!r}, expected one of {KINDS}")
-        unknown = set(str(entry.get("rule", "exact")).split(" and ")) - set(RULES)
+        unknown = set(entry["rule"].split(" and ")) - set(RULES)
         if unknown:
             raise ValueError(f"{name}: unknown rule {sorted(unknown)}, expected one of {RULES}")
         if (entry["id"], entry["kind"]) in seen:
@@ -74,7 +81,7 @@ def judge(effect: Effect, sesoi: float, rule: str = "greater") -> str:
 
     Args:
         effect: in the claimed direction.
-        sesoi: the smallest effect worth a sentence, in the unit of the effect.
+        sesoi: the smallest effect of interest, in the unit of the effect.
 
     Raises:
         ValueError: if the rule is unknown or `exact`, which arithmetic decides.
@@ -183,7 +190,23 @@ def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any]) -> str:
     return "on stand-in" if used["stand_in"].iloc[0] else "on real data"
 
 
-def _measured(claim: dict[str, Any], runs: Results, arms: pd.DataFrame) -> list[dict[str, Any]]:
+def with_arms(runs: Results) -> tuple[Results, pd.DataFrame]:
+    """Runs made quick to compare, and their arms: experiment, run, method, variant and metric of all scores."""
+    runs = Results(runs.records, runs.scores.astype(dict.fromkeys(NAMES, "category")))  # millions of rows
+    return runs, runs.scores[["run", *NAMES]].drop_duplicates().astype(str)
+
+
+def measured_parts(claim: dict[str, Any], runs: Results, arms: pd.DataFrame) -> list[dict[str, Any]]:
+    """The parts of one contrast with their effects and verdicts, as rows of `evidence`.
+
+    Args:
+        claim: an entry with id, contrast, sesoi, unit and rule; of this ledger or of `differences.yml`.
+        runs, arms: as `with_arms` returns them.
+
+    Raises:
+        NotTestedError: if runs that the contrast names are missing.
+        ValueError: if they are not comparable.
+    """
     parts, note = MEASURED[claim["contrast"]["statistic"]](claim, runs)
     on = _origin(runs, arms, claim)
     if any(effect.resampled == "subjects" for _, effect, _, _ in parts):
@@ -213,12 +236,14 @@ def _arithmetic(claim: dict[str, Any], published: Path) -> list[dict[str, Any]]:
     ]
 
 
-def evidence(runs: Results, ledger: str | Path) -> pd.DataFrame:
+def evidence(runs: Results, ledger: str | Path, is_result: bool | None = None) -> pd.DataFrame:
     """Every part of every claim with its effect and verdict; a claim that is not tested is one row without numbers.
 
     Args:
-        runs: the runs of one profile. Those of a profile that gives no results (smoke) yield no numbers here.
+        runs: the runs of one profile.
         ledger: `claims.yml`; the papers' tables lie beside it in `published/`.
+        is_result: whether numbers of these runs are results; None: what `gives_results` says of the profile. Runs
+            that are no results yield no numbers here.
 
     Returns:
         One row per part: id, paper, kind, claim, source, paper_says, part, effect, low, high, sesoi, unit, rule, n,
@@ -230,22 +255,16 @@ def evidence(runs: Results, ledger: str | Path) -> pd.DataFrame:
     """
     ledger, rows = Path(ledger), []
     profiles = sorted(set(runs.records["profile"]))
-    runs = Results(
-        runs.records, runs.scores.astype(dict.fromkeys(NAMES, "category"))
-    )  # compared often, in millions of rows
-    arms = runs.scores[["run", *NAMES]].drop_duplicates().astype(str)
+    is_result = all(map(gives_results, profiles)) if is_result is None else is_result
+    runs, arms = with_arms(runs)
     for claim in read_ledger(ledger):
         try:
-            if claim["kind"] == "pending":
-                raise NotTestedError(claim.get("reason", f"the {claim['paper']} chapter is not written yet"))
             if claim["kind"] == "arithmetic":
                 rows += _arithmetic(claim, ledger.parent / "published")
                 continue
-            if not set(profiles) <= set(RESULT_PROFILES):
-                raise NotTestedError(
-                    f"{' '.join(profiles)} profile: a few steps show that everything runs, its numbers are no result"
-                )
-            rows += _measured(claim, runs, arms)
+            if not is_result:
+                raise NotTestedError(f"{' '.join(profiles)} profile: {NO_RESULT}")
+            rows += measured_parts(claim, runs, arms)
         except NotTestedError as reason:
             rows.append(_row(claim, verdict="NOT TESTED HERE", reason=f"{reason}."))
     table = pd.DataFrame(rows)
@@ -293,17 +312,49 @@ def measured_text(row: pd.Series) -> str:
 
 
 def page(table: pd.DataFrame, paper: str) -> pd.DataFrame:
-    """The verdicts on one paper as its page prints them: id, paper says, we measured, verdict, why it may differ."""
+    """The verdicts on one paper as the page of claims prints them, all cells as text.
+
+    Args:
+        table: one row per claim and kind, as `weakest` returns them.
+
+    Returns:
+        id, claim, verdict, effect, 95 % interval, n, seeds, part (which one it is, and how many pass), rule, paper
+        says, reason.
+    """
     rows = table[table["paper"] == paper]
-    says = rows["paper_says"].where(rows["paper_says"] == "", ": " + rows["paper_says"].astype(str))
-    kind = rows["kind"].map({"arithmetic": "by arithmetic", "measured": "", "pending": ""})
-    verdict = rows["verdict"] + " " + rows["on"] + kind.where(kind == "", ", " + kind)
+
+    def cell(row: pd.Series, name: str) -> str:
+        return "-" if pd.isna(row[name]) or not row[name] else str(int(row[name]))
+
+    def interval(row: pd.Series) -> str:
+        if pd.isna(row["low"]):
+            return "-"
+        return "none" if np.isinf(row["low"]) else f"{row['low']:+.2f} to {row['high']:+.2f}"
+
+    def part(row: pd.Series) -> str:
+        if not row["parts"]:
+            return "-"
+        weakest_of = f"; weakest of {row['parts']}, {row['passes']} pass" if row["parts"] > 1 else ""
+        return f"{row['part']}{weakest_of}"
+
+    def rule(row: pd.Series) -> str:
+        return row["rule"] if row["rule"] == "exact" else f"{row['rule']}, {row['sesoi']:g} {row['unit']}"
+
+    verdict = (rows["verdict"] + " " + rows["on"]).str.strip()
+    effect = [f"{row.effect:+.2f} {row.unit}" if not pd.isna(row.effect) else "-" for row in rows.itertuples()]
+    each = [row for _, row in rows.iterrows()]
     return pd.DataFrame(
         {
             "id": rows["id"],
-            "paper says": rows["claim"] + " (" + rows["source"] + says + ")",
-            "we measured": rows.apply(measured_text, axis=1),
-            "verdict": verdict.str.strip(),
-            "why it may differ": rows["reason"],
+            "claim": rows["claim"],
+            "verdict": verdict.where(rows["kind"] != "arithmetic", verdict + ", by arithmetic"),
+            "effect": effect,
+            "95 % interval": [interval(row) for row in each],
+            "n": [cell(row, "n") for row in each],
+            "seeds": [cell(row, "seeds") for row in each],
+            "part": [part(row) for row in each],
+            "rule": [rule(row) for row in each],
+            "paper says": rows["paper_says"].astype(str) + " (" + rows["source"] + ")",
+            "reason": rows["reason"],
         }
     )

@@ -82,7 +82,7 @@ def _opponents(runs: Results, contrast: dict[str, Any]) -> dict[str, pd.DataFram
     return found
 
 
-Part = tuple[str, Effect, float, str]  # name, effect, smallest effect worth a sentence, rule
+Part = tuple[str, Effect, float, str]  # name, effect, smallest effect of interest, rule
 
 
 def _judged(names: list[str], pairs: list, claim: dict[str, Any]) -> list[Part]:

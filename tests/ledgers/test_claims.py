@@ -10,7 +10,7 @@ import yaml
 from mmlib.analysis.results import read_runs
 from mmlib.analysis.statistics import Effect
 from mmlib.ledgers import claims
-from mmlib.ledgers.claims import VERDICTS, count, evidence, judge, page, read_ledger, verdicts
+from mmlib.ledgers.claims import VERDICTS, count, evidence, gives_results, judge, page, read_ledger, verdicts
 from mmlib.modalities import MRI, combinations, label
 from mmlib.records import start
 
@@ -27,7 +27,7 @@ def effect(mean, low, high, family=None):
 @pytest.mark.parametrize(
     ("mean", "low", "high", "verdict"),
     [
-        (1.0, 0.1, 1.9, "REPRODUCED"),  # exactly the smallest effect worth a sentence
+        (1.0, 0.1, 1.9, "REPRODUCED"),  # exactly the smallest effect of interest
         (0.9, 0.1, 1.7, "DIRECTION ONLY"),  # above 0 for certain, but too small to be claimed
         (0.5, 0.2, 0.8, "NO EFFECT"),
         (-0.5, -0.8, -0.2, "NO EFFECT"),
@@ -229,12 +229,21 @@ def test_s1_and_s3_by_hand(tmp_path):
     s3 = decide(tmp_path, "S3")
     assert (s3["verdict"], s3["passes"], s3["parts"]) == ("CONTRADICTED", 42, 45)
     assert s3["effect"] == pytest.approx(-1) and "t1, shaspec paper against dropout-unet" in s3["part"]
-    text = page(s1.to_frame().T, "ShaSpec")["we measured"].iloc[0]
-    assert text.startswith("+1.80 Dice points, 95 % interval +1.80 to +1.80, n = 5, seeds = 2 (")
+    assert claims.measured_text(s1).startswith("+1.80 Dice points, 95 % interval +1.80 to +1.80, n = 5, seeds = 2 (")
+    shown = page(s1.to_frame().T, "ShaSpec").iloc[0]
+    assert shown[["verdict", "effect", "95 % interval", "n", "seeds", "rule"]].tolist() == [
+        "REPRODUCED on stand-in",
+        "+1.80 Dice points",
+        "+1.80 to +1.80",
+        "5",
+        "2",
+        "greater, 1 Dice points",
+    ]
+    assert shown["part"].endswith("; weakest of 6, 6 pass") and shown["reason"] == s1["reason"]
 
 
 def test_smoke_numbers_are_never_shown_as_results(tmp_path):
-    for profile in ("smoke", "my-own-trial"):
+    for profile in ("smoke", "smoke-own"):
         make(tmp_path, "shaspec", "paper", level(0.02), profile=profile)
         make(tmp_path, "dropout-unet", "", level(0), profile=profile)
         make(tmp_path, "u-hemis", "", level(0), profile=profile)
@@ -244,6 +253,38 @@ def test_smoke_numbers_are_never_shown_as_results(tmp_path):
             axis=None
         )
         assert measured["reason"].str.contains(f"{profile} profile").all()
+
+
+def test_a_profile_of_ones_own_gets_verdicts_unless_it_is_said_to_give_no_results(tmp_path):
+    assert [gives_results(name) for name in ("quick", "lab-a100", "quick-own", "smoke", "smoke-own")] == [1, 1, 1, 0, 0]
+    for profile in ("lab-a100", "smoke"):
+        make(tmp_path, "shaspec", "paper", level(0.02), profile=profile)
+        make(tmp_path, "shaspec", "released", level(0), profile=profile)
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump({"claims": [measured_entry("S10")]}))
+
+    def verdict(profile, **told):
+        return evidence(read_runs(tmp_path, profile), tmp_path / "claims.yml", **told)["verdict"].iloc[0]
+
+    assert verdict("lab-a100") == "REPRODUCED" and verdict("lab-a100", is_result=False) == "NOT TESTED HERE"
+    assert verdict("smoke") == "NOT TESTED HERE" and verdict("smoke", is_result=True) == "REPRODUCED"
+
+
+def test_the_page_of_a_paper_has_every_claim_and_blanks_for_what_has_no_number(without_runs):
+    table = claims.weakest(without_runs)
+    pages = {paper: page(table, paper) for paper in table["paper"].unique()}
+    assert sum(map(len, pages.values())) == len(read_ledger(LEDGER))
+    shown = pages["M2DN"]
+    untested = shown[shown["verdict"] == "NOT TESTED HERE"]
+    assert untested[["effect", "95 % interval", "n", "seeds", "part"]].eq("-").all(axis=None)
+    exact = shown[shown["verdict"].str.endswith("on real data, by arithmetic")]
+    assert exact["id"].tolist() == ["M1", "M5"] and exact["rule"].eq("exact").all()
+    assert exact["effect"].str.endswith(" dB").all() and exact["95 % interval"].eq("-").all()
+
+
+def test_the_notebook_of_claims_has_a_section_for_every_paper(without_runs):
+    text = (LEDGER.parents[1] / "notebooks" / "90_claims.md").read_text(encoding="utf-8")
+    for paper in without_runs["paper"].unique():
+        assert f"### {paper}\n" in text and f'verdicts_on("{paper}")' in text
 
 
 def test_real_data_is_said_and_different_data_are_not_compared(tmp_path):
@@ -377,8 +418,7 @@ def test_the_ledger_names_every_claim_of_the_five_papers():
     expected = {"S": 13, "K": 8, "M": 11, "G": 10, "L": 9}
     asked = {entry["id"].removesuffix("r") for entry in entries}  # r: the same of radiology and pathology
     assert asked == {f"{a}{i}" for a, n in expected.items() for i in range(1, n + 1)}
-    assert all(entry["kind"] != "pending" for entry in entries)
-    used = {entry["contrast"]["statistic"] for entry in entries if "contrast" in entry}
+    used = {entry["contrast"]["statistic"] for entry in entries}
     assert used == set(claims.MEASURED) | set(claims.ARITHMETIC)
 
 
@@ -387,6 +427,7 @@ def test_the_ledger_names_every_claim_of_the_five_papers():
     [
         ({"claim": None}, r"lacks \['claim'\]"),
         ({"kind": "guessed"}, "kind is 'guessed'"),
+        ({"kind": "pending"}, "kind is 'pending'"),
         ({"rule": "better"}, r"unknown rule \['better'\]"),
         ({"sesoi": None}, r"lacks \['sesoi'\]"),
     ],
