@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 from pipeline import make, profiles
+from pipeline.frame import stale_runs
 from pipeline.sources import book_files, sources
 
 PROFILE = profiles.results_profile(os.environ.get("PROFILE") or "quick")
@@ -23,10 +24,22 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 GPU = any(asked["common"].get("device") == "cuda" for asked in SETTINGS["experiments"].values())
 
 
-def sources_of_run(wildcards):
-    """The training notebook, what it imports, and the file of this run's method alone."""
-    notebook = f"notebooks/{SETTINGS['experiments'][wildcards.experiment]['notebook']}.md"
-    return sources(notebook, EXPERIMENTS[wildcards.experiment][1][wildcards.run]["module"])
+def request(experiment, run):
+    """A file that is newer than the record of a run while that is not current (parameters, code, data, networks)."""
+    return f"build/logs/{PROFILE}/asked/{experiment}-{run}"
+
+
+if workflow.is_main_process:
+    for experiment, (asked, _) in EXPERIMENTS.items():
+        stale = stale_runs(PROFILE, experiment, asked, SETTINGS["experiments"][experiment]["notebook"])
+        for run in asked:
+            path = Path(request(experiment, run))
+            known = path.is_file()
+            if run in stale or not known:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(stale.get(run, "") + "\n")
+                if run not in stale:
+                    os.utime(path, (0, 0))  # the record is current, wherever it came from
 
 
 def data_of_run(wildcards):
@@ -120,7 +133,7 @@ rule run:
     message:
         "run: {wildcards.experiment} {wildcards.run}"
     input:
-        sources_of_run,
+        lambda wildcards: request(wildcards.experiment, wildcards.run),
         data_of_run,
         teacher_of_run,
         networks_of_run,

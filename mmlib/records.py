@@ -208,7 +208,7 @@ def _check_scores(scores: pd.DataFrame) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a folder, and what was asked for. Made by `start`.
+    """One run: a folder, and what was asked for. Made by `open_run`.
 
     Attributes:
         folder: `root/<profile>/<experiment>/<name>`; checkpoints, weights and the executed notebook lie here too.
@@ -291,7 +291,7 @@ def _to_csv(table: pd.DataFrame) -> str:
     return buffer.getvalue()
 
 
-def start(root: str | Path, profile: str, experiment: str, name: str, parameters: Mapping[str, Any]) -> Run:
+def open_run(root: str | Path, profile: str, experiment: str, name: str, parameters: Mapping[str, Any]) -> Run:
     """Make the folder of a run; an existing record in it stays until `Run.clear` or `Run.save`.
 
     Raises:

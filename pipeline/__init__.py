@@ -1,7 +1,17 @@
 """The pipeline of the book: what is asked for (profiles), what it depends on (sources), and how it is made (make)."""
 
+from pipeline.frame import case_folder, open_run, stale_because
 from pipeline.make import data_folder, make_run, require_runs
-from pipeline.profiles import STANDARD, list_runs, profile, project_root
-from pipeline.sources import sources
+from pipeline.profiles import list_runs, profile, project_root
 
-__all__ = ["STANDARD", "data_folder", "list_runs", "make_run", "profile", "project_root", "require_runs", "sources"]
+__all__ = [
+    "case_folder",
+    "data_folder",
+    "list_runs",
+    "make_run",
+    "open_run",
+    "profile",
+    "project_root",
+    "require_runs",
+    "stale_because",
+]

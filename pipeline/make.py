@@ -10,12 +10,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipeline.profiles import RESULTS, SPLIT_WITHIN, groups, list_runs, profile, project_root
+from mmlib import records
+from pipeline.profiles import OWN, RESULTS, SPLIT_WITHIN, groups, list_runs, profile, project_root, read_manifest
 
 PHANTOMS = {
     "brats": "mmlib.data.phantoms.brain",
@@ -86,8 +86,11 @@ def make_data(profile_name: str, name: str) -> Path:
         split = read_split(data["split"]).head(data["train"], data["valid"], data["test"])
         seeds = [int(case.rsplit("-", 1)[1]) for case in (*split.train, *split.valid, *split.test)]
         _write_phantom(data["layout"])(target, seeds, **data["phantom"])
+    cases = Path(data.get("folder", target))
+    content = {"settings": data, "stand_in": "phantom" in data}
+    content |= {"fingerprint": records.data_fingerprint(cases)} if cases.is_dir() else {}
     manifest = target.with_suffix(".json")
-    manifest.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    manifest.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
@@ -99,31 +102,17 @@ def data_folder(profile_name: str, name: str = "brats") -> Path:
     """The folder of a data set's cases; the phantom is made where it is missing."""
     data = profile(profile_name)["data"][name]
     manifest = project_root() / "build" / "data" / profile_name / f"{name}.json"
-    if not manifest.is_file() or json.loads(manifest.read_text(encoding="utf-8")) != data:
+    if read_manifest(manifest.with_suffix("")).get("settings") != data:
         make_data(profile_name, name)
     return Path(data.get("folder", manifest.with_suffix("")))
 
 
-def _is_made(profile_name: str, experiment: str, run: str, parameters: dict[str, Any]) -> bool:
-    """Whether a complete record was made with these parameters."""
-    record = project_root() / RESULTS / profile_name / experiment / run / "record.json"
-    try:
-        made = json.loads(record.read_text(encoding="utf-8"))["parameters"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return all(made.get(key, value) == value for key, value in parameters.items())
-
-
-def require_runs(profile_name: str, experiment: str, force: bool = False) -> Path:
-    """Make the records of an experiment that are missing or were made with other parameters.
-
-    Runs go side by side, one thread each, as many as there are cores. Nothing happens when all records are there,
-    as in the pipeline.
+def require_runs(profile_name: str, *experiments: str) -> Path:
+    """Have the records of experiments: nothing happens while all are current; else Snakemake makes what is not.
 
     Args:
         profile_name: which settings; see `profiles/`.
-        experiment: as listed in the profile.
-        force: make all of them anew.
+        experiments: as listed in the profile.
 
     Returns:
         The folder to give to `mmlib.analysis.results.read_runs`.
@@ -131,55 +120,50 @@ def require_runs(profile_name: str, experiment: str, force: bool = False) -> Pat
     Raises:
         RuntimeError: if a run fails; the others are finished first, and the failed run's notebook is named.
     """
-    asked = list_runs(profile_name, experiment)
-    results = project_root() / RESULTS
-    wanted = [name for name, given in asked.items() if force or not _is_made(profile_name, experiment, name, given)]
-    if not wanted:
-        return results
-    settings = profile(profile_name)["experiments"][experiment]
-    for needed in settings.get("needs", []):  # experiments whose networks this one takes
-        require_runs(profile_name, needed)
-    data_folder(profile_name, settings["data"])
-    minutes = groups(profile_name, experiment)
-    cost = {name: minutes[name]["minutes"] for name in wanted}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, len(wanted))
-    print(f"{len(wanted)} of {len(asked)} runs of {experiment!r} are to be made, {workers} side by side:", end=" ")
-    print(f"about {sum(cost.values()) / workers:.0f} minutes")
-    failed = []
+    from pipeline.frame import stale_runs
 
-    def make(name: str) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "pipeline",
-            "run",
-            profile_name,
-            experiment,
-            name,
-            *(["--force"] if force else []),
-        ]
-        done = subprocess.run(
-            command, cwd=project_root(), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    root = project_root()
+    waiting: dict[str, float] = {}
+    for experiment in experiments:
+        notebook = profile(profile_name)["experiments"][experiment]["notebook"]
+        stale = stale_runs(profile_name, experiment, list_runs(profile_name, experiment), notebook)
+        minutes = groups(profile_name, experiment)
+        for name, why in stale.items():
+            waiting[f"{RESULTS}/{profile_name}/{experiment}/{name}/record.json"] = minutes[name]["minutes"]
+            print(f"{experiment}/{name}: {why}")
+    if waiting:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        print(
+            f"{len(waiting)} runs are made, about {sum(waiting.values()) / cores:.0f} minutes on {cores} cores",
+            flush=True,
         )
-        failed.extend([name] if done.returncode else [])
-        print(f"{name}: {'failed' if done.returncode else 'done'}", flush=True)
-
-    teachers = {given.get("teacher") for given in asked.values()}  # before those whom they teach
-    for turn in (teachers.intersection(wanted), set(wanted) - teachers):
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(make, sorted(turn, key=cost.__getitem__, reverse=True)))
-    if failed:
-        where = [str(results / profile_name / experiment / name) for name in failed]
-        raise RuntimeError(f"{len(failed)} runs failed; the executed notebooks show why, in {', '.join(where)}")
-    return results
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--keep-going", "--rerun-incomplete"]
+        done = subprocess.run(
+            [*command, "--quiet", "all", "--", *waiting],
+            cwd=root,
+            env={**os.environ, "PROFILE": profile_name.removesuffix(OWN)},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            failed = [str(Path(record).parent) for record in waiting if not (root / record).is_file()]
+            raise RuntimeError(
+                f"Snakemake ended with an error; the executed notebooks show why, in {', '.join(failed) or RESULTS}\n"
+                + done.stderr[-2000:]
+            )
+    return root / RESULTS
 
 
 def make_run(profile_name: str, experiment: str, name: str, force: bool = False) -> None:
     """Make one run: execute its training notebook; the executed copy and the record lie in the same folder."""
-    parameters = {**list_runs(profile_name, experiment)[name], "force": force}
+    from pipeline.frame import stale_because
+
+    asked = list_runs(profile_name, experiment)[name]
     notebook = Path("notebooks") / f"{profile(profile_name)['experiments'][experiment]['notebook']}.md"
     folder = project_root() / RESULTS / profile_name / experiment / name
+    # what the profile asks for now takes the place of what it asked for before
+    force = force or stale_because(folder, notebook.stem, asked).startswith("parameters differ")
+    parameters = {**asked, "force": force}
     execute(project_root() / notebook, folder / f"{notebook.stem}.ipynb", parameters)
     if not (folder / "record.json").is_file():
         raise RuntimeError(f"{notebook} ended without writing {folder / 'record.json'}: see the notebook beside it")
@@ -207,5 +191,5 @@ def main() -> None:
         if command == "run":
             made.add_argument("--force", action="store_true", help="even if the record is current")
     given = vars(parser.parse_args())
-    action = {"data": make_data, "run": make_run, "chapter": make_chapter}[given.pop("command")]
-    action(given.pop("profile"), **given)
+    actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
+    actions[given.pop("command")](given.pop("profile"), **given)

@@ -6,6 +6,7 @@ A profile is a file `profiles/<name>.yaml`. A run is one execution of its traini
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterator
 from functools import cache, lru_cache
@@ -92,6 +93,17 @@ def profile(name: str) -> dict[str, Any]:
     return settings
 
 
+def run_name(method: str, variant: str, seed: int) -> str:
+    """The folder of a run with one variant and one seed: `shaspec-paper-s0`, `zero-fill-s0`."""
+    return "-".join([method, *([] if variant == STANDARD else [variant]), f"s{seed}"])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `make_data` noted beside a folder of data: settings, stand_in, fingerprint; empty where it made none."""
+    path = folder.with_name(folder.name + ".json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Every run of an experiment: its name, its parameters, and the entry of the profile that it comes from."""
     settings = profile(profile_name)
@@ -113,7 +125,7 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
             yield name, {**filed, "run": name, **cases, **members, **texts}, group
             continue
         for variant, seed in product(variants, group["seeds"]):
-            name = "-".join([group["method"], *([] if variant == STANDARD else [variant]), f"s{seed}"])
+            name = run_name(group["method"], variant, seed)
             taught = {"teacher": texts["teacher"].format(seed=seed)} if "teacher" in texts else {}
             yield name, {**filed, "variant": variant, "seed": seed, **cases, **texts, **taught}, group
 

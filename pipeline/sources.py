@@ -3,21 +3,99 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.profiles import project_root
 
+HEADER = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", flags=re.MULTILINE | re.DOTALL)  # of a cell: its tags
+
+
+def _cells(path: Path) -> list[tuple[bool, str]]:
+    """The code cells of a text notebook: whether a cell holds the parameters, and its Python."""
+    text = path.read_text(encoding="utf-8")
+    cells = re.findall(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1\s*$", text, flags=re.MULTILINE | re.DOTALL)
+    found = []
+    for _, body in cells:
+        header = HEADER.match(body)
+        code = re.sub(r"^(\s*)[%!].*$", r"\1pass", HEADER.sub("", body), flags=re.MULTILINE)
+        found.append((header is not None and "parameters" in header.group(), code))
+    return found
+
 
 def _code(path: Path) -> str:
-    """The Python of a module, or of the code cells of a text notebook."""
-    text = path.read_text(encoding="utf-8")
+    """The Python of a module, or of the code cells of a text notebook but for its parameters."""
     if path.suffix != ".md":
-        return text
-    cells = re.findall(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1\s*$", text, flags=re.MULTILINE | re.DOTALL)
-    bodies = [re.sub(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", "", body, flags=re.MULTILINE | re.DOTALL) for _, body in cells]
-    return "\n".join(re.sub(r"^(\s*)[%!].*$", r"\1pass", body, flags=re.MULTILINE) for body in bodies)
+        return path.read_text(encoding="utf-8")
+    return "\n".join(code for parameters, code in _cells(path) if not parameters)
+
+
+def parameters_of(notebook: str) -> dict[str, Any]:
+    """The names and values of a notebook's parameters cell, which holds plain assignments."""
+    path = project_root() / "notebooks" / f"{notebook}.md"
+    return dict(_assigned(path, path.stat().st_mtime_ns))
+
+
+@lru_cache
+def _assigned(path: Path, modified_ns: int) -> dict[str, Any]:
+    (code,) = [code for parameters, code in _cells(path) if parameters]
+    assigned: dict[str, Any] = {}
+    for statement in ast.parse(code).body:
+        if not isinstance(statement, ast.Assign):
+            raise ValueError(f"{path}: line {statement.lineno} of the parameters cell is no plain assignment")
+        value = ast.literal_eval(statement.value)
+        assigned |= {
+            name.id: value for target in statement.targets for name in ast.walk(target) if isinstance(name, ast.Name)
+        }
+    return assigned
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes out of a syntax tree what cannot change a number: docstrings and annotations; comments are not in it."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+            first = body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = body[1:]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(None)  # that there is one makes a field of a dataclass
+        return node
+
+
+@cache
+def _bare_code(path: Path, modified_ns: int) -> str:
+    return hashlib.sha256(ast.dump(_Bare().visit(ast.parse(_code(path), filename=str(path)))).encode()).hexdigest()
+
+
+def code_fingerprint(notebook: str, *modules: str) -> str:
+    """Hash the code that a run rests on: syntax trees without comments, docstrings and annotations.
+
+    Args:
+        notebook: name of the training notebook, without ending; its parameters cell does not count.
+        modules: what it imports at run time, such as the method of a run.
+
+    Returns:
+        16 hexadecimal digits; the same wherever the project lies.
+    """
+    root = project_root()
+    files = sources(f"notebooks/{notebook}.md", *modules)
+    trees = [f"{file.as_posix()} {_bare_code(root / file, (root / file).stat().st_mtime_ns)}" for file in files]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 
 def _imported(path: Path) -> Iterator[str]:

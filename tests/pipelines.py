@@ -44,25 +44,29 @@ TRAINING = (
     + """```{code-cell} ipython3
 :tags: [parameters]
 
-method, variant, seed, steps = "", "", 0, 0
-profile = experiment = results = ""
-force = False
+module, method, variant, seed, steps, device = "", "", "standard", 0, 0, "auto"
+data = split = teacher = profile = experiment = results = ""
+cases_train, cases_test, force = 0, 0, False
 ```
 
 ```{code-cell} ipython3
-import json
+import pandas as pd
 from ipykernel.connect import get_connection_info
-from mmlib.modalities import MRI
-from runs import project_root
 
-name = f"{method}-s{seed}" if variant == "standard" else f"{method}-{variant}-s{seed}"
-broken = project_root() / f"{name}.broken"
-if broken.exists():
+from mmlib.modalities import MRI
+from pipeline import open_run, project_root
+
+run = open_run(globals(), "train_segmentation", data=project_root() / data)
+if (project_root() / f"{run.folder.name}.broken").exists():
     raise RuntimeError("told to fail")
-folder = project_root() / results / profile / experiment / name
-transport = get_connection_info(unpack=True)["transport"]
-text = json.dumps({"parameters": {"method": method, "seed": seed, "steps": steps}, "transport": transport})
-(folder / "record.json").write_text(text)
+if not run.reuse:
+    run.begin()
+    transport = get_connection_info(unpack=True)["transport"]
+    scores = pd.DataFrame([["a", "t1", "wt", "dice", 1.0]], columns=["case", "available", "target", "metric", "value"])
+    run.save(
+        pd.DataFrame(), scores, seconds={}, parameter_count=0, availability_sampler="fixed", exposure={},
+        transport=transport,
+    )
 ```
 """
 )
@@ -92,6 +96,27 @@ def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     return subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True)
 
 
+MAKE_RECORDS = """
+import sys
+import pandas as pd
+from pipeline import list_runs, open_run
+scores = pd.DataFrame([["a", "t1", "wt", "dice", 1.0]], columns=["case", "available", "target", "metric", "value"])
+for place in sys.argv[1:]:
+    experiment, name = place.split("/")
+    given = list_runs("quick", experiment)[name]
+    cell = {"variant": "standard", "teacher": "", "force": True, **given}
+    run = open_run(cell, "train_segmentation", data="none")
+    run.begin()
+    run.save(pd.DataFrame(), scores, seconds={}, parameter_count=0, availability_sampler="fixed", exposure={})
+"""
+
+
+def write_records(folder: Path, *places: str) -> None:
+    """Write the records of runs (`<experiment>/<run>` of the profile quick) as if their notebooks had run just now."""
+    made = subprocess.run([sys.executable, "-c", MAKE_RECORDS, *places], cwd=folder, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+
+
 def what_failed(folder: Path, done: subprocess.CompletedProcess[str]) -> str:
     """How a pipeline ended, and at the end, where a cut report still shows it, the logs of the jobs that failed."""
     said = done.stdout + done.stderr
@@ -101,15 +126,14 @@ def what_failed(folder: Path, done: subprocess.CompletedProcess[str]) -> str:
 
 
 def write_small_project(folder: Path) -> None:
-    """A project with the real Snakefile, runs.py and mmlib, and with notebooks that train nothing."""
+    """A project with the real Snakefile, pipeline and mmlib, and with notebooks that train nothing."""
     for name in ("Snakefile", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    for name in ("mmlib", "book"):
+    for name in ("mmlib", "pipeline", "book"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "_config.yml").touch()
     (folder / "profiles").mkdir()
     (folder / "notebooks").mkdir()
-    shutil.copy(ROOT / "notebooks" / "runs.py", folder / "notebooks")
     (folder / "profiles" / "quick.yaml").write_text(PROFILE)
     (folder / "notebooks" / "train_segmentation.md").write_text(TRAINING)
     for chapter in ("00_phantom", "01_methods"):

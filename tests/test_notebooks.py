@@ -18,6 +18,8 @@ import pytest
 import yaml
 from pipelines import ROOT
 
+from pipeline import list_runs, profile
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
 CHAPTERS = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
 METHODS = [path for path in CHAPTERS if path.stem[:2] not in ("00", "02") and not path.stem.startswith("9")]
@@ -117,11 +119,8 @@ def test_every_chapter_is_in_the_table_of_contents() -> None:
 
 
 def test_the_pipeline_sets_no_parameter_that_a_training_notebook_lacks() -> None:
-    sys.path.insert(0, str(ROOT / "notebooks"))
-    import runs
-
-    for profile in ("smoke", "quick", "full"):
-        for experiment, asked in runs.profile(profile)["experiments"].items():
+    for name in ("smoke", "quick", "full"):
+        for experiment, asked in profile(name)["experiments"].items():
             known = parameters(ROOT / "notebooks" / f"{asked['notebook']}.md")
-            for given in runs.runs(profile, experiment).values():
+            for given in list_runs(name, experiment).values():
                 assert set(given) <= set(known)

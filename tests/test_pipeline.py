@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -10,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipelines import ROOT, snakemake, what_failed, write_small_project
+from pipelines import ROOT, snakemake, what_failed, write_records, write_small_project
 
 from mmlib.data import derm7pt, radpath
 from mmlib.data.phantoms.brain import write_brats, write_ixi
-
-sys.path.insert(0, str(ROOT / "notebooks"))
-import runs
+from pipeline import data_folder, frame, list_runs, make, profile, profiles
+from pipeline.sources import _code as notebook_code
+from pipeline.sources import book_files, code_fingerprint, parameters_of, sources
 
 RESULTS = Path("build/results/quick/segmentation")
 
@@ -42,10 +43,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_small_project(folder)
     made = [f"build/notebooks/quick/{name}.ipynb" for name in ("00_phantom", "01_methods")]
     made += ["build/data/quick/brats.json", "build/data/quick/ixi.json", "build/html/index.html"]
-    made += [f"{RESULTS}/{name}/record.json" for name in ("shaspec-paper-s0", "zero-fill-s0", "zero-fill-s1")]
     for name in made:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
+    write_records(folder, *(f"segmentation/{name}" for name in ("shaspec-paper-s0", "zero-fill-s0", "zero-fill-s1")))
     done = snakemake(folder, "--touch")
     assert done.returncode == 0, done.stderr
     return folder
@@ -62,8 +63,28 @@ def test_without_a_change_nothing_runs(finished: Path) -> None:
 
 
 def edit(path: Path) -> None:
-    """Change the content of a source file."""
-    path.write_text(path.read_text() + "\n# changed\n")
+    """Change what a file does: a module's code, or a text."""
+    path.write_text(path.read_text() + "\nCHANGED = True\n")
+
+
+def test_a_comment_or_a_docstring_outdates_no_run(finished: Path) -> None:
+    module = finished / "mmlib" / "methods" / "shaspec" / "segmentation.py"
+    module.write_text(module.read_text().replace('"""', '"""Reworded. ', 1) + "\n# a comment\n")
+    assert not [job for job in planned(snakemake(finished, "--dry-run")) if job.startswith("run: ")]
+
+
+def test_a_notebook_saved_in_jupyterlab_outdates_no_run(finished: Path) -> None:
+    notebook = finished / "notebooks" / "train_segmentation.md"
+    notebook.write_text(notebook.read_text().replace("format_version: 0.13", "format_version: 0.14"))
+    assert not [job for job in planned(snakemake(finished, "--dry-run")) if job.startswith("run: ")]
+    notebook.write_text(notebook.read_text().replace("    run.begin()", "    print()\n    run.begin()"))
+    assert len([job for job in planned(snakemake(finished, "--dry-run")) if job.startswith("run: ")]) == 3
+
+
+def test_a_record_that_was_edited_is_made_anew(finished: Path) -> None:
+    record = finished / RESULTS / "zero-fill-s1" / "record.json"
+    record.write_text(record.read_text().replace('"steps": 3', '"steps": 4'))
+    assert "run: segmentation zero-fill-s1" in planned(snakemake(finished, "--dry-run"))
 
 
 def test_a_change_to_a_method_reruns_the_runs_of_that_method_and_their_chapters(finished: Path) -> None:
@@ -92,14 +113,12 @@ def test_a_change_to_a_layout_or_a_split_remakes_its_data(finished: Path) -> Non
 
 
 def test_a_run_is_made_anew_with_the_networks_it_takes(finished: Path) -> None:
-    profile = finished / "profiles" / "quick.yaml"
+    settings = finished / "profiles" / "quick.yaml"
     run = "{method: zero-fill, seeds: [5], module: mmlib.methods.baselines, minutes: 1}"
     later = "  later:\n    notebook: train_segmentation\n    data: brats\n    needs: [segmentation]\n"
     later += f"    common: {{steps: 3, device: auto}}\n    runs:\n      - {run}\n"
-    profile.write_text(profile.read_text().replace("chapters:", later + "chapters:"))
-    record = finished / "build/results/quick/later/zero-fill-s5/record.json"
-    record.parent.mkdir(parents=True)
-    record.write_text("{}")
+    settings.write_text(settings.read_text().replace("chapters:", later + "chapters:"))
+    write_records(finished, "later/zero-fill-s5")
     assert snakemake(finished, "--touch").returncode == 0
     assert planned(snakemake(finished, "--dry-run")) == set()
     edit(finished / "mmlib" / "methods" / "shaspec" / "segmentation.py")
@@ -110,7 +129,7 @@ def test_a_run_is_made_anew_with_the_networks_it_takes(finished: Path) -> None:
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "full"])
 def test_networks_are_taken_from_experiments_of_the_profile(name: str) -> None:
-    experiments = runs.profile(name)["experiments"]
+    experiments = profile(name)["experiments"]
     assert all(needed in experiments for asked in experiments.values() for needed in asked.get("needs", []))
 
 
@@ -131,9 +150,9 @@ TAUGHT = """\
 
 
 def test_a_student_depends_on_the_record_of_its_teacher(small_project: Path) -> None:
-    profile = small_project / "profiles" / "quick.yaml"
-    before, chapters = profile.read_text().split("chapters:\n")
-    profile.write_text(re.sub(r"(?<=runs:\n)(      - .*\n)+", TAUGHT, before) + "chapters: {}\n")
+    settings = small_project / "profiles" / "quick.yaml"
+    before, chapters = settings.read_text().split("chapters:\n")
+    settings.write_text(re.sub(r"(?<=runs:\n)(      - .*\n)+", TAUGHT, before) + "chapters: {}\n")
     teacher, student, other = (
         small_project / RESULTS / f"{name}-s0" / "record.json" for name in ("teacher", "student", "teacher-half")
     )
@@ -143,13 +162,13 @@ def test_a_student_depends_on_the_record_of_its_teacher(small_project: Path) -> 
 
     data = small_project / "build/data/quick/brats.json"
     targets = [str(path.relative_to(small_project)) for path in (teacher, student, other)]
-    for path in (data, teacher, student, other):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
+    data.parent.mkdir(parents=True, exist_ok=True)
+    data.write_text("{}")
+    write_records(small_project, *(f"segmentation/{name}-s0" for name in ("teacher", "student", "teacher-half")))
     assert snakemake(small_project, "--touch", *targets).returncode == 0
-    other.write_text('{"edited": true}')
+    write_records(small_project, "segmentation/teacher-half-s0")
     assert planned(snakemake(small_project, "--dry-run", *targets)) == set()
-    teacher.write_text('{"edited": true}')
+    write_records(small_project, "segmentation/teacher-s0")
     assert planned(snakemake(small_project, "--dry-run", *targets)) == {"run: segmentation student-s0"}
 
 
@@ -174,53 +193,54 @@ def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left
     again = snakemake(small_project, *targets)
     assert "Nothing to be done" in again.stdout + again.stderr, "a new date is no change"
 
-    profile = small_project / "profiles" / "quick.yaml"
-    profile.write_text(profile.read_text().replace("seeds: [0], module", "seeds: [0], steps: 4, module"))
+    settings = small_project / "profiles" / "quick.yaml"
+    settings.write_text(settings.read_text().replace("seeds: [0], module", "seeds: [0], steps: 4, module"))
     jobs = planned(snakemake(small_project, "--dry-run", *targets))
     assert jobs == {"run: segmentation shaspec-paper-s0"}, "other parameters, another run"
 
 
 @pytest.mark.pipeline
 def test_a_chapter_opened_alone_makes_the_records_it_lacks(small_project: Path) -> None:
-    call = "import runs; print(runs.ensure('quick', 'segmentation').name)"
+    call = "from pipeline import require_runs; print(require_runs('quick', 'segmentation').name)"
     notebooks = small_project / "notebooks"
     first = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
-    assert "3 of 3 runs" in first.stdout
+    assert "zero-fill-s1: there is no record" in first.stdout and "3 runs are made" in first.stdout
     record = small_project / RESULTS / "zero-fill-s1" / "record.json"
-    assert json.loads(record.read_text())["parameters"] == {"method": "zero-fill", "seed": 1, "steps": 3}
+    made = json.loads(record.read_text())["parameters"]
+    assert (made["method"], made["seed"], made["steps"]) == ("zero-fill", 1, 3)
     second = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
     assert second.stdout == "results\n"
     record.unlink()
     (small_project / "zero-fill-s1.broken").touch()
     third = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
     assert third.returncode != 0
-    assert "1 runs failed" in third.stderr and "zero-fill-s1" in third.stderr
+    assert "the executed notebooks show why" in third.stderr and "zero-fill-s1" in third.stderr
 
 
 def test_sources_are_what_a_notebook_imports() -> None:
-    shared = runs.sources("notebooks/train_segmentation.md")
+    shared = sources("notebooks/train_segmentation.md")
     assert Path("mmlib/modalities.py") in shared
     assert not [path for path in shared if path.parent.name == "methods" and path.name != "__init__.py"]
-    with_method = runs.sources("notebooks/train_segmentation.md", "mmlib.methods.shaspec")
+    with_method = sources("notebooks/train_segmentation.md", "mmlib.methods.shaspec")
     assert Path("mmlib/methods/shaspec/segmentation.py") in with_method
     assert Path("mmlib/methods/baselines.py") not in with_method
     assert set(shared) < set(with_method)
 
 
 def test_files_of_the_book_that_a_chapter_reads_are_known() -> None:
-    assert runs.book_files("notebooks/90_claims.md") == [Path("book/claims.yml")]
+    assert book_files("notebooks/90_claims.md") == [Path("book/claims.yml")]
     for chapter in (ROOT / "notebooks").glob("[0-9]*.md"):
-        for path in runs.book_files(chapter):
+        for path in book_files(chapter):
             assert (ROOT / path).is_file(), f"{chapter.name} reads {path}"
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "full"])
 def test_every_run_of_a_profile_has_its_own_name_and_plain_parameters(name: str) -> None:
-    settings = runs.profile(name)
+    settings = profile(name)
     assert list(settings["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.md"))
     for experiment, asked in settings["experiments"].items():
-        listed = runs.runs(name, experiment)
+        listed = list_runs(name, experiment)
         together = asked.get("together")  # one run for all members of a group
         sizes = [1 if together else len(group.get("variants", [1])) * len(group["seeds"]) for group in asked["runs"]]
         assert len(listed) == sum(sizes)
@@ -229,13 +249,13 @@ def test_every_run_of_a_profile_has_its_own_name_and_plain_parameters(name: str)
 
 
 def test_names_of_runs() -> None:
-    names = list(runs.runs("smoke", "segmentation"))
+    names = list(list_runs("smoke", "segmentation"))
     assert {"shaspec-paper-s0", "zero-fill-s0", "dedicated-t1ce-s0"} <= set(names)
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "full"])
 def test_a_teacher_has_the_seed_of_its_students_and_is_a_run_itself(name: str) -> None:
-    listed = runs.runs(name, "distillation")
+    listed = list_runs(name, "distillation")
     assert listed["protokd-s0"]["teacher"] == "teacher-s0" and "teacher" not in listed["teacher-s0"]
     for run, parameters in listed.items():
         if "teacher" in parameters:
@@ -243,42 +263,57 @@ def test_a_teacher_has_the_seed_of_its_students_and_is_a_run_itself(name: str) -
             assert "teacher" not in listed[parameters["teacher"]], "it is not taught itself"
 
 
-def test_a_chapter_opened_alone_makes_teachers_before_their_students(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    made = []
-    asked = {"student-s0": {"teacher": "teacher-s0"}, "alone-s0": {}, "teacher-s0": {}}
-    monkeypatch.setattr(runs, "runs", lambda *_: asked)
-    minutes = {"student-s0": 9, "alone-s0": 5, "teacher-s0": 1}  # by length alone the teacher would be last
-    monkeypatch.setattr(runs, "groups", lambda *_: {name: {"minutes": long} for name, long in minutes.items()})
-    monkeypatch.setattr(runs, "profile", lambda _: {"experiments": {"any": {"data": "brats"}}})
-    monkeypatch.setattr(runs, "data_folder", lambda *_: tmp_path)
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+def test_a_run_with_other_parameters_is_not_overwritten(monkeypatch: pytest.MonkeyPatch, finished: Path) -> None:
+    for module in (profiles, frame, make):
+        monkeypatch.setattr(module, "project_root", lambda: finished)
+    monkeypatch.setattr("pipeline.sources.project_root", lambda: finished)
+    given = {**list_runs("quick", "segmentation")["zero-fill-s1"], "teacher": "", "force": False}
+    kept = frame.open_run(given, "train_segmentation", data="none")
+    assert kept.reuse, kept.stale
+    with pytest.raises(ValueError, match="steps is 3 there, 5 here.*-p experiment NAME.*-p force True"):
+        frame.open_run({**given, "steps": 5}, "train_segmentation", data="none")
+    assert frame.open_run({**given, "steps": 5, "force": True}, "train_segmentation", data="none").stale
+    other = frame.open_run({**given, "steps": 5, "experiment": "trial"}, "train_segmentation", data="none")
+    assert other.stale == "there is no record"
+    assert frame.open_run(given, "train_segmentation", data="other").stale == "data changed"
 
-    def call(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        made.append(command[-1])
-        return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(runs.subprocess, "run", call)
-    runs.ensure("quick", "any")
-    assert made[0] == "teacher-s0" and sorted(made[1:]) == ["alone-s0", "student-s0"]
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[te][rv]a*.md")), ids=lambda path: path.stem)
+def test_every_parameter_of_a_run_is_in_its_record(path: Path) -> None:
+    """The frame takes the parameters cell as it is, so no name can be forgotten."""
+    calls = [node for node in ast.walk(ast.parse(notebook_code(path))) if isinstance(node, ast.Call)]
+    (opened,) = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "open_run"]
+    cell, name = opened.args
+    assert ast.unparse(cell) == "globals()" and ast.literal_eval(name) == path.stem
+    assert {"profile", "experiment", "results", "force", "module"} <= set(parameters_of(path.stem))
+
+
+def test_code_counts_and_words_do_not(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
+    monkeypatch.setattr("pipeline.sources.project_root", lambda: small_project)
+    before = code_fingerprint("train_segmentation", "mmlib.methods.kdnet")
+    module = small_project / "mmlib" / "methods" / "kdnet.py"
+    module.write_text(module.read_text().replace("-> Recipe:", "-> object:") + "\n# words\n")
+    assert code_fingerprint("train_segmentation", "mmlib.methods.kdnet") == before, "annotations and comments"
+    module.write_text(module.read_text() + "\nNUMBER = 2\n")
+    after = code_fingerprint("train_segmentation", "mmlib.methods.kdnet")
+    assert after != before and code_fingerprint("train_segmentation", "mmlib.methods.pmkl") != after
 
 
 def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DATA", str(tmp_path))
-    assert runs.filed_under("quick") == "quick-own"
-    assert runs.filed_under("paper") == "paper"
-    parameters = next(iter(runs.runs("quick-own", "segmentation").values()))
+    assert profiles.results_profile("quick") == "quick-own"
+    assert profiles.results_profile("paper") == "paper"
+    parameters = next(iter(list_runs("quick-own", "segmentation").values()))
     assert parameters["data"] == str(tmp_path)
     assert parameters["split"] == "build/data/quick-own/brats.csv"
     assert parameters["cases_train"] == 0, "all"
-    assert next(iter(runs.runs("quick", "segmentation").values()))["data"] == "build/data/quick/brats"
+    assert next(iter(list_runs("quick", "segmentation").values()))["data"] == "build/data/quick/brats"
 
 
 def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     folder = small_project / "mine"
     write_brats(folder, [1, 2], spacing=4.0)
-    command = [sys.executable, "notebooks/runs.py", "data", "quick-own", "brats"]
+    command = [sys.executable, "-m", "pipeline", "data", "quick-own", "brats"]
     monkeypatch.setenv("DATA", str(folder))
     refused = subprocess.run(command, cwd=small_project, capture_output=True, text=True)
     assert refused.returncode != 0
@@ -292,12 +327,12 @@ def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     monkeypatch.delenv("DATA", raising=False)
     monkeypatch.delenv("IXI", raising=False)
-    make = [sys.executable, "notebooks/runs.py", "data"]
+    make = [sys.executable, "-m", "pipeline", "data"]
     subprocess.run([*make, "quick", "ixi"], cwd=small_project, check=True)
     made = sorted(path.name for path in (small_project / "build/data/quick/ixi").rglob("*.nii.gz"))
     names = ("IXI0000-Phantom-0000", "IXI0120-Phantom-0120")  # the first of training and of test
     assert made == sorted(f"{name}-{modality}.nii.gz" for name in names for modality in ("T1", "T2", "PD"))
-    assert json.loads((small_project / "build/data/quick/ixi.json").read_text())["split"] == "ixi-phantom"
+    assert json.loads((small_project / "build/data/quick/ixi.json").read_text())["settings"]["split"] == "ixi-phantom"
 
     folder = small_project / "mine"
     write_ixi(folder, [1, 2, 3], spacing=4.0)
@@ -306,7 +341,8 @@ def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.Monkey
     split = (small_project / "build/data/quick-own/ixi.csv").read_text().splitlines()
     assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
     assert split[1].split(",")[0].split("-")[0] == split[1].split(",")[1]
-    ask = "import json, runs; print(json.dumps([runs.filed_under('quick'), runs.profile('quick-own')['data']]))"
+    ask = 'import json; from pipeline import profiles; own = profiles.profile("quick-own")["data"];'
+    ask += ' print(json.dumps([profiles.results_profile("quick"), own]))'
     done = subprocess.run([sys.executable, "-c", ask], cwd=small_project / "notebooks", capture_output=True, check=True)
     name, data = json.loads(done.stdout)
     assert name == "quick-own" and data["brats"]["split"] == "brats-phantom", "the phantom stays where it is"
@@ -316,22 +352,22 @@ def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.Monkey
 def test_the_paper_profile_names_the_folder_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATA", raising=False)
     with pytest.raises(ValueError, match="profile 'paper' needs a folder of cases in the brats layout; DATA is ''"):
-        runs.profile("paper")
+        profile("paper")
     monkeypatch.setenv("DATA", "/no/such/folder")
     with pytest.raises(ValueError, match="'/no/such/folder', which is no folder: make book PROFILE=paper DATA=folder"):
-        runs.profile("paper")
+        profile("paper")
 
 
 def test_digits_of_the_reader_s_leave_the_phantom_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DATA", raising=False)
     monkeypatch.setenv("AVMNIST", str(tmp_path))
-    assert runs.filed_under("quick") == "quick-own"
-    assert runs.runs("quick-own", "avmnist")["shaspec"]["root"] == str(tmp_path)
-    own = next(iter(runs.runs("quick-own", "segmentation").values()))
+    assert profiles.results_profile("quick") == "quick-own"
+    assert list_runs("quick-own", "avmnist")["shaspec"]["root"] == str(tmp_path)
+    own = next(iter(list_runs("quick-own", "segmentation").values()))
     assert own["data"] == "build/data/quick-own/brats" and own["split"] == "brats-phantom"
     monkeypatch.setenv("AVMNIST", str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="AVMNIST is .*nowhere', which is no folder"):
-        runs.profile("quick-own")
+        profile("quick-own")
 
 
 PAIRED = """
@@ -362,7 +398,8 @@ def paired(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A project with a profile of the two data sets of pairs, and nothing else."""
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "tiny.yaml").write_text(PAIRED)
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    for module in (profiles, make):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     for variable in ("DATA", "DERM7PT", "RADPATH"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
@@ -370,41 +407,43 @@ def paired(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("error:.*has no case of")  # parts as small as these hold every class
 def test_phantoms_with_a_split_of_their_own_are_written_and_read(paired: Path) -> None:
-    lesions = derm7pt.load(runs.data_folder("tiny", "derm7pt"), size=8)
+    lesions = derm7pt.load(data_folder("tiny", "derm7pt"), size=8)
     assert [len(part) for part in (lesions.train, lesions.valid, lesions.test)] == [32, 20, 20]
-    gliomas = radpath.load(runs.data_folder("tiny", "radpath"))
+    gliomas = radpath.load(data_folder("tiny", "radpath"))
     assert [len(part) for part in (gliomas.train, gliomas.valid, gliomas.test)] == [16, 16, 16]
     assert gliomas.test[[0]]["inputs"]["slide"].shape == (1, 3, 3, 8, 8)
     place = paired / "build" / "data" / "tiny"
-    assert json.loads((place / "derm7pt.json").read_text())["phantom"] == {"size": 8}
+    assert json.loads((place / "derm7pt.json").read_text())["settings"]["phantom"] == {"size": 8}
     assert not list(place.glob("*.csv")), "the split lies within"
-    made = runs.runs("tiny", "guidance-derm7pt")["guidance"]
+    made = list_runs("tiny", "guidance-derm7pt")["guidance"]
     assert made["root"] == "build/data/tiny/derm7pt" and made["seeds"] == "0 1" and "split" not in made
 
 
 def test_own_pairs_leave_the_other_phantoms_where_they_are(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
     (paired / "release").mkdir()
     monkeypatch.setenv("DERM7PT", str(paired / "release"))
-    assert runs.filed_under("tiny") == "tiny-own"
-    data = runs.profile("tiny-own")["data"]
+    assert profiles.results_profile("tiny") == "tiny-own"
+    data = profile("tiny-own")["data"]
     assert data["derm7pt"] == {"layout": "derm7pt", "folder": str(paired / "release")}
     assert data["radpath"]["phantom"]["count"] == 3 and data["brats"]["split"] == "brats-phantom"
-    assert runs.runs("tiny-own", "guidance-derm7pt")["guidance"]["root"] == str(paired / "release")
-    assert runs.data_folder("tiny-own", "derm7pt") == paired / "release"
-    assert json.loads((paired / "build" / "data" / "tiny-own" / "derm7pt.json").read_text()) == data["derm7pt"]
+    assert list_runs("tiny-own", "guidance-derm7pt")["guidance"]["root"] == str(paired / "release")
+    assert data_folder("tiny-own", "derm7pt") == paired / "release"
+    assert (
+        json.loads((paired / "build" / "data" / "tiny-own" / "derm7pt.json").read_text())["settings"] == data["derm7pt"]
+    )
     monkeypatch.setenv("RADPATH", str(paired / "nowhere"))
     with pytest.raises(ValueError, match="in the radpath layout; RADPATH is .*nowhere', which is no folder"):
-        runs.profile("tiny-own")
+        profile("tiny-own")
 
 
 def test_a_phantom_rests_on_what_writes_it() -> None:
-    for layout, drawing in (("derm7pt", "skin"), ("radpath", "glioma")):
-        files = runs.sources(f"mmlib/data/{layout}.py", runs.PHANTOMS[layout])
-        assert {Path(f"mmlib/data/{layout}.py"), Path(f"mmlib/data/{drawing}.py")} <= set(files)
+    for layout, drawing in (("derm7pt", "lesion"), ("radpath", "glioma")):
+        files = sources(f"mmlib/data/{layout}.py", make.PHANTOMS[layout])
+        assert {Path(f"mmlib/data/{layout}.py"), Path(f"mmlib/data/phantoms/{drawing}/drawing.py")} <= set(files)
 
 
 def test_one_run_holds_all_members_of_a_group_of_digits() -> None:
-    made = runs.runs("quick", "avmnist")
+    made = list_runs("quick", "avmnist")
     assert made["smil"]["variants"] == "paper released" and made["smil"]["seeds"] == "0 1 2"
     assert made["smil"]["audio_rates"].split()[:2] == ["5", "10"] and made["lower-longer"]["method"] == "lower"
     assert all(name == parameters["run"] for name, parameters in made.items())
@@ -412,4 +451,4 @@ def test_one_run_holds_all_members_of_a_group_of_digits() -> None:
 
 def test_an_unknown_profile_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="no profile 'fast'; choose one of full, paper, quick, smoke"):
-        runs.profile("fast")
+        profile("fast")

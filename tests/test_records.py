@@ -12,7 +12,7 @@ import pytest
 
 from mmlib import records
 from mmlib.analysis.results import read_runs
-from mmlib.records import RecordError, data_fingerprint, fingerprint, git_state, read_record, start
+from mmlib.records import RecordError, data_fingerprint, fingerprint, git_state, open_run, read_record
 
 SCORES = pd.DataFrame(
     [("a", "t1", "wt", "dice", 0.1 + 0.2), ("a", "t1", "wt", "hd95", np.nan), ("b", "t1+flair", "et", "dice", 1.0)],
@@ -36,7 +36,7 @@ FACTS = {
 
 def make(root, name="shaspec-paper-s0", experiment="segmentation", seed=0, scores=SCORES, **facts):
     parameters = {"method": "shaspec", "variant": "paper", "seed": seed, "steps": 2, "force": False}
-    run = start(root, "quick", experiment, name, parameters)
+    run = open_run(root, "quick", experiment, name, parameters)
     run.save(HISTORY, scores, **{**FACTS, **facts})
     return run
 
@@ -73,7 +73,7 @@ def test_a_record_is_strict_json_with_the_required_keys(tmp_path):
 
 def test_unfinished_runs_are_passed_over(tmp_path):
     make(tmp_path)
-    unfinished = start(tmp_path, "quick", "segmentation", "shaspec-paper-s9", {})
+    unfinished = open_run(tmp_path, "quick", "segmentation", "shaspec-paper-s9", {})
     (unfinished.folder / "scores.csv").write_text("case\n")
     (unfinished.folder / ".record.json-abc.tmp").write_text('{"half": ')
     assert read_runs(tmp_path, "quick").records["run"].tolist() == ["shaspec-paper-s0"]
@@ -97,14 +97,14 @@ def test_experiments_are_kept_apart(tmp_path):
 
 
 def test_a_method_without_training_has_an_empty_history(tmp_path):
-    run = start(tmp_path, "quick", "x", "mean-of-atlas-s0", {"method": "atlas", "variant": "", "seed": 0})
+    run = open_run(tmp_path, "quick", "x", "mean-of-atlas-s0", {"method": "atlas", "variant": "", "seed": 0})
     run.save(pd.DataFrame(), SCORES, **FACTS)
     assert read_runs(tmp_path, "quick").scores["variant"].eq("").all()  # empty text stays text
     assert read_runs(tmp_path, "quick").history("mean-of-atlas-s0").empty
 
 
 def test_is_current_only_for_the_same_fingerprint_and_an_intact_record(tmp_path):
-    run = start(tmp_path, "quick", "segmentation", "shaspec-paper-s0", {})
+    run = open_run(tmp_path, "quick", "segmentation", "shaspec-paper-s0", {})
     assert not run.is_current("f0")
     run = make(tmp_path)
     assert run.is_current("f0") and not run.is_current("f1")
@@ -164,7 +164,7 @@ def test_untidy_scores_are_refused_and_nothing_is_written(tmp_path, scores, mess
 
 
 def test_missing_and_unwritable_facts_are_refused(tmp_path):
-    run = start(tmp_path, "quick", "segmentation", "x-y-s0", {"method": "x", "variant": "y"})
+    run = open_run(tmp_path, "quick", "segmentation", "x-y-s0", {"method": "x", "variant": "y"})
     with pytest.raises(ValueError, match=r"needs \['split_hash', 'seed'\]"):
         run.save(HISTORY, SCORES, **{name: value for name, value in FACTS.items() if name != "split_hash"})
     with pytest.raises(ValueError, match="cannot be written as JSON"):
@@ -177,7 +177,7 @@ def test_missing_and_unwritable_facts_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a\\b"])
 def test_names_cannot_leave_the_results_folder(tmp_path, name):
     with pytest.raises(ValueError, match="become folders"):
-        start(tmp_path, "quick", "segmentation", name, {})
+        open_run(tmp_path, "quick", "segmentation", name, {})
 
 
 def test_fingerprint_changes_with_parameters_and_sources_only(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import AFFINE, RECENT, SHAPE, save, tiny_volumes
 
-from mmlib.data import brats, nifti
+from mmlib.data import brats, nifti, splits
 from mmlib.data.cases import raw_labels, regions
 from mmlib.modalities import MRI
 
@@ -224,7 +224,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, write_
 
 
 def test_the_phantom_split():
-    split = brats.read_split("brats-phantom")
+    split = splits.read_split("brats-phantom")
     assert (len(split.train), len(split.valid), len(split.test)) == (100, 20, 40)
     assert (split.train[0], split.valid[0], split.test[-1]) == ("phantom-0000", "phantom-0100", "phantom-0159")
     assert split.hash == "f98dce46554dffdf"
@@ -261,34 +261,34 @@ def _files(names):
 def test_own_splits_keep_time_points_together_and_do_not_depend_on_order():
     names = [f"BraTS-GLI-{person:05d}-10{time}" for person in range(20) for time in range(1 + person % 3)]
     cases = nifti.Cases(_files(names), "here")
-    split = brats.make_split(cases, seed=3, fractions=(0.6, 0.2, 0.2))
+    split = splits.make_split(cases, seed=3, fractions=(0.6, 0.2, 0.2))
     assert sorted(split.train + split.valid + split.test) == sorted(names)
     people = [{brats.subject_of(name) for name in part} for part in (split.train, split.valid, split.test)]
     assert [len(part) for part in people] == [12, 4, 4] and not (people[0] & people[1] | people[1] & people[2])
-    again = brats.make_split(nifti.Cases(_files(names[::-1]), "there"), seed=3, fractions=(0.6, 0.2, 0.2))
-    other = brats.make_split(cases, seed=4, fractions=(0.6, 0.2, 0.2))
+    again = splits.make_split(nifti.Cases(_files(names[::-1]), "there"), seed=3, fractions=(0.6, 0.2, 0.2))
+    other = splits.make_split(cases, seed=4, fractions=(0.6, 0.2, 0.2))
     assert again.hash == split.hash != other.hash
     with pytest.raises(ValueError, match="sum to 1"):
-        brats.make_split(cases, seed=0, fractions=(0.5, 0.2, 0.2))
+        splits.make_split(cases, seed=0, fractions=(0.5, 0.2, 0.2))
 
 
 def test_split_files_round_trip_and_their_faults_are_named(tmp_path):
-    split = brats.Split(("a-1", "a-2"), ("b",), (), {"a-1": "a", "a-2": "a", "b": "b"})
+    split = splits.Split(("a-1", "a-2"), ("b",), (), {"a-1": "a", "a-2": "a", "b": "b"})
     path = tmp_path / "mine.csv"
-    brats.write_split(split, path)
-    assert brats.read_split(path) == split and brats.read_split(str(path)).hash == split.hash
+    splits.write_split(split, path)
+    assert splits.read_split(path) == split and splits.read_split(str(path)).hash == split.hash
 
     def refused(text: str, message: str) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
-            brats.read_split(path)
+            splits.read_split(path)
 
     refused("case,subject,part\na-1,a,train\na-2,a,test\n", r"subject a \(case a-2\) is in train and in test")
     refused("case,subject,part\na,a,train\na,a,train\n", "case a is listed twice")
     refused("case,subject,part\na,a,training\n", r"part must be one of .*training")
     refused("subject,part\na,train\n", "columns must be case, subject, part; found subject, part")
     with pytest.raises(ValueError, match=r"no split 'nosuch': give one of \['brats-phantom', 'ixi-phantom'\]"):
-        brats.read_split("nosuch")
+        splits.read_split("nosuch")
 
 
 # --- the released code's normalisation -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from mmlib.data.cases import Case
 from mmlib.figures import overlays, style
 from mmlib.figures import results as figures
 from mmlib.modalities import MRI, combinations, label
-from mmlib.records import start
+from mmlib.records import open_run
 
 LABELS = [label(names, MRI) for names in combinations(MRI)]
 ARMS = [("shaspec", "paper"), ("dropout-unet", "standard"), ("dedicated", "t1")]
@@ -40,7 +40,7 @@ def runs(tmp_path_factory):
                 for target in ("wt", "tc", "et")
                 for i in range(3)
             ]
-            run = start(
+            run = open_run(
                 root,
                 "quick",
                 "segmentation",

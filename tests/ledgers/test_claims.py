@@ -12,7 +12,7 @@ from mmlib.analysis.statistics import Effect
 from mmlib.ledgers import claims
 from mmlib.ledgers.claims import VERDICTS, count, evidence, gives_results, judge, page, read_ledger, verdicts
 from mmlib.modalities import MRI, combinations, label
-from mmlib.records import start
+from mmlib.records import open_run
 
 LEDGER = Path(__file__).parents[2] / "book" / "claims.yml"
 PUBLISHED = LEDGER.parent / "published"
@@ -168,7 +168,7 @@ def make(
         ]
         rows += [("all", "all", "modality", metric, value) for metric, value in extra]
         rows += [(f"c{i}", *row) for row in each for i in range(5)]
-        run = start(
+        run = open_run(
             root,
             profile,
             experiment,
@@ -470,7 +470,7 @@ def make_digits(
         for i, value in enumerate(right)
     ]
     rows += [(variant, seed, *row) for seed in seeds for row in extra]
-    run = start(root, "quick", experiment, f"{method}-{variant}", {"method": method})
+    run = open_run(root, "quick", experiment, f"{method}-{variant}", {"method": method})
     fixed = {name: "x" for name in ("device", "threads", "precision", "seconds", "parameter_count", "fingerprint")}
     fixed |= dict(availability_sampler="x", exposure={}, stand_in=False, data_fingerprint="d", split_hash="s")
     columns = ["variant", "seed", "case", "available", "target", "metric", "value"]
@@ -544,7 +544,7 @@ def test_costs_are_ratios_and_slopes(tmp_path):
 
 def make_synthesis(root, variant, rows, *, method="m2dn", experiment="synthesis", data="d", seeds=(0, 1)):
     """One run of synthesis; `rows` are (available, target, metric, base), a subject adds its number in hundredths."""
-    run = start(root, "quick", experiment, f"{method}-{variant}", {"method": method})
+    run = open_run(root, "quick", experiment, f"{method}-{variant}", {"method": method})
     fixed = {name: "x" for name in ("device", "threads", "precision", "seconds", "parameter_count", "fingerprint")}
     fixed |= dict(availability_sampler="x", exposure={}, stand_in=True, data_fingerprint=data, split_hash="s")
     table = [
