@@ -51,7 +51,7 @@ def mean_interval(table: pd.DataFrame) -> tuple[float, float, float]:
     return float(table.to_numpy(float).mean()), float(low), float(high)
 
 
-def select(scores: pd.DataFrame, **conditions: object) -> pd.DataFrame:
+def select(scores: pd.DataFrame, **conditions: str | float | Iterable[str | float]) -> pd.DataFrame:
     """The scores that meet conditions, as a table (seeds, cases); means over what is left open.
 
     Args:
@@ -62,7 +62,7 @@ def select(scores: pd.DataFrame, **conditions: object) -> pd.DataFrame:
         ValueError: if no score meets them.
     """
     for name, wanted in conditions.items():
-        scores = scores[scores[name].isin([wanted] if isinstance(wanted, str | int | float) else list(wanted))]
+        scores = scores[scores[name].isin([wanted] if isinstance(wanted, str | float | int) else list(wanted))]
     if scores.empty:
         raise ValueError(f"no scores with {conditions}")
     return by_seed_and_case(scores)
