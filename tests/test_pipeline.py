@@ -421,6 +421,7 @@ def test_phantoms_with_a_split_of_their_own_are_written_and_read(paired: Path) -
 
 def test_own_pairs_leave_the_other_phantoms_where_they_are(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
     (paired / "release").mkdir()
+    (paired / "release" / "meta.csv").touch()
     monkeypatch.setenv("DERM7PT", str(paired / "release"))
     assert profiles.results_profile("tiny") == "tiny-own"
     data = profile("tiny-own")["data"]
