@@ -45,7 +45,7 @@ class Page:
         return Markdown(text if self.is_result else f"*{self.caveat.strip()}* {text}")
 
     def glue(self, **values: object) -> None:
-        """Hand numbers to the prose of a page: a cell's `page.glue(gain="+1.2")`, a text's ``{glue:text}`gain:s` ``.
+        """Hand numbers to the prose of a page: the text names a value given here by the role `glue:text`.
 
         Where the profile gives no results, every value carries the label that says so.
         """
