@@ -7,13 +7,12 @@ same number of threads. `accelerate` chooses the device and, started by `acceler
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -34,6 +33,27 @@ OPTIMIZERS = {
     "sgd": lambda weights, lr, decay: torch.optim.SGD(weights, lr, momentum=0.99, nesterov=True),
 }
 Loss = Callable[[nn.Module, dict], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run of a method trains, made by the function `recipe` of the method's file.
+
+    Attributes:
+        network: in its initial state; seed torch's generator before.
+        loss: as `fit` takes it.
+        overrides: arguments of `fit` that differ from the run's own.
+        combination: the modalities that the network is trained with, where these are always the same.
+        batches: (batches, seed) -> what is trained on, where a method draws more than availability.
+        dedicated: one network is trained for each pattern of missing modalities.
+    """
+
+    network: nn.Module
+    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+    overrides: dict[str, Any] = field(default_factory=dict)
+    combination: tuple[str, ...] | None = None
+    batches: Callable[[Any, int], Dataset] = lambda batches, _: batches
+    dedicated: bool = False
 
 
 def learning_rate(step: int, steps: int, schedule: str | tuple[float, int] = "cosine", warmup: float = 0.0) -> float:
@@ -183,28 +203,6 @@ def fit(
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
         _replace(folder / f"{name}.safetensors", partial(save_file, weights))
     return pd.DataFrame(rows)
-
-
-def load(folder: Path | str, name: str = "fit") -> nn.Module:
-    """Build the network of a finished run and load its weights; in evaluation mode, on the CPU.
-
-    Args:
-        folder: of the run; `record.json` says which module built the network, and with which arguments.
-        name: of the training stage.
-
-    Raises:
-        FileNotFoundError: if the folder holds no record or no weights: the run is not finished.
-    """
-    folder = Path(folder)
-    for path in (folder / "record.json", folder / f"{name}.safetensors"):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: the run is not finished; run it again")
-    made = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    given = made["parameters"]
-    recipe = importlib.import_module(given["module"]).recipe
-    model, _, _ = recipe(given["method"], given["variant"], made["modalities"], given["widths"])
-    model.load_state_dict(load_file(folder / f"{name}.safetensors"))
-    return model.eval()
 
 
 def _resume(path: Path, settings: dict, model: nn.Module, optimizer, scheduler) -> list[dict[str, float]]:

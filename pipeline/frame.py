@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from mmlib import records
+from mmlib.methods import MODULES, module_of
 from pipeline.make import data_folder
 from pipeline.profiles import RESULTS, project_root, read_manifest, run_name
 from pipeline.sources import code_fingerprint, parameters_of
@@ -47,7 +48,7 @@ def stale_because(
             f"{key} is {made.get(key, 'not there')!r} there, {asked.get(key, 'not there')!r} here" for key in differing
         )
     inputs = record.get("inputs", {})
-    if inputs.get("code") != code_fingerprint(notebook, asked["module"]):
+    if inputs.get("code") != code_fingerprint(notebook, *_modules(notebook, asked)):
         return "code changed"
     data = data or _data_of(asked).get("fingerprint")
     if data and data != record["data_fingerprint"]:
@@ -62,6 +63,16 @@ def stale_because(
 
 def _inputs(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if key not in records.NOT_INPUTS}
+
+
+def _modules(notebook: str, parameters: Mapping[str, Any]) -> list[str]:
+    """What a training notebook imports at run time: the file of its method."""
+    task = _task(notebook)
+    return [module_of(task, parameters["method"])] if task in MODULES else []
+
+
+def _task(notebook: str) -> str:
+    return notebook.partition("_")[2]
 
 
 def _data_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +105,7 @@ class Frame:
         run: where its files lie and what it was asked for.
         inputs: hashes of code, data, split and networks.
         stale: why it is to be made; empty: its record is reused.
+        task: of the notebook, such as `segmentation`.
         stand_in: made-up data with a known answer, as the manifest of the data says.
     """
 
@@ -101,6 +113,7 @@ class Frame:
     inputs: dict[str, Any]
     stale: str
     stand_in: bool
+    task: str
 
     @property
     def reuse(self) -> bool:
@@ -140,6 +153,7 @@ class Frame:
             "split_hash": self.inputs["split"],
             "fingerprint": self.fingerprint,
             "inputs": self.inputs,
+            "task": self.task,
         }
         self.run.save(history, scores, **(known | facts))
         self._sweep()
@@ -180,7 +194,7 @@ def open_run(
     run = records.open_run(results, parameters["profile"], parameters["experiment"], name, asked)
     manifest = read_manifest(data) if isinstance(data, Path) else {}
     inputs: dict[str, Any] = {
-        "code": code_fingerprint(notebook, asked["module"]),
+        "code": code_fingerprint(notebook, *_modules(notebook, asked)),
         "data": records.data_fingerprint(data) if isinstance(data, Path) else data,
         "split": split,
         "networks": {
@@ -194,7 +208,7 @@ def open_run(
             f"{run.folder} holds another run ({stale}): give this one an experiment of its own (-p experiment NAME), "
             "or overwrite that one with -p force True"
         )
-    frame = Frame(run, inputs, stale, bool(manifest.get("stand_in", False)))
+    frame = Frame(run, inputs, stale, bool(manifest.get("stand_in", False)), _task(notebook))
     print(f"{name}: {'the record is current' if frame.reuse else stale}; fingerprint {frame.fingerprint}")
     return frame
 

@@ -140,5 +140,5 @@ def list_runs(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
 
 
 def groups(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
-    """Run name -> the entry of the profile that it comes from: its method's `module`, its `minutes` on one core."""
+    """Run name -> the entry of the profile that it comes from: its method, its `minutes` on one core."""
     return {name: group for name, _, group in _listed(profile_name, experiment)}

@@ -22,8 +22,8 @@ experiments:
     data: brats
     common: {steps: 3, device: auto}
     runs:
-      - {method: shaspec, variants: [paper], seeds: [0], module: mmlib.methods.shaspec, minutes: 2}
-      - {method: zero-fill, seeds: [0, 1], module: mmlib.methods.baselines, minutes: 1}
+      - {method: shaspec, variants: [paper], seeds: [0], minutes: 2}
+      - {method: zero-fill, seeds: [0, 1], minutes: 1}
 chapters:
   00_phantom:
   01_methods: {experiments: [segmentation]}
@@ -44,7 +44,7 @@ TRAINING = (
     + """```{code-cell} ipython3
 :tags: [parameters]
 
-module, method, variant, seed, steps, device = "", "", "standard", 0, 0, "auto"
+method, variant, seed, steps, device = "", "standard", 0, 0, "auto"
 data = split = teacher = profile = experiment = results = ""
 cases_train, cases_test, force = 0, 0, False
 ```

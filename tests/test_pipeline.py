@@ -114,7 +114,7 @@ def test_a_change_to_a_layout_or_a_split_remakes_its_data(finished: Path) -> Non
 
 def test_a_run_is_made_anew_with_the_networks_it_takes(finished: Path) -> None:
     settings = finished / "profiles" / "quick.yaml"
-    run = "{method: zero-fill, seeds: [5], module: mmlib.methods.baselines, minutes: 1}"
+    run = "{method: zero-fill, seeds: [5], minutes: 1}"
     later = "  later:\n    notebook: train_segmentation\n    data: brats\n    needs: [segmentation]\n"
     later += f"    common: {{steps: 3, device: auto}}\n    runs:\n      - {run}\n"
     settings.write_text(settings.read_text().replace("chapters:", later + "chapters:"))
@@ -144,8 +144,8 @@ def test_a_change_to_a_page_rebuilds_the_book_alone(finished: Path) -> None:
 
 
 TAUGHT = """\
-      - {method: teacher, variants: [standard, half], seeds: [0], module: mmlib.tasks.distillation, minutes: 1}
-      - {method: student, teacher: "teacher-s{seed}", seeds: [0], module: mmlib.methods.kdnet, minutes: 2}
+      - {method: dropout-unet, variants: [standard, half], seeds: [0], minutes: 1}
+      - {method: u-hved, teacher: "dropout-unet-s{seed}", seeds: [0], minutes: 2}
 """
 
 
@@ -154,22 +154,25 @@ def test_a_student_depends_on_the_record_of_its_teacher(small_project: Path) -> 
     before, chapters = settings.read_text().split("chapters:\n")
     settings.write_text(re.sub(r"(?<=runs:\n)(      - .*\n)+", TAUGHT, before) + "chapters: {}\n")
     teacher, student, other = (
-        small_project / RESULTS / f"{name}-s0" / "record.json" for name in ("teacher", "student", "teacher-half")
+        small_project / RESULTS / f"{name}-s0" / "record.json"
+        for name in ("dropout-unet", "u-hved", "dropout-unet-half")
     )
     only_the_student = planned(snakemake(small_project, "--dry-run", str(student.relative_to(small_project))))
-    taught = {"run: segmentation teacher-s0", "run: segmentation student-s0"}
+    taught = {"run: segmentation dropout-unet-s0", "run: segmentation u-hved-s0"}
     assert only_the_student == {*taught, "data: brats"}, "its own teacher comes first, and no other"
 
     data = small_project / "build/data/quick/brats.json"
     targets = [str(path.relative_to(small_project)) for path in (teacher, student, other)]
     data.parent.mkdir(parents=True, exist_ok=True)
     data.write_text("{}")
-    write_records(small_project, *(f"segmentation/{name}-s0" for name in ("teacher", "student", "teacher-half")))
+    write_records(
+        small_project, *(f"segmentation/{name}-s0" for name in ("dropout-unet", "u-hved", "dropout-unet-half"))
+    )
     assert snakemake(small_project, "--touch", *targets).returncode == 0
-    write_records(small_project, "segmentation/teacher-half-s0")
+    write_records(small_project, "segmentation/dropout-unet-half-s0")
     assert planned(snakemake(small_project, "--dry-run", *targets)) == set()
-    write_records(small_project, "segmentation/teacher-s0")
-    assert planned(snakemake(small_project, "--dry-run", *targets)) == {"run: segmentation student-s0"}
+    write_records(small_project, "segmentation/dropout-unet-s0")
+    assert planned(snakemake(small_project, "--dry-run", *targets)) == {"run: segmentation u-hved-s0"}
 
 
 @pytest.mark.pipeline
@@ -194,7 +197,7 @@ def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left
     assert "Nothing to be done" in again.stdout + again.stderr, "a new date is no change"
 
     settings = small_project / "profiles" / "quick.yaml"
-    settings.write_text(settings.read_text().replace("seeds: [0], module", "seeds: [0], steps: 4, module"))
+    settings.write_text(settings.read_text().replace("seeds: [0], minutes: 2", "seeds: [0], steps: 4, minutes: 2"))
     jobs = planned(snakemake(small_project, "--dry-run", *targets))
     assert jobs == {"run: segmentation shaspec-paper-s0"}, "other parameters, another run"
 
@@ -285,14 +288,14 @@ def test_every_parameter_of_a_run_is_in_its_record(path: Path) -> None:
     (opened,) = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "open_run"]
     cell, name = opened.args
     assert ast.unparse(cell) == "globals()" and ast.literal_eval(name) == path.stem
-    assert {"profile", "experiment", "results", "force", "module"} <= set(parameters_of(path.stem))
+    assert {"profile", "experiment", "results", "force"} <= set(parameters_of(path.stem))
 
 
 def test_code_counts_and_words_do_not(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     monkeypatch.setattr("pipeline.sources.project_root", lambda: small_project)
     before = code_fingerprint("train_segmentation", "mmlib.methods.kdnet")
     module = small_project / "mmlib" / "methods" / "kdnet.py"
-    module.write_text(module.read_text().replace("-> Recipe:", "-> object:") + "\n# words\n")
+    module.write_text(module.read_text().replace("-> Teaching:", "-> object:") + "\n# words\n")
     assert code_fingerprint("train_segmentation", "mmlib.methods.kdnet") == before, "annotations and comments"
     module.write_text(module.read_text() + "\nNUMBER = 2\n")
     after = code_fingerprint("train_segmentation", "mmlib.methods.kdnet")
@@ -388,7 +391,7 @@ experiments:
     data: derm7pt
     common: {steps: 3}
     runs:
-      - {method: guidance, seeds: [0, 1], module: mmlib.methods.guidance, minutes: 1}
+      - {method: guidance, seeds: [0, 1], minutes: 1}
 chapters:
 """
 

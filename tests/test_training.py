@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmlib.training import fit, learning_rate, load, precision_here
+from mmlib.training import fit, learning_rate, precision_here
 
 # A small net with dropout and instance norm; killed once at a given step when a second argument is given.
 PROGRAM = """
@@ -153,8 +153,3 @@ def test_unknown_schedules_and_precisions_are_refused():
     with pytest.raises(ValueError, match="precision must be"):
         precision_here("float16")
     assert precision_here("float32") == "float32"
-
-
-def test_an_unfinished_run_cannot_be_loaded(tmp_path):
-    with pytest.raises(FileNotFoundError, match="the run is not finished; run it again"):
-        load(tmp_path)

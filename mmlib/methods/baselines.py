@@ -13,7 +13,7 @@ The variance is the population variance, zero for one modality (the original's d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mmlib.modalities import check_available, label, parse
 from mmlib.networks.unet import Decoder, Encoder, available_mean, check_grid, encode_rows
 from mmlib.tasks.segmentation import segmentation_loss
+from mmlib.training import Recipe
 
 
 class Output(NamedTuple):
@@ -117,17 +118,14 @@ def baseline_loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tens
     return segmentation_loss(model(batch["images"], batch["available"]).logits, batch["regions"]), {}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> tuple[nn.Module, Callable, dict]:
-    """What a run of a baseline trains: the network, its loss, and how it departs from the run's settings.
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+    """What a run of a baseline trains.
 
     Args:
         method: `zero-fill`, `dropout-unet`, `u-hemis` or `dedicated`.
         variant: for `dedicated` the combination that it is trained and used on, such as `t1+flair`.
         modalities: M names.
         widths: such as `16-32-64`.
-
-    Returns:
-        The network, `baseline_loss`, and `combination` where only one is trained on.
 
     Raises:
         ValueError: on an unknown method or combination.
@@ -142,4 +140,4 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
         raise ValueError(f"this file has the methods {', '.join(networks)}; got {method}")
     model = networks[method](modalities, [int(width) for width in widths.split("-")])
     alone = {"zero-fill": label(modalities, modalities), "dedicated": variant}
-    return model, baseline_loss, {"combination": parse(alone[method], modalities)} if method in alone else {}
+    return Recipe(model, baseline_loss, combination=parse(alone[method], modalities) if method in alone else None)

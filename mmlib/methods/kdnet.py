@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmlib.tasks.distillation import Prediction, Recipe, softened_divergence
+from mmlib.tasks.distillation import Prediction, Teaching, softened_divergence
 
 
 def feature_kl(student: Tensor, teacher: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def kdnet_loss(
     }
 
 
-def recipe(method: str, variant: str) -> Recipe:
+def teaching(method: str, variant: str) -> Teaching:
     """How a KD-Net-style student is trained.
 
     Raises:
@@ -98,4 +98,4 @@ def recipe(method: str, variant: str) -> Recipe:
     """
     if (method, variant) != ("kd-net", "standard"):
         raise ValueError(f"there is no {method} {variant}: this file has kd-net standard")
-    return Recipe(lambda student, teacher, labels, task: kdnet_loss(student, teacher, task))
+    return Teaching(lambda student, teacher, labels, task: kdnet_loss(student, teacher, task))

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlib.tasks.distillation import Prediction, Recipe, check_labels, check_pair
+from mmlib.tasks.distillation import Prediction, Teaching, check_labels, check_pair
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def pmkl_loss(
     }
 
 
-def recipe(method: str, variant: str) -> Recipe:
+def teaching(method: str, variant: str) -> Teaching:
     """How a PMKL-style student is trained.
 
     Raises:
@@ -138,7 +138,7 @@ def recipe(method: str, variant: str) -> Recipe:
     """
     if (method, variant) != ("pmkl", "standard"):
         raise ValueError(f"there is no {method} {variant}: this file has pmkl standard")
-    return Recipe(pmkl_loss)
+    return Teaching(pmkl_loss)
 
 
 def _float(x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmlib.networks.vnet import VNet as VNet
-from mmlib.tasks.distillation import CLASSES, Prediction, Recipe, check_labels, check_pair, softened_divergence
+from mmlib.tasks.distillation import CLASSES, Prediction, Teaching, check_labels, check_pair, softened_divergence
 from mmlib.tasks.distillation import segmentation_loss as segmentation_loss
 
 EPS = 1e-5  # of prototypes and norms, as released
@@ -181,7 +181,7 @@ def prototype_kd_loss(
     return ((found - known).square().flatten(2).mean(2) * kept).sum() / kept.sum()
 
 
-def recipe(method: str, variant: str) -> Recipe:
+def teaching(method: str, variant: str) -> Teaching:
     """How a student of ProtoKD is trained.
 
     Args:
@@ -205,4 +205,4 @@ def recipe(method: str, variant: str) -> Recipe:
             parts["prototype"] = chosen.prototype * difference
         return parts
 
-    return Recipe(term, chosen.schedule)
+    return Teaching(term, chosen.schedule)

@@ -16,7 +16,7 @@ Both sides of the game share one optimiser; their gradients do not mix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mmlib.modalities import check_available
+from mmlib.training import Recipe
 
 METHODS = ("regression", "mm-gan")
 L1_SHARE = 0.9  # the rest is adversarial
@@ -140,8 +141,8 @@ def adversarial_loss(model: MMGAN, batch: dict) -> tuple[Tensor, dict[str, Tenso
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> tuple[nn.Module, Callable, dict]:
-    """What a run of a baseline trains: the network, its loss, and how it departs from the run's settings.
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+    """What a run of a baseline trains.
 
     Args:
         method: `regression` or `mm-gan`.
@@ -149,17 +150,14 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
         modalities: M names.
         widths: such as `16-32-64-128`.
 
-    Returns:
-        The network, its loss for batches of `mmlib.data.slices.Masked`, and no departures.
-
     Raises:
         ValueError: on an unknown method or variant.
     """
     levels = [int(width) for width in widths.split("-")]
     if (method, variant) == ("mm-gan", "standard"):
-        return MMGAN(modalities, levels), adversarial_loss, {}
+        return Recipe(MMGAN(modalities, levels), adversarial_loss)
     if method == "regression" and variant in ("standard", "half-resolution"):
-        return Translator(modalities, levels, full_resolution=variant == "standard"), regression_loss, {}
+        return Recipe(Translator(modalities, levels, full_resolution=variant == "standard"), regression_loss)
     raise ValueError(
         f"this file has {' and '.join(METHODS)}, standard, and regression half-resolution; got {method} {variant}"
     )

@@ -25,7 +25,7 @@ What differs
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from mmlib.modalities import check_available
 from mmlib.networks.unet import Decoder, Encoder, Features, check_grid, encode_rows
 from mmlib.tasks.segmentation import segmentation_loss
+from mmlib.training import Recipe
 
 DIVERGENCE, RECONSTRUCTION = 0.1, 0.1  # weights in the loss
 
@@ -202,7 +203,7 @@ def uhved_loss(model: UHVED, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> tuple[nn.Module, Callable, dict]:
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
     """What a run of this method trains: the network and its loss; it departs from the run's settings in nothing.
 
     Args:
@@ -211,12 +212,9 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
         modalities: M names.
         widths: such as `16-32-64`.
 
-    Returns:
-        The network, `uhved_loss`, and no settings.
-
     Raises:
         ValueError: on an unknown method or variant.
     """
     if (method, variant) != ("u-hved", "standard"):
         raise ValueError(f"this file has the method u-hved with the variant standard; got {method}, {variant}")
-    return UHVED(modalities, [int(width) for width in widths.split("-")]), uhved_loss, {}
+    return Recipe(UHVED(modalities, [int(width) for width in widths.split("-")]), uhved_loss)

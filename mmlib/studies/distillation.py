@@ -608,8 +608,8 @@ def step_seconds(width: int, side: int, size: int, bfloat16: bool, repeats: int)
     }
     student, teacher = CombinationVNet(MRI, ("t1",), width), CombinationVNet(MRI, MRI, width)
     losses: dict[str, Callable] = {
-        "plain": distillation_loss(distillation.recipe("unimodal", "standard")),
-        "taught": distillation_loss(protokd.recipe("protokd", "standard"), teacher),
+        "plain": distillation_loss(distillation.teaching("unimodal", "standard")),
+        "taught": distillation_loss(protokd.teaching("protokd", "standard"), teacher),
     }
 
     def seconds(kind: str) -> float:

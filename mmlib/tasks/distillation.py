@@ -189,7 +189,7 @@ Parts = dict[str, Tensor]
 Term = Callable[[Prediction, Prediction, Tensor, Tensor], Parts]
 
 
-class Recipe(NamedTuple):
+class Teaching(NamedTuple):
     """How a network of this chapter is trained.
 
     Attributes:
@@ -206,10 +206,10 @@ class Recipe(NamedTuple):
 
 
 SCHEDULES = {"standard": "poly", "constant": "constant"}
-TEACHERS = {"standard": Recipe(), "half": Recipe(), "quarter": Recipe(), "shuffled": Recipe(shuffled=True)}
+TEACHERS = {"standard": Teaching(), "half": Teaching(), "quarter": Teaching(), "shuffled": Teaching(shuffled=True)}
 
 
-def recipe(method: str, variant: str) -> Recipe:
+def teaching(method: str, variant: str) -> Teaching:
     """How the teacher and the networks without a teacher are trained.
 
     Args:
@@ -223,42 +223,42 @@ def recipe(method: str, variant: str) -> Recipe:
     if method == "teacher" and variant in TEACHERS:
         return TEACHERS[variant]
     if method == "unimodal" and variant in SCHEDULES:
-        return Recipe(schedule=SCHEDULES[variant])
+        return Teaching(schedule=SCHEDULES[variant])
     raise ValueError(
         f"there is no {method} {variant}: choose teacher {', '.join(TEACHERS)} or unimodal {', '.join(SCHEDULES)}"
     )
 
 
-def distillation_loss(recipe: Recipe, teacher: CombinationVNet | None = None) -> Callable:
+def distillation_loss(teaching: Teaching, teacher: CombinationVNet | None = None) -> Callable:
     """The loss of a network on a batch: `segmentation_loss`, and what a frozen teacher adds.
 
     Teacher and student see the same crop. The teacher is put in evaluation mode and gets no gradient.
 
     Args:
-        recipe: see `Recipe`.
-        teacher: needed where the recipe has a term.
+        teaching: see `Teaching`.
+        teacher: needed where the teaching has a term.
 
     Returns:
         (model, batch) -> (scalar, {name: part}), as `mmlib.training.fit` takes it.
 
     Raises:
-        ValueError: if the recipe has a term and there is no teacher; on a batch of one crop, if labels are shuffled.
+        ValueError: if the teaching has a term and there is no teacher; on a batch of one crop, if labels are shuffled.
     """
-    if recipe.term is not None and teacher is None:
+    if teaching.term is not None and teacher is None:
         raise ValueError("this student is taught, and there is no teacher: name the run of one")
     if teacher is not None:
         teacher.eval().requires_grad_(False)
 
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, Parts]:
-        if recipe.shuffled and len(batch["regions"]) == 1:
+        if teaching.shuffled and len(batch["regions"]) == 1:
             raise ValueError("labels are shuffled within a batch, and this one has a single crop: raise batch_size")
-        labels = labels_of(batch["regions"].roll(1, 0) if recipe.shuffled else batch["regions"])
+        labels = labels_of(batch["regions"].roll(1, 0) if teaching.shuffled else batch["regions"])
         student = model(batch["images"], batch["available"])
         parts = {"segmentation": segmentation_loss(student.logits, labels)}
-        if teacher is not None and recipe.term is not None:
+        if teacher is not None and teaching.term is not None:
             with torch.no_grad():
                 known = teacher.to(labels.device)(batch["images"], batch["available"])
-            parts = recipe.term(student, known, labels, parts["segmentation"])
+            parts = teaching.term(student, known, labels, parts["segmentation"])
         return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     return loss

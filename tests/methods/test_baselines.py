@@ -54,9 +54,10 @@ def test_one_encoding_serves_every_combination(network):
 @pytest.mark.parametrize("method", ["zero-fill", "dropout-unet", "u-hemis", "dedicated"])
 def test_recipes_build_what_they_say(method):
     variant = "t1+flair" if method == "dedicated" else "standard"
-    model, loss, settings = recipe(method, variant, MRI, "8-16-24")
+    made = recipe(method, variant, MRI, "8-16-24")
+    model, loss = made.network, made.loss
     expected = {"zero-fill": MRI, "dedicated": ("t1", "flair")}.get(method)
-    assert settings == ({"combination": expected} if expected else {})
+    assert made.combination == expected and made.overrides == {}
     given = {"images": torch.randn(1, 4, 16, 16, 16), "available": torch.ones(1, 4, dtype=torch.bool)}
     total, parts = loss(model, {**given, "regions": torch.zeros(1, 3, 16, 16, 16, dtype=torch.bool)})
     total.backward()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import waves
 
-from mmlib.methods.kdnet import feature_kl, kdnet_loss, prediction_kl, recipe
+from mmlib.methods.kdnet import feature_kl, kdnet_loss, prediction_kl, teaching
 from mmlib.tasks.distillation import Prediction
 
 STUDENT_LOGITS = waves((2, 4, 4, 4, 4), 0.37, 3, 0)
@@ -81,4 +81,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]; got 1.5"):
         loss(STUDENT_LOGITS, TEACHER_LOGITS, STUDENT, TEACHER, weight=1.5)
     with pytest.raises(ValueError, match="there is no kd-net released: this file has kd-net standard"):
-        recipe("kd-net", "released")
+        teaching("kd-net", "released")

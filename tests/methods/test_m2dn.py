@@ -129,19 +129,24 @@ def test_a_batch_is_a_function_of_its_step_and_the_seed() -> None:
 
 def test_variants_differ_in_what_their_names_say() -> None:
     built = {name: m2dn.recipe("m2dn", name, ("t1", "t2", "pd"), "8x2") for name in m2dn.VARIANTS}
-    assert {name for name, (_, _, settings) in built.items() if settings.get("dedicated")} == {"cdm", "cdm-joint"}
-    assert {name for name, (net, _, _) in built.items() if isinstance(net, m2dn.NoiseDenoiser)} == {
+    assert {name for name, made in built.items() if made.dedicated} == {"cdm", "cdm-joint"}
+    assert {name for name, made in built.items() if isinstance(made.network, m2dn.NoiseDenoiser)} == {
         "noise",
         "noise-skips",
     }
-    assert {name for name, (net, _, _) in built.items() if net.skips} == {"skips", "noise-skips"}
-    assert {name for name, (net, _, _) in built.items() if not net.masked} == {"no-mask", "neither", "cdm", "cdm-joint"}
+    assert {name for name, made in built.items() if made.network.skips} == {"skips", "noise-skips"}
+    assert {name for name, made in built.items() if not made.network.masked} == {
+        "no-mask",
+        "neither",
+        "cdm",
+        "cdm-joint",
+    }
     batch = m2dn.NoisedSlices(Sines(2, 3), seed=0)[0]
     noisy = m2dn.diffuse(batch["images"], batch["eps"], batch["t"], batch["available"], m2dn.linear_alpha_bar())
     for name, joint in (("paper", True), ("no-joint", False)):
-        prediction = built[name][0](noisy, batch["t"], batch["available"])
+        prediction = built[name].network(noisy, batch["t"], batch["available"])
         expected = m2dn.denoising_loss(prediction, batch["images"], batch["available"], joint)
-        assert built[name][1](built[name][0], batch)[0].item() == pytest.approx(expected.item())
+        assert built[name].loss(built[name].network, batch)[0].item() == pytest.approx(expected.item())
     with pytest.raises(ValueError, match="this file has the method m2dn in the variants paper, skips"):
         m2dn.recipe("m2dn", "nosuch", ("t1", "t2"), "8x2")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import waves
 
-from mmlib.methods.pmkl import advantage, contrastive_loss, pmkl_loss, recipe, soft_cross_entropy
+from mmlib.methods.pmkl import advantage, contrastive_loss, pmkl_loss, soft_cross_entropy, teaching
 from mmlib.tasks.distillation import Prediction
 
 STUDENT = waves((2, 4, 4, 4, 4), 0.37, 3, 0)
@@ -102,4 +102,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="embeddings of student and teacher must have one shape"):
         contrastive_loss(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="there is no pmkl released: this file has pmkl standard"):
-        recipe("pmkl", "released")
+        teaching("pmkl", "released")

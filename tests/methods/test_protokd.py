@@ -14,8 +14,8 @@ from mmlib.methods.protokd import (
     pixel_kd_loss,
     prototype_kd_loss,
     prototypes,
-    recipe,
     segmentation_loss,
+    teaching,
 )
 from mmlib.tasks.distillation import Prediction, labels_of
 
@@ -274,7 +274,7 @@ def parts(variant):
     student = Prediction(STUDENT, STUDENT_LOGITS, STUDENT)
     teacher = Prediction(TEACHER, TEACHER_LOGITS, TEACHER)
     task = segmentation_loss(STUDENT_LOGITS, LABELS)
-    found = recipe("protokd", variant).term(student, teacher, LABELS, task)
+    found = teaching("protokd", variant).term(student, teacher, LABELS, task)
     return {name: part.item() for name, part in found.items()}
 
 
@@ -297,8 +297,8 @@ def test_every_variant_has_its_parts(variant):
     for absent in {"pixel": ["prototype"], "prototype": ["pixel"]}.get(variant, []):
         del expected[absent]
     assert parts(variant) == pytest.approx(expected, abs=1e-8)
-    assert recipe("protokd", variant).schedule == ("constant" if variant == "constant" else "poly")
-    assert not recipe("protokd", variant).shuffled
+    assert teaching("protokd", variant).schedule == ("constant" if variant == "constant" else "poly")
+    assert not teaching("protokd", variant).shuffled
 
 
 # --------------------------------------------------------------------------------------------------------------- data
@@ -363,6 +363,6 @@ def test_a_batch_without_a_class_in_common_is_refused():
 
 def test_unknown_methods_and_variants_are_refused():
     with pytest.raises(ValueError, match="there is no protokd released: this file has protokd standard, constant"):
-        recipe("protokd", "released")
+        teaching("protokd", "released")
     with pytest.raises(ValueError, match="there is no kd-net standard: this file has protokd"):
-        recipe("kd-net", "standard")
+        teaching("kd-net", "standard")

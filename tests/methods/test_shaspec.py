@@ -162,7 +162,7 @@ def test_every_switch_changes_the_loss_or_the_output():
         assert torch.allclose(outputs[name], outputs["paper"], atol=1e-5), name
     assert losses["unmasked"] != losses["paper"]
     assert losses["ring"] != losses["paper"]  # t1 and t2 are no neighbours in the ring
-    assert recipe("shaspec", "poly", MRI, "8-16")[2] == {"schedule": "poly"}
+    assert recipe("shaspec", "poly", MRI, "8-16").overrides == {"schedule": "poly"}
 
 
 def test_unmasked_losses_count_missing_modalities():
@@ -228,8 +228,8 @@ def test_names_of_variants(name, expected):
 
 
 def test_a_net_for_one_combination_says_which():
-    assert recipe("shaspec", "only-t1+flair", MRI, "8-16")[2]["combination"] == ("t1", "flair")
-    assert "combination" not in recipe("shaspec", "paper", MRI, "8-16")[2]
+    assert recipe("shaspec", "only-t1+flair", MRI, "8-16").combination == ("t1", "flair")
+    assert recipe("shaspec", "paper", MRI, "8-16").combination is None
 
 
 def test_only_kl_and_ce_have_a_head_and_other_weights_do_not_notice():

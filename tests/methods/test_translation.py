@@ -1,15 +1,18 @@
 """Synthesis in one pass: nothing unavailable is read, both sides of the game learn for themselves, sizes, training."""
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from mmlib.data.batches import Minibatches
 from mmlib.data.slices import Masked, Slices
+from mmlib.methods import load
 from mmlib.methods.translation import MMGAN, Translator, adversarial_loss, recipe, regression_loss
 from mmlib.modalities import IXI, MRI, combinations, mask
+from mmlib.records import FACTS, SCORE_COLUMNS, open_run
 from mmlib.tasks.synthesis import MeanImage, evaluate_synthesis
-from mmlib.training import fit, load
+from mmlib.training import fit
 
 
 def make_batch(modalities: tuple[str, ...] = IXI, side: int = 16) -> dict:
@@ -25,7 +28,7 @@ def make_batch(modalities: tuple[str, ...] = IXI, side: int = 16) -> dict:
 @pytest.mark.parametrize("modalities", [IXI, MRI])
 def test_what_is_not_available_is_never_read(method, modalities):
     torch.manual_seed(0)
-    model, _, _ = recipe(method, "standard", modalities, "4-8")
+    model = recipe(method, "standard", modalities, "4-8").network
     batch = make_batch(modalities)
     images, available = batch["images"], batch["available"]
     made = model.eval()(images, available)
@@ -41,7 +44,7 @@ def test_only_the_way_around_the_unet_carries_detail_of_single_pixels():
     def detail(variant: str) -> float:
         """How much of a change of single pixels, which vanishes at half the resolution, comes through."""
         torch.manual_seed(0)
-        model = recipe("regression", variant, IXI, "4-8")[0].eval()
+        model = recipe("regression", variant, IXI, "4-8").network.eval()
         model.net = nn.Sequential(
             nn.AvgPool2d(2), nn.LazyConv2d(3 if variant == "half-resolution" else 4, 1), nn.Upsample(scale_factor=2)
         )
@@ -133,17 +136,21 @@ def test_a_few_slices_are_learned_and_the_weights_read_again(method, tmp_path):
     available, brain = torch.ones(6, 3, dtype=torch.bool), torch.ones(6, 16, 16, dtype=torch.bool)
     slices = Slices(images, available, brain, None, names, names, torch.zeros(6, dtype=torch.long), IXI)
     torch.manual_seed(0)
-    model, loss, departures = recipe(method, "standard", IXI, "8-16")
-    assert departures == {}
+    made = recipe(method, "standard", IXI, "8-16")
+    model, loss = made.network, made.loss
+    assert made.overrides == {} and made.combination is None and not made.dedicated
     batches = Masked(Minibatches(slices, 6, seed=0), IXI, seed=0)
     history = fit(model, batches, loss, steps=60, lr=1e-2, seed=0, folder=tmp_path, precision="float32")
     part = "missing" if method == "regression" else "l1"
     assert history[part].iloc[-5:].mean() < 0.5 * history[part].iloc[:5].mean()
     scores = [evaluate_synthesis(one, slices).query("metric == 'mae'")["value"] for one in (model, MeanImage(slices))]
     assert scores[0].mean() < 0.7 * scores[1].mean()
-    given = f'{{"module": "mmlib.methods.translation", "method": "{method}", "variant": "standard", "widths": "8-16"}}'
-    (tmp_path / "record.json").write_text(f'{{"modalities": ["t1", "t2", "pd"], "parameters": {given}}}')
-    again = load(tmp_path)
+    given = {"method": method, "variant": "standard", "seed": 0, "widths": "8-16"}
+    run = open_run(tmp_path, "smoke", "synthesis", method, given)
+    values = dict.fromkeys(FACTS, 0) | {"task": "synthesis", "modalities": IXI, "stand_in": True, "exposure": {}}
+    run.save(history, pd.DataFrame([["a", "t1", "t2", "psnr", 1.0]], columns=SCORE_COLUMNS), **values)
+    (tmp_path / "fit.safetensors").rename(run.folder / "fit.safetensors")
+    again = load(run.folder)
     assert torch.equal(again(images, available), model(images, available))
 
 

@@ -171,8 +171,9 @@ def test_two_cases_are_learnt():
 
 
 def test_recipe_builds_what_it_says_and_refuses_the_rest():
-    model, loss, settings = recipe("u-hved", "standard", MRI, "8-16-24")
-    assert isinstance(model, UHVED) and loss is uhved_loss and settings == {}
+    made = recipe("u-hved", "standard", MRI, "8-16-24")
+    model = made.network
+    assert isinstance(model, UHVED) and made.loss is uhved_loss and made.overrides == {}
     assert model.modalities == MRI and model.stride == (8, 8, 8)
     with pytest.raises(ValueError, match="has the method u-hved with the variant standard; got u-hemis"):
         recipe("u-hemis", "standard", MRI, "8-16")

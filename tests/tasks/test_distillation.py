@@ -21,16 +21,16 @@ from mmlib.methods import protokd
 from mmlib.modalities import MRI, mask
 from mmlib.tasks.distillation import (
     CombinationVNet,
-    Recipe,
+    Teaching,
     around_tumour,
     check_labels,
     distillation_loss,
     labels_of,
     load_network,
-    recipe,
     region_logits,
     rim_volumes,
     segmentation_loss,
+    teaching,
 )
 from mmlib.tasks.segmentation import dice, evaluate_combinations, predict, probabilities
 from mmlib.training import fit
@@ -197,7 +197,7 @@ def network(combination=("t1",), seed=0, width=2):
 def test_two_cases_can_be_learnt_by_heart(tmp_path):
     model, blobs = network(width=4), Blobs()
     history = fit(
-        model, blobs, distillation_loss(recipe("unimodal", "standard")), steps=120, lr=2e-2, seed=0, folder=tmp_path,
+        model, blobs, distillation_loss(teaching("unimodal", "standard")), steps=120, lr=2e-2, seed=0, folder=tmp_path,
         schedule="poly", **QUIET,
     )  # fmt: skip
     assert history["loss"].iloc[-1] < 0.2 * history["loss"].iloc[0]
@@ -211,7 +211,7 @@ def test_a_teacher_stays_as_it_was(tmp_path):
     teacher, model = network(MRI, seed=1), network()
     teacher.train()
     before, start = ({key: value.clone() for key, value in one.state_dict().items()} for one in (teacher, model))
-    loss = distillation_loss(protokd.recipe("protokd", "standard"), teacher)
+    loss = distillation_loss(protokd.teaching("protokd", "standard"), teacher)
     history = fit(model, Blobs(), loss, steps=3, lr=1e-3, seed=0, folder=tmp_path, **QUIET)
     assert {"segmentation", "pixel", "prototype"} <= set(history) and np.isfinite(history["loss"]).all()
     after = teacher.state_dict()
@@ -228,7 +228,7 @@ def test_teacher_and_student_see_the_same_crop():
     """The student as its own teacher: nothing to distil; on another crop there would be."""
     model, batch = network().eval(), Blobs()[0]
     twin = network().eval()
-    loss = distillation_loss(protokd.recipe("protokd", "standard"), twin)
+    loss = distillation_loss(protokd.teaching("protokd", "standard"), twin)
     total, parts = loss(model, batch)
     assert parts["pixel"].item() == pytest.approx(0, abs=1e-9) == parts["prototype"].item()
     assert total.item() == pytest.approx(parts["segmentation"].item()) and total.requires_grad
@@ -242,36 +242,38 @@ def test_teacher_and_student_see_the_same_crop():
 def test_labels_of_a_single_crop_cannot_be_shuffled():
     batch = {name: value[:1] for name, value in Blobs()[0].items()}
     with pytest.raises(ValueError, match="labels are shuffled within a batch, and this one has a single crop"):
-        distillation_loss(recipe("teacher", "shuffled"))(network(), batch)
+        distillation_loss(teaching("teacher", "shuffled"))(network(), batch)
 
 
 def test_without_a_term_a_teacher_is_not_asked():
     teacher = network(MRI)
     teacher.forward = None  # calling it would fail
-    total, parts = distillation_loss(recipe("unimodal", "standard"), teacher)(network(), Blobs()[0])
+    total, parts = distillation_loss(teaching("unimodal", "standard"), teacher)(network(), Blobs()[0])
     assert list(parts) == ["segmentation"] and total.isfinite()
 
 
 def test_a_student_without_a_teacher_is_refused():
     with pytest.raises(ValueError, match="this student is taught, and there is no teacher: name the run of one"):
-        distillation_loss(protokd.recipe("protokd", "pixel"))
+        distillation_loss(protokd.teaching("protokd", "pixel"))
 
 
 def test_a_shuffled_teacher_learns_from_the_labels_of_another_crop():
     model, batch = network(MRI), Blobs()[0]
     swapped = {**batch, "regions": batch["regions"].flip(0)}
-    plain, shuffled = (distillation_loss(recipe("teacher", variant)) for variant in ("standard", "shuffled"))
+    plain, shuffled = (distillation_loss(teaching("teacher", variant)) for variant in ("standard", "shuffled"))
     assert shuffled(model, batch)[0].item() == pytest.approx(plain(model, swapped)[0].item(), abs=1e-6)
     assert abs(shuffled(model, batch)[0].item() - plain(model, batch)[0].item()) > 1e-3
 
 
 def test_recipes_of_networks_without_a_teacher():
-    assert recipe("teacher", "half") == recipe("teacher", "quarter") == Recipe(None, "poly", False)
-    assert recipe("teacher", "shuffled").shuffled
-    assert recipe("unimodal", "standard").schedule == "poly" and recipe("unimodal", "constant").schedule == "constant"
+    assert teaching("teacher", "half") == teaching("teacher", "quarter") == Teaching(None, "poly", False)
+    assert teaching("teacher", "shuffled").shuffled
+    assert (
+        teaching("unimodal", "standard").schedule == "poly" and teaching("unimodal", "constant").schedule == "constant"
+    )
     for method, variant in (("teacher", "constant"), ("unimodal", "half"), ("protokd", "standard")):
         with pytest.raises(ValueError, match=f"there is no {method} {variant}: choose teacher standard, half, quarter"):
-            recipe(method, variant)
+            teaching(method, variant)
 
 
 # ------------------------------------------------------------------------------------------------- a network on disk
@@ -405,7 +407,7 @@ def test_real_scans_of_two_modalities_are_trained_on_and_predicted(tmp_path):
     settings = dict(steps=3, lr=1e-3, seed=0, folder=tmp_path, **QUIET)
 
     teacher = network(("t1ce", "flair"))
-    history = fit(teacher, crops, distillation_loss(recipe("teacher", "standard")), name="teacher", **settings)
+    history = fit(teacher, crops, distillation_loss(teaching("teacher", "standard")), name="teacher", **settings)
     assert np.isfinite(history["loss"]).all() and len(history) == 3
 
     native = cases[held_out]
@@ -413,7 +415,7 @@ def test_real_scans_of_two_modalities_are_trained_on_and_predicted(tmp_path):
     noise = np.random.default_rng(0).normal(size=coarse.brain.shape).astype(np.float32)
     for read, other in (("flair", "t1ce"), ("t1ce", "flair")):
         model = network((read,))
-        loss = distillation_loss(protokd.recipe("protokd", "standard"), teacher)
+        loss = distillation_loss(protokd.teaching("protokd", "standard"), teacher)
         history = fit(model, crops, loss, name=read, **settings)
         assert np.isfinite(history[["loss", "segmentation", "pixel", "prototype"]]).all(axis=None)
         segmented = back_to(native, predict(model, coarse, (read,)), coarse)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mmlib.methods.m2dn.network import MultiModalDenoiser
 from mmlib.modalities import check_available
-from mmlib.training import Loss
+from mmlib.training import Loss, Recipe
 
 T = 1000  # time steps of the forward process
 APART = 2**40  # keeps the seeds of time and noise away from those of availability
@@ -153,18 +153,14 @@ VARIANTS = {
 }
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> tuple[nn.Module, Loss, dict]:
-    """What a run of M2DN trains: the network, its loss, and how it departs from the run's settings.
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+    """What a run of M2DN trains: the network, its loss, and its overrides of the run's settings.
 
     Args:
         method: `m2dn`.
         variant: one of `VARIANTS`.
         modalities: M names.
         widths: channels and levels, such as `16x2`; the paper's are `128x3`.
-
-    Returns:
-        The network, the loss, and in the settings `batches`, which wraps (batches, seed), and `dedicated` where one
-        network is trained for each pattern.
 
     Raises:
         ValueError: on an unknown method or variant.
@@ -175,8 +171,7 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
     width, levels = (int(number) for number in widths.split("x"))
     kind = NoiseDenoiser if chosen.noise else MultiModalDenoiser
     denoiser = kind(len(modalities), width, chosen.skips, levels, chosen.masked)
-    settings: dict = {"batches": NoisedSlices, **({"dedicated": True} if chosen.dedicated else {})}
-    return denoiser, m2dn_loss(chosen.joint), settings
+    return Recipe(denoiser, m2dn_loss(chosen.joint), batches=NoisedSlices, dedicated=chosen.dedicated)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ share. Each file says what differs from the paper and its released code.
 from mmlib.methods.shaspec.classification import ShaSpecClassifier
 from mmlib.methods.shaspec.losses import alignment_loss, domain_loss
 from mmlib.methods.shaspec.segmentation import VARIANTS, ShaSpecSegmenter, Variant, recipe, shaspec_loss, variant_of
+from mmlib.tasks.segmentation import segmentation_loss
 
 __all__ = [
     "VARIANTS",
@@ -16,6 +17,7 @@ __all__ = [
     "alignment_loss",
     "domain_loss",
     "recipe",
+    "segmentation_loss",
     "shaspec_loss",
     "variant_of",
 ]

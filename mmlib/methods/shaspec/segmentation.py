@@ -23,9 +23,9 @@ What differs
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ from mmlib.networks.unet import (
     where_available,
 )
 from mmlib.tasks.segmentation import segmentation_loss
+from mmlib.training import Recipe
 
 FILL_ORDER = ("flair", "t1", "t1ce", "t2")
 ONLY = "only-"  # begins the name of a net for one combination
@@ -274,8 +275,8 @@ def shaspec_loss(model: ShaSpecSegmenter, batch: dict) -> tuple[Tensor, dict[str
     return total, {"task": task.detach(), "alignment": alignment.detach(), "domain": domain.detach()}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> tuple[nn.Module, Callable, dict]:
-    """What a run of this method trains: the network, its loss, and how it departs from the run's settings.
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+    """What a run of this method trains.
 
     Args:
         method: `shaspec`.
@@ -283,20 +284,15 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
         modalities: M names.
         widths: such as `16-32-64`, or `released` for the network of the released code.
 
-    Returns:
-        The network, `shaspec_loss`, the keyword `schedule` for `fit`, and `combination` where only one is trained on.
-
     Raises:
         ValueError: on an unknown method, variant or combination.
     """
     if method != "shaspec":
         raise ValueError(f"this file has the method shaspec; got {method}")
     chosen = variant_of(variant)
-    settings: dict[str, Any] = {"schedule": chosen.schedule}
-    if variant.startswith(ONLY):
-        settings["combination"] = parse(variant.removeprefix(ONLY), modalities)
+    alone = parse(variant.removeprefix(ONLY), modalities) if variant.startswith(ONLY) else None
     if widths == "released":
         model = ShaSpecSegmenter(modalities, topology="released", variant=chosen)
     else:
         model = ShaSpecSegmenter(modalities, [int(width) for width in widths.split("-")], variant=chosen)
-    return model, shaspec_loss, settings
+    return Recipe(model, shaspec_loss, {"schedule": chosen.schedule}, combination=alone)
