@@ -154,18 +154,26 @@ def fit(
     settings |= {"weight_decay": weight_decay, "max_norm": max_norm, "precision": precision}
 
     torch.manual_seed(seed)
-    stepper = OPTIMIZERS[optimizer](model.parameters(), lr, weight_decay)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: learning_rate(step, steps, schedule, warmup))
+    optimiser = OPTIMIZERS[optimizer](model.parameters(), lr, weight_decay)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, schedule, warmup))
     rows: list[dict[str, float]] = []
     if path.exists():
-        rows = _resume(path, settings, model, stepper, scheduler)
+        rows = _resume(path, settings, model, optimiser, scheduler)
     start = len(rows)
-    model, stepper = accelerator.prepare(model, stepper)
+    model, optimiser = accelerator.prepare(model, optimiser)
     model.train()
-    own = range(start * accelerator.num_processes + accelerator.process_index, steps * accelerator.num_processes)
-    aside = torch.Generator()  # else the loader draws from the generator that dropout goes on with after a checkpoint
+    step_indices = range(
+        start * accelerator.num_processes + accelerator.process_index, steps * accelerator.num_processes
+    )
+    loader_generator = (
+        torch.Generator()
+    )  # else the loader draws from the generator that dropout goes on with after a checkpoint
     loader = DataLoader(
-        batches, batch_size=None, sampler=own[:: accelerator.num_processes], num_workers=workers, generator=aside
+        batches,
+        batch_size=None,
+        sampler=step_indices[:: accelerator.num_processes],
+        num_workers=workers,
+        generator=loader_generator,
     )
     progress = tqdm(
         loader, total=steps, initial=start, desc=name, mininterval=10, disable=not accelerator.is_main_process
@@ -182,11 +190,11 @@ def fit(
                     f"the loss is {total.item()} at step {step}, cases {batch.get('case')}: look at these cases "
                     f"(python -m mmlib doctor) or lower lr ({lr}); {last}"
                 )
-            stepper.zero_grad()
+            optimiser.zero_grad()
             accelerator.backward(total)
             if max_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), max_norm)
-            stepper.step()
+            optimiser.step()
             row: dict[str, float] = {"step": step, "loss": total.item(), "lr": float(scheduler.get_last_lr()[0])}
             scheduler.step()
             rows.append(
@@ -195,7 +203,7 @@ def fit(
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
                 state = {"settings": settings, "rows": rows, "rng": torch.get_rng_state()}
                 state |= {"model": accelerator.unwrap_model(model).state_dict()}
-                state |= {"optimizer": stepper.state_dict(), "scheduler": scheduler.state_dict()}
+                state |= {"optimizer": optimiser.state_dict(), "scheduler": scheduler.state_dict()}
                 if accelerator.is_main_process:
                     _replace(path, partial(torch.save, state))
     model = accelerator.unwrap_model(model).eval()

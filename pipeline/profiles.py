@@ -119,7 +119,7 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
         given = {**asked["common"], **{key: value for key, value in group.items() if key not in ABOUT_A_GROUP}}
         texts = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in given.items()}
         variants = group.get("variants", [STANDARD])
-        if asked.get("together"):  # short trainings: one run holds all variants and seeds of its entry
+        if asked.get("one_run_per_entry"):  # short trainings: one run holds all variants and seeds of its entry
             members = {"variants": " ".join(variants), "seeds": " ".join(map(str, group["seeds"]))}
             name = group.get("name", group["method"])
             yield name, {**filed, "run": name, **cases, **members, **texts}, group

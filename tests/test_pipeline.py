@@ -244,7 +244,7 @@ def test_every_run_of_a_profile_has_its_own_name_and_plain_parameters(name: str)
     assert list(settings["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.md"))
     for experiment, asked in settings["experiments"].items():
         listed = list_runs(name, experiment)
-        together = asked.get("together")  # one run for all members of a group
+        together = asked.get("one_run_per_entry")  # one run for all members of a group
         sizes = [1 if together else len(group.get("variants", [1])) * len(group["seeds"]) for group in asked["runs"]]
         assert len(listed) == sum(sizes)
         for parameters in listed.values():
@@ -387,7 +387,7 @@ data:
 experiments:
   guidance-derm7pt:
     notebook: train_guidance
-    together: true
+    one_run_per_entry: true
     data: derm7pt
     common: {steps: 3}
     runs:

@@ -1,4 +1,4 @@
-"""BraTS folders as they are downloaded, and the released code's intensity normalisation.
+"""BraTS folders as they are downloaded, and the clipping of the released code.
 
 Read by modality name, in both official namings:
 2018-2021: `<case>/<case>_flair.nii.gz`, `_t1`, `_t1ce`, `_t2`, `_seg` (in 2018 and 2019 under HGG/ and LGG/);
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mmlib.data.cases import Case, zscore
+from mmlib.data.cases import Case
 from mmlib.data.nifti import CaseFiles, Cases, read_case, write_segmentation
 from mmlib.modalities import MRI
 
 __all__ = [
-    "BratsFolder", "clip_tail", "find_cases", "load_case", "released_normalisation", "subject_of", "write_segmentation",
+    "BratsFolder", "clip_tail", "find_cases", "load_case", "subject_of", "write_segmentation",
 ]  # fmt: skip
 
 CLASSIC = {"_t1": "t1", "_t1ce": "t1ce", "_t2": "t2", "_flair": "flair", "_seg": "seg"}
@@ -102,8 +102,12 @@ def load_case(folder: Path | str) -> Case:
 class BratsFolder(Cases):
     """All cases below a folder, however deep (so HGG/ and LGG/ too), by name; each is read when it is asked for."""
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, prepare: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
         """Look for case folders.
+
+        Args:
+            root: the folder.
+            prepare: applied to every image as it is read, such as `clip_tail`.
 
         Raises:
             ValueError: if there is none, or two have the same name.
@@ -112,7 +116,7 @@ class BratsFolder(Cases):
         if not files:
             raise ValueError(f"{Path(root).resolve()}: no case found; expected {LAYOUT}")
         self.root = Path(root).resolve()
-        super().__init__(sorted(files, key=lambda one: one.name), str(root))
+        super().__init__(sorted(files, key=lambda one: one.name), str(root), prepare)
 
 
 def clip_tail(volume: np.ndarray, fewest: int = 50) -> np.ndarray:
@@ -136,19 +140,3 @@ def clip_tail(volume: np.ndarray, fewest: int = 50) -> np.ndarray:
     if full.size == 0:
         raise ValueError(f"no bin of the histogram holds {fewest} voxels; the volume has only {volume.size}")
     return np.minimum(volume, full[-1])
-
-
-def released_normalisation(volume: np.ndarray) -> np.ndarray:
-    """Normalise as the released ShaSpec code does: `clip_tail`, then z-score of all that differs from voxel [0, 0, 0].
-
-    Args:
-        volume: native intensities, (X, Y, Z), skull-stripped: its first voxel is background.
-
-    Returns:
-        (X, Y, Z) float64, background exactly 0.
-
-    Raises:
-        ValueError: as `clip_tail`, and as `mmlib.data.cases.zscore`.
-    """
-    clipped = clip_tail(volume)
-    return zscore(clipped, clipped != clipped[0, 0, 0], dtype=np.float64)

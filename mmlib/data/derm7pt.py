@@ -19,7 +19,6 @@ Our rule: melanoma is scored by the expected seven-point score. How the paper in
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,11 +276,3 @@ def seven_point_score(labels: Tensor | Mapping[str, Tensor]) -> Tensor:
 def is_melanoma(labels: Tensor) -> Tensor:
     """(N,) bool: the diagnosis among the labels, (N, 8), is melanoma. The target of the AUROC of the score."""
     return labels[:, list(TASKS).index("DIAG")] == TASKS["DIAG"].index("MEL")
-
-
-def class_counts(lesions: Lesions) -> dict[str, dict[str, int]]:
-    """Cases of each class: task -> class name -> count."""
-    return {
-        task: {name: Counter(lesions.labels[:, column].tolist())[number] for number, name in enumerate(names)}
-        for column, (task, names) in enumerate(TASKS.items())
-    }

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -158,17 +158,20 @@ class Cases(Mapping[str, Case]):
     `cases["name"]` reads one; `cases[["name", ...]]` is another `Cases` with only these, in this order, nothing read.
     """
 
-    def __init__(self, files: Iterable[CaseFiles], source: str) -> None:
+    def __init__(
+        self, files: Iterable[CaseFiles], source: str, prepare: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
         """Take the files of each case.
 
         Args:
             files: of all cases; names must differ.
             source: where they come from, for messages.
+            prepare: applied to every image as it is read, (X, Y, Z) native intensities -> the same shape.
 
         Raises:
             ValueError: if a name occurs twice.
         """
-        self.source = source
+        self.source, self.prepare = source, prepare
         self.files: dict[str, CaseFiles] = {}
         for one in files:
             if one.name in self.files:
@@ -185,8 +188,11 @@ class Cases(Mapping[str, Case]):
         if unknown:
             raise KeyError(f"{self.source} has no case {', '.join(unknown[:5])}; it has {len(self)} cases")
         if isinstance(key, str):
-            return read_case(self.files[key])
-        return Cases([self.files[name] for name in names], self.source)
+            case = read_case(self.files[key])
+            if self.prepare is None:
+                return case
+            return replace(case, images={name: self.prepare(image) for name, image in case.images.items()})
+        return Cases([self.files[name] for name in names], self.source, self.prepare)
 
     def __contains__(self, name: object) -> bool:
         return name in self.files

@@ -101,7 +101,7 @@ def axial_slices(
         modalities: M names, the order of the modality axis.
         size: (H, W) of the canvas, in voxels.
         stride: of the network, which must divide H and W.
-        every: take every so manieth slice, from the lowest one with brain.
+        every: take every n-th slice, from the lowest one with brain.
         least_brain: keep slices in which at least this share of the canvas is brain; 0: every slice with any.
 
     Returns:

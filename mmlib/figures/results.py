@@ -314,7 +314,7 @@ def t1ce_effect(
 # ---------------------------------------------------------------------------------------------------------- claims
 @styled
 def forest(parts: pd.DataFrame, names: Sequence[str] | None = None) -> Figure:
-    """Effects with their intervals, one row each, and the band that is not worth a sentence.
+    """Effects with their intervals, one row each, and the band below the smallest effect of interest.
 
     Args:
         parts: rows with effect, low, high, sesoi, unit and verdict, as `mmlib.ledgers.claims.evidence`
@@ -347,6 +347,8 @@ def forest(parts: pd.DataFrame, names: Sequence[str] | None = None) -> Figure:
         if verdict in set(rows["verdict"])
     ]
     figure.legend(
-        handles=[*handles, Patch(color="#EEEEEE", label="not worth a sentence")], loc="outside lower center", ncols=4
+        handles=[*handles, Patch(color="#EEEEEE", label="below the smallest effect of interest")],
+        loc="outside lower center",
+        ncols=4,
     )
     return figure

@@ -229,7 +229,7 @@ def train_unimodal(
 
     Args:
         name: of the modality; its place in `cases.available` is that in `inputs`.
-        cases: as of `encode`, with `available` and `subset`.
+        cases: as in `encode`, with `available` and `subset`.
         weights: of classes, see `class_weights`.
         batch_size: cases per step.
         settings: of `mmlib.training.fit`, as in every stage: steps, lr, folder and others.

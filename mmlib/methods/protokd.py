@@ -42,6 +42,7 @@ class Variant:
         temperature: of the pixel-wise term.
         squared: multiply the pixel-wise term by the squared temperature, as is usual elsewhere.
         schedule: of the learning rate: `poly`, or `constant` as released.
+        reduction, per_sample: see `pixel_kd_loss` and `prototype_kd_loss`.
     """
 
     pixel: float = 10.0
@@ -49,11 +50,15 @@ class Variant:
     temperature: float = 10.0
     squared: bool = False
     schedule: str = "poly"
+    reduction: str = "element_mean"
+    per_sample: bool = False
 
 
 VARIANTS = {
     "standard": Variant(),
     "constant": Variant(schedule="constant"),
+    "voxel-mean": Variant(reduction="voxel_mean"),
+    "per-sample": Variant(per_sample=True),
     "pixel": Variant(prototype=0),
     "prototype": Variant(pixel=0),
     "temperature-1": Variant(temperature=1),
@@ -198,10 +203,10 @@ def teaching(method: str, variant: str) -> Teaching:
     def term(student: Prediction, teacher: Prediction, labels: Tensor, task: Tensor) -> dict[str, Tensor]:
         parts = {"segmentation": task}
         if chosen.pixel:
-            kd = pixel_kd_loss(student.logits, teacher.logits, chosen.temperature, squared=chosen.squared)
+            kd = pixel_kd_loss(student.logits, teacher.logits, chosen.temperature, chosen.reduction, chosen.squared)
             parts["pixel"] = chosen.pixel * kd
         if chosen.prototype:
-            difference = prototype_kd_loss(student.features, teacher.features, labels, len(CLASSES))
+            difference = prototype_kd_loss(student.features, teacher.features, labels, len(CLASSES), chosen.per_sample)
             parts["prototype"] = chosen.prototype * difference
         return parts
 

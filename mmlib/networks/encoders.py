@@ -61,7 +61,7 @@ class BagEncoder(nn.Module):
 
     Args:
         patch: (n, 3, h, w) -> (n, in_features).
-        in_features, features, hidden: as of `AttentionPool`.
+        in_features, features, hidden: as in `AttentionPool`.
     """
 
     def __init__(self, patch: nn.Module, in_features: int, features: int, hidden: int):

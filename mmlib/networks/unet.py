@@ -64,7 +64,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way back up: transposed convolution, plus a 1x1x1 convolution of the skip, then one convolution.
+    """The expanding path: transposed convolution, plus a 1x1x1 convolution of the skip, then one convolution.
 
     Args:
         widths: as those of the encoders.

@@ -34,7 +34,7 @@ class Budget:
         lr: learning rate at the start.
         weight_decay: L2 term in Adam's gradient.
         decay: the learning rate is multiplied by this after each third of the steps.
-        precision, device: as of `mmlib.training.fit`.
+        precision, device: as in `mmlib.training.fit`.
     """
 
     epochs: int = 60

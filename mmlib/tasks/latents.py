@@ -50,7 +50,7 @@ class Latents:
 
 @torch.no_grad()
 def encode(encoders: Mapping[str, nn.Module], cases, chunk: int = 64) -> Latents:
-    """Latents of all cases, in evaluation mode and float32; what is not available is not looked at.
+    """Latents of all cases, in evaluation mode and float32; what is not available is never read.
 
     Args:
         encoders: modality -> network, in the order of the columns of `available`.

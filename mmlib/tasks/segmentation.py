@@ -56,7 +56,7 @@ class Segmenter(Protocol):
     Attributes:
         modalities: M names, the order of the modality axis.
         stride: the grid must be divisible by it, (D, H, W).
-        training: as of `nn.Module`.
+        training: as in `nn.Module`.
     """
 
     modalities: tuple[str, ...]
@@ -70,10 +70,10 @@ class Segmenter(Protocol):
         """The encoding of one case and (K, M) bool -> logits (K, R, D, H, W)."""
 
     def parameters(self) -> Iterator[Any]:
-        """The weights, as of `nn.Module`."""
+        """The weights, as in `nn.Module`."""
 
     def train(self, mode: bool = True) -> Any:
-        """As of `nn.Module`."""
+        """As in `nn.Module`."""
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""How far synthesised slices are from the true ones, and two floors that every network must beat.
+"""How far synthesised slices are from the true ones, and two trivial baselines that every network must beat.
 
 Images lie in [-1, 1], so the data range of every measure is 2. Only what is missing is scored. A measure is taken
 
@@ -54,12 +54,12 @@ def psnr(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def mae(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute error of each image, percent of the range; arguments and result as of `psnr`."""
+    """Mean absolute error of each image, percent of the range; arguments and result as in `psnr`."""
     return 100 / RANGE * _mean((prediction.double() - truth.double()).abs(), mask)
 
 
 def ssim(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity of each image, at most 1; arguments and result as of `psnr`.
+    """Structural similarity of each image, at most 1; arguments and result as in `psnr`.
 
     Without a mask the mean over all windows that lie inside the image; with one, over windows centred in the mask.
     """

@@ -7,7 +7,7 @@ import pytest
 from conftest import AFFINE, RECENT, SHAPE, save, tiny_volumes
 
 from mmlib.data import brats, nifti, splits
-from mmlib.data.cases import raw_labels, regions
+from mmlib.data.cases import raw_labels, regions, zscore
 from mmlib.modalities import MRI
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "brats_like"
@@ -300,7 +300,7 @@ def test_golden_check_of_the_released_normalisation():
     volume[-1] = 5000
     volume = volume.reshape(20, 20, 20)
     assert brats.clip_tail(volume).max() == 100
-    scaled = brats.released_normalisation(volume)
+    scaled = zscore(brats.clip_tail(volume), volume > 0, dtype=np.float64)
     foreground = scaled[volume > 0]
     assert abs(foreground.mean()) < 1e-12 and abs(foreground.std() - 1) < 1e-12
     assert scaled[-1, -1, -1] == pytest.approx(1.71446215, abs=5e-9)
@@ -313,6 +313,14 @@ def test_clipping_needs_native_intensities():
         brats.clip_tail(np.full((2, 2, 2), 0.5))
     with pytest.raises(ValueError, match="no bin of the histogram holds 50 voxels"):
         brats.clip_tail(np.arange(8.0).reshape(2, 2, 2))
+
+
+def test_images_are_prepared_as_they_are_read(tmp_path, write_case):
+    write_case(tmp_path / "a-1")
+    halved = brats.BratsFolder(tmp_path, prepare=lambda image: image / 2)
+    plain = brats.BratsFolder(tmp_path)["a-1"].images["t1"]
+    for cases in (halved, halved[["a-1"]]):
+        assert np.array_equal(cases["a-1"].images["t1"], plain / 2)
 
 
 # --- a real scan -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Deep Multimodal Guidance: the sheet's golden values, freezing bit for bit, stages on images and on latents."""
+"""Deep Multimodal Guidance: golden values, freezing bit for bit, stages on images and on latents."""
 
 import copy
 import math
@@ -197,7 +197,7 @@ def test_parameters_and_latents_are_as_many_as_counted_g5():
     network, length = encoder("bag", "paper")
     assert length == 512
     assert network.eval()(torch.rand(1, 2, 3, 32, 32), torch.ones(1, 2, dtype=torch.bool)).shape == (1, 512)
-    # CLAM of the sheet: 792,330 with its classifier (512 to 3) and three instance classifiers (512 to 2)
+    # CLAM: 792,330 with its classifier (512 to 3) and three instance classifiers (512 to 2)
     assert parameters(AttentionPool(1024, 512, 256)) + 3 * 513 + 3 * 2 * 513 == 792_330
 
 

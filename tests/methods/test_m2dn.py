@@ -86,14 +86,6 @@ def test_golden_diffusion_and_loss() -> None:
     assert missing_only.item() == pytest.approx(0.72476004, abs=5e-9)
 
 
-def test_the_weight_of_the_missing_lies_between_both_losses() -> None:
-    images, available = sine(2, 3, 4, 4), torch.tensor([[True, False, False], [True, True, False]])
-    prediction = 0.5 * images
-    shown, hidden = ((0.5 * images).square().mean(dim=(2, 3))[part].sum() for part in (available, ~available))
-    weighted = m2dn.denoising_loss(prediction, images, available, missing_weight=4.0)
-    assert weighted.item() == pytest.approx(((shown + 4 * hidden) / (3 + 4 * 3)).item())
-
-
 def test_what_was_never_acquired_has_no_say_in_the_loss() -> None:
     images, available = sine(2, 3, 4, 4), torch.tensor([[True, False, False], [True, True, False]])
     acquired = torch.tensor([[True, True, False], [True, True, True]])
@@ -305,24 +297,12 @@ def test_reconstructions_of_acquired_images_are_not_fed_back() -> None:
     assert torch.equal(*found)
 
 
-def test_one_network_call_per_step_whatever_the_patterns_and_draws() -> None:
+def test_one_network_call_per_step_whatever_the_patterns() -> None:
     calls, images, available = [], noise(14, 4, GRID, GRID).clamp(-1, 1), patterns(4)
     denoiser = small()
     denoiser.register_forward_hook(lambda *_: calls.append(1))
-    m2dn.sample(denoiser, images, available, steps=3, average=2)
+    m2dn.sample(denoiser, images, available, steps=3)
     assert len(calls) == 3
-
-
-def test_an_average_is_the_mean_over_draws() -> None:
-    images, available = noise(2, 3, GRID, GRID).clamp(-1, 1), patterns(3)[[0, 5]]
-    states: list[Tensor] = []
-    found = m2dn.sample(
-        small(3), images, available, steps=2, average=3, callback=lambda state: states.append(state["images"])
-    )
-    assert torch.allclose(found, states[-1].unflatten(0, (2, 3)).mean(dim=1))
-    assert torch.equal(found[available], images[available])
-    missing = states[-1].unflatten(0, (2, 3))[:, :, ~available[0]]
-    assert not torch.equal(missing[0, 0], missing[0, 1])
 
 
 def test_a_seed_gives_the_same_images_again() -> None:

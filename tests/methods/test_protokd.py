@@ -289,10 +289,11 @@ def test_golden_total():
 def test_every_variant_has_its_parts(variant):
     temperature = {"temperature-1": 1, "temperature-2": 2, "temperature-5": 5}.get(variant.removesuffix("-squared"), 10)
     factor = temperature**2 if variant.endswith("-squared") else 1
+    kind = "voxel_mean" if variant == "voxel-mean" else "element_mean"
     expected = {
         "segmentation": SEGMENTATION,
-        "pixel": 10 * factor * pixel_kd_loss(STUDENT_LOGITS, TEACHER_LOGITS, temperature).item(),
-        "prototype": 0.1 * PROTOTYPE,
+        "pixel": 10 * factor * pixel_kd_loss(STUDENT_LOGITS, TEACHER_LOGITS, temperature, kind).item(),
+        "prototype": 0.1 * prototype_kd_loss(STUDENT, TEACHER, LABELS, 4, per_sample=variant == "per-sample").item(),
     }
     for absent in {"pixel": ["prototype"], "prototype": ["pixel"]}.get(variant, []):
         del expected[absent]

@@ -1,4 +1,4 @@
-"""ShaSpec: the sheet's golden values G1-G3, what a missing modality may change, and where gradients go."""
+"""ShaSpec: golden values G1-G3, what a missing modality may change, and where gradients go."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""SMIL: the sheet's golden values G5, the bilevel step by finite differences, what withheld audio may change."""
+"""SMIL: golden values G5, the bilevel step by finite differences, what withheld audio may change."""
 
 import gc
 import math

@@ -1,4 +1,4 @@
-"""Measures of synthesised images on answers worked out by hand, what is scored, and the floors."""
+"""Measures of synthesised images on answers worked out by hand, what is scored, and the trivial baselines."""
 
 import numpy as np
 import pandas as pd

@@ -6,7 +6,7 @@ anatomy, so a held-out subject is a new deformation, not a new person. Signals a
 values, then a smooth gain field and Rician noise (Gudbjartsson & Patz, Magn Reson Med 1995).
 
 What can be known from an image is fixed by construction. The tumour core holds necrosis and solid tissue. A sector of
-the solid tissue enhances: its centre is uniform on the sphere and its share is uniform, both drawn apart from all
+the solid tissue enhances: its centre is uniform on the sphere and its share is uniform, both drawn independently of all
 else. Enhancing and non-enhancing solid tissue have the same proton density, T1 and T2 and differ only in gadolinium
 concentration, which enters t1ce alone. So t1, t2 and flair hold nothing about which part of the core enhances.
 """
@@ -155,7 +155,7 @@ def _draw_tumour(seed: int, tumour: bool | None) -> _Tumour | None:
     site = _tumour_sites()[rng.integers(len(_tumour_sites()))]
     squeeze = np.exp(rng.normal(0, 0.1, 3))
     core, rim, oedema, mass = rng.uniform(13, 25), rng.uniform(7, 11), rng.uniform(6, 13), rng.uniform(0.1, 0.5)
-    rng = np.random.default_rng((seed, 3))  # enhancement is drawn apart from everything that other modalities show
+    rng = np.random.default_rng((seed, 3))  # enhancement is drawn independently of all that other modalities show
     direction, share = rng.standard_normal(3), rng.uniform(*SHARE_ENHANCING)
     if tumour is False or (tumour is None and healthy):
         return None

@@ -53,7 +53,6 @@ def denoising_loss(
     images: Tensor,
     available: Tensor,
     joint: bool = True,
-    missing_weight: float = 1.0,
     acquired: Tensor | None = None,
 ) -> Tensor:
     """Mean squared error of the predicted images over all modalities: the available ones are reconstructed as well.
@@ -63,10 +62,9 @@ def denoising_loss(
         images: (B, M, H, W), the truth.
         available: (B, M) bool, what the network was shown.
         joint: False leaves the available ones out (the ablation "without J").
-        missing_weight: weight of the missing ones in the mean; the available ones have 1.
         acquired: (B, M) bool; what was never acquired has no truth and does not count. None: all was.
     """
-    weights = torch.where(available, float(joint), missing_weight).to(prediction.dtype)
+    weights = torch.where(available, float(joint), 1.0).to(prediction.dtype)
     weights = weights if acquired is None else weights * acquired
     error = (prediction - images).square().mean(dim=(2, 3)).masked_fill(weights == 0, 0)
     return (weights * error).sum() / weights.sum()
@@ -183,7 +181,6 @@ def sample(
     sampler: str = "ddim",
     generator: torch.Generator | None = None,
     *,
-    average: int = 1,
     callback: Callback | None = None,
 ) -> Tensor:
     """Synthesise what is missing: from noise, in so many steps, with the acquired images put back after each.
@@ -197,7 +194,6 @@ def sample(
         steps: reverse steps, 1 to T; the times are evenly spaced and end at T.
         sampler: `ddim`, whose only chance is the first noise, or `ancestral`, which adds noise at every step.
         generator: of all noise; None: torch's own.
-        average: mean of so many results of different noise.
         callback: is handed a dict after each step: `t`, `images` (the state), `predicted`.
 
     Returns:
@@ -220,19 +216,18 @@ def sample(
     if available.all():
         warnings.warn("no modality is missing: the images are returned as they are", stacklevel=2)
         return images
-    given, kept = images.repeat_interleave(average, 0), available.repeat_interleave(average, 0)
-    there = kept[..., None, None]
+    there = available[..., None, None]
     times, scheduler = respaced(steps, sampler)
-    noise = torch.randn(given.shape, generator=generator, dtype=images.dtype).to(images.device)
-    state = torch.where(there, given, noise)
+    noise = torch.randn(images.shape, generator=generator, dtype=images.dtype).to(images.device)
+    state = torch.where(there, images, noise)
     for step in reversed(range(steps)):
         t = times[step].to(images.device).expand(len(state))
-        predicted = denoiser(state, t, kept).clamp(-1, 1)
+        predicted = denoiser(state, t, available).clamp(-1, 1)
         state, _ = scheduler.step(predicted, step, state, generator=generator)
-        state = torch.where(there, given, state)  # never the reconstruction of an available modality
+        state = torch.where(there, images, state)  # never the reconstruction of an available modality
         if callback is not None:
             callback({"t": int(times[step]), "images": state, "predicted": predicted})
-    return torch.where(available[..., None, None], images, state.unflatten(0, (-1, average)).mean(dim=1))
+    return state
 
 
 def respaced(steps: int, sampler: str) -> tuple[Tensor, DDIMScheduler | DDPMScheduler]:

@@ -109,7 +109,7 @@ class MultiModalDenoiser(nn.Module):
         return self.output(images, t, available).tanh()
 
     def output(self, images: Tensor, t: Tensor, available: Tensor) -> Tensor:
-        """What the last convolutions give, (B, M, H, W) float32; arguments and errors as of `forward`."""
+        """What the last convolutions give, (B, M, H, W) float32; arguments and errors as in `forward`."""
         self._check(images, available)
         time = self.time(get_timestep_embedding(t, EMBEDDING))
         x = torch.cat([encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)], dim=1)

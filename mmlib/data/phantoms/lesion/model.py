@@ -4,7 +4,7 @@ A case is drawn in three steps. Diagnosis; then, each from the diagnosis alone, 
 how far the lesion is raised; then, apart from all else, which of these signs an image shows (`VISIBILITY`). An image is
 drawn from the signs it shows and from things that say nothing: shape, colour of the skin, hairs, light. A sign that is
 not shown is drawn as an absent one. So no method can know more about a case than its shown signs tell, and what they
-tell is counted out (`ceiling`).
+tell is computed by enumeration (`ceiling`).
 
 The dermoscopic image shows all seven criteria, sharp, and not the height: the glass plate presses the lesion flat. The
 clinical photograph is taken from farther away: smaller, blurred, lit unevenly, with glare and hairs. It shows the gross
