@@ -162,19 +162,11 @@ def fit(
     start = len(rows)
     model, optimiser = accelerator.prepare(model, optimiser)
     model.train()
-    step_indices = range(
-        start * accelerator.num_processes + accelerator.process_index, steps * accelerator.num_processes
-    )
-    loader_generator = (
-        torch.Generator()
-    )  # else the loader draws from the generator that dropout goes on with after a checkpoint
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=step_indices[:: accelerator.num_processes],
-        num_workers=workers,
-        generator=loader_generator,
-    )
+    processes = accelerator.num_processes
+    step_indices = range(start * processes + accelerator.process_index, steps * processes, processes)
+    # else the loader draws from the generator that dropout goes on with after a checkpoint
+    loader_generator = torch.Generator()
+    loader = DataLoader(batches, batch_size=None, sampler=step_indices, num_workers=workers, generator=loader_generator)
     progress = tqdm(
         loader, total=steps, initial=start, desc=name, mininterval=10, disable=not accelerator.is_main_process
     )

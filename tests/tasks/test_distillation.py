@@ -344,7 +344,7 @@ def test_a_network_of_another_width_is_refused(finished):
         load_network(folder, NAME, MRI, 3)
 
 
-# -------------------------------------------------------------------------------------------------- what is dissected
+# -------------------------------------------------------------------------------------------------- what is diagnosed
 def test_where_the_rim_is_put_by_hand():
     wt, tc, et = (torch.tensor([1] * size + [0] * (6 - size)).view(1, 1, 6) for size in (5, 4, 2))
     predicted = torch.tensor([1, 0, 1, 0, 1, 1]).bool().view(1, 1, 6)
