@@ -379,7 +379,7 @@ def loss_curves(curves: Mapping[str, Mapping[int, pd.Series]]) -> Figure:
 
 def skip_weights(widths: str) -> float:
     """How many more weights the network with skips has than the one as drawn, as a share."""
-    networks = {name: m2dn.recipe("m2dn", name, MRI, widths)[0] for name in NETWORKS}
+    networks = {name: m2dn.recipe("m2dn", name, MRI, widths).network for name in NETWORKS}
     sizes = {name: sum(one.numel() for one in network.parameters()) for name, network in networks.items()}
     return sizes["skips"] / sizes["paper"] - 1
 
