@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,21 @@ def test_the_pipeline_sets_no_parameter_that_a_training_notebook_lacks() -> None
             known = parameters(ROOT / "notebooks" / f"{asked['notebook']}.md")
             for given in list_runs(name, experiment).values():
                 assert set(given) <= set(known)
+
+
+def solutions(path: Path) -> list[str]:
+    """The code in the folded solutions of a chapter's exercises."""
+    text = "\n\n".join(cell.source for cell in cells(path, "markdown"))
+    folded = re.findall(r"^ *```\{dropdown\} Solution\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = [re.findall(r"(?:^    .*\n|^\n)+", textwrap.dedent(one), flags=re.MULTILINE) for one in folded]
+    return [code for found in blocks for block in found if (code := textwrap.dedent(block).strip())]
+
+
+@pytest.mark.parametrize("path", [path for path in CHAPTERS if solutions(path)], ids=lambda path: path.stem)
+def test_solutions_of_exercises_run_after_the_imports_of_their_chapter(path: Path) -> None:
+    tree = ast.parse("\n".join(re.sub(r"(?m)^[%!].*$", "", cell.source) for cell in cells(path, "code")))
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    namespace: dict[str, Any] = {}
+    exec(compile(ast.Module(imports, []), path.name, "exec"), namespace)
+    for code in solutions(path):
+        exec(compile(code, f"a solution of {path.name}", "exec"), namespace)
