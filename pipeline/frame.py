@@ -72,7 +72,7 @@ def _modules(notebook: str, parameters: Mapping[str, Any]) -> list[str]:
 
 
 def _task(notebook: str) -> str:
-    return notebook.partition("_")[2]
+    return notebook.removeprefix("train_")
 
 
 def _data_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
