@@ -7,6 +7,7 @@ A record is current while its parameters, the code that made it, its data and th
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,6 +162,14 @@ class Frame:
     def _sweep(self) -> None:
         for checkpoint in self.folder.rglob("*.checkpoint.pt"):
             checkpoint.unlink()
+
+    @property
+    def summary(self) -> str:
+        """Seconds, memory and place of the finished run, in one line."""
+        record = self.result.record
+        place = os.path.relpath(self.folder, project_root())
+        seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in record["seconds"].items())
+        return f"{seconds}; peak memory {record['peak_memory_mib']:.0f} MiB; in {place}"
 
     @property
     def result(self) -> records.Finished:
