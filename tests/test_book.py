@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pipelines import ROOT, snakemake
 
 from mmlib.analysis.results import Results, read_runs
@@ -217,6 +218,22 @@ def test_the_book_opens_from_a_folder_and_can_be_searched(smoke_book: Path, brow
     tab = browser.new_page()
     tab.goto(f"file://{smoke_book}/search.html?q=modality")
     tab.wait_for_selector("#search-results li")
+    tab.close()
+
+
+def test_claims_are_there_for_every_paper_and_can_be_filtered_by_verdict(smoke_book: Path, browser: Any) -> None:
+    tab = browser.new_page()
+    tab.goto(f"file://{smoke_book}/chapters/90_claims.html")
+    rows = tab.locator("table.claims tbody tr")
+    ledger = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())["claims"]
+    assert rows.count() == len(ledger), "one row a claim and kind"
+    titles = tab.locator("h3").all_text_contents()
+    assert all(any(title.startswith(claim["paper"]) for title in titles) for claim in ledger)
+    tab.select_option("#verdict", "CONTRADICTED")
+    left = [row.locator("td").nth(2).inner_text() for row in rows.all() if row.is_visible()]
+    assert left and all(verdict.startswith("CONTRADICTED") for verdict in left)
+    tab.select_option("#verdict", "")
+    assert all(row.is_visible() for row in rows.all())
     tab.close()
 
 

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from mmlib.figures.style import GREY, VERDICT, new_figure, styled
-from mmlib.ledgers.claims import VERDICTS
+from mmlib.figures.style import GREY, VERDICT, new_figure, styled, text_table
+from mmlib.ledgers.claims import VERDICTS, page
 
 HATCH = {
     "REPRODUCED": "",
@@ -125,3 +125,31 @@ def claims_forest(table: pd.DataFrame) -> Figure:
     band = Patch(facecolor="#E8E8E8", edgecolor=GREY, linewidth=0.3, label="below the smallest effect of interest")
     figure.legend(handles=[*handles, band], loc="outside lower center", ncols=3)
     return figure
+
+
+WIDTHS = {  # of the columns of a table of claims, em
+    **{"claim": 13, "verdict": 9, "effect": 7, "95 % interval": 7, "part": 12, "rule": 7},
+    **{"paper says": 11, "reason": 16},
+}
+
+
+def claims_table(table: pd.DataFrame, paper: str) -> str:
+    """The claims of one paper as HTML, in a frame that scrolls where a screen is narrow.
+
+    Args:
+        table: as `mmlib.ledgers.claims.weakest` returns it.
+        paper: as the ledger names it.
+    """
+    html = text_table(page(table, paper), WIDTHS).set_table_attributes('class="dataframe claims"').to_html()
+    return f'<div style="overflow-x: auto">{html}</div>'
+
+
+def verdict_filter() -> str:
+    """A choice that leaves, in all tables of claims on the page, the rows with one verdict; HTML without a network."""
+    options = "".join(f"<option>{verdict}</option>" for verdict in VERDICTS)
+    return (
+        f'<p><label>Show <select id="verdict"><option value="">all verdicts</option>{options}</select></label></p>'
+        '<script>document.getElementById("verdict").onchange = event => {'
+        'for (const row of document.querySelectorAll("table.claims tbody tr")) {'
+        "row.hidden = !row.cells[2].textContent.startsWith(event.target.value); } };</script>"
+    )

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mmlib.figures.page import Page, code
-from mmlib.figures.verdicts import HATCH, claims_forest, drawable, verdict_bars
+from mmlib.figures.verdicts import HATCH, claims_forest, claims_table, drawable, verdict_bars, verdict_filter
 from mmlib.ledgers.claims import COLUMNS, VERDICTS
 
 
@@ -87,3 +87,12 @@ def test_effects_of_all_papers_share_an_axis_in_smallest_effects_of_interest():
     assert equal.axes[0].get_yticklabels()[0].get_text() == "A1 (equal)"
     with pytest.raises(ValueError, match="measured effect"):
         claims_forest(table.assign(kind="arithmetic"))
+
+
+def test_a_table_of_claims_scrolls_and_every_verdict_can_be_chosen():
+    row = dict.fromkeys(COLUMNS, "") | {"id": "A1", "paper": "P", "kind": "measured", "claim": "c"}
+    row |= dict.fromkeys(("effect", "low", "high", "p", "p_holm", "sesoi", "n", "seeds"), float("nan"))
+    table = pd.DataFrame([row | {"verdict": "NOT TESTED HERE", "passes": 0, "parts": 0}])
+    html = claims_table(table, "P")
+    assert "overflow-x: auto" in html and "claims" in html and "NOT TESTED HERE" in html
+    assert all(f"<option>{verdict}</option>" in verdict_filter() for verdict in VERDICTS)
