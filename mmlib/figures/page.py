@@ -58,11 +58,13 @@ class Page:
         """A table with its caption, which carries the label; without an index, texts are left aligned."""
         styler = frame.rename_axis(columns=None if frame.columns.nlevels == 1 else frame.columns.names).style
         styler = styler.format(precision=precision, na_rep="-").set_caption(self.caveat + caption)
+        apart: list[Any] = [{"selector": "td, th", "props": "padding: 0.2em 0.6em"}]
+        styler = styler.set_table_styles(apart)
         if index:
             return styler
         texts = frame.columns.get_indexer(frame.select_dtypes(exclude="number").columns)
         left: list[Any] = [{"selector": f".col{place}", "props": "text-align: left"} for place in texts]
-        return styler.hide(axis="index").set_table_styles(left)
+        return styler.hide(axis="index").set_table_styles(left, overwrite=False)
 
     def verdicts(self, parts: pd.DataFrame, *ids: str) -> Styler:
         """What the claims ledger says of some claims.
