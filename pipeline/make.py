@@ -17,6 +17,7 @@ from typing import Any
 from mmlib import records
 from pipeline.profiles import OWN, RESULTS, SPLIT_WITHIN, groups, list_runs, profile, project_root, read_manifest
 
+IN_PIPELINE = "MADE_BY_THE_PIPELINE"  # environment variable of chapters that the pipeline makes
 PHANTOMS = {
     "brats": "mmlib.data.phantoms.brain",
     "ixi": "mmlib.data.phantoms.brain",
@@ -118,7 +119,8 @@ def require_runs(profile_name: str, *experiments: str) -> Path:
         The folder to give to `mmlib.analysis.results.read_runs`.
 
     Raises:
-        RuntimeError: if a run fails; the others are finished first, and the failed run's notebook is named.
+        RuntimeError: if a run fails; the others are finished first, and the failed run's notebook is named. And in a
+            chapter that the pipeline makes, if records ceased to be current since it began.
     """
     from pipeline.frame import stale_runs
 
@@ -131,6 +133,8 @@ def require_runs(profile_name: str, *experiments: str) -> Path:
         for name, why in stale.items():
             waiting[f"{RESULTS}/{profile_name}/{experiment}/{name}/record.json"] = minutes[name]["minutes"]
             print(f"{experiment}/{name}: {why}")
+    if waiting and os.environ.get(IN_PIPELINE):
+        raise RuntimeError("code or data changed while the pipeline ran, see above; call it again")
     if waiting:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         print(
@@ -174,6 +178,7 @@ def make_chapter(profile_name: str, name: str) -> None:
     asked = profile(profile_name)["chapters"][name] or {}
     root = project_root()
     executed = root / "build" / "logs" / profile_name / f"{name}.ipynb"
+    os.environ[IN_PIPELINE] = "1"  # its kernel must not call the pipeline that waits for it
     execute(root / "notebooks" / f"{name}.md", executed, {"profile": profile_name, **asked.get("parameters", {})})
     finished = root / "build" / "notebooks" / profile_name / f"{name}.ipynb"
     finished.parent.mkdir(parents=True, exist_ok=True)

@@ -221,6 +221,15 @@ def test_a_chapter_opened_alone_makes_the_records_it_lacks(small_project: Path) 
     assert "the executed notebooks show why" in third.stderr and "zero-fill-s1" in third.stderr
 
 
+def test_a_chapter_of_the_pipeline_does_not_start_another(monkeypatch: pytest.MonkeyPatch, finished: Path) -> None:
+    monkeypatch.setenv(make.IN_PIPELINE, "1")
+    edit(finished / "mmlib" / "modalities.py")
+    call = "from pipeline import require_runs; require_runs('quick', 'segmentation')"
+    done = subprocess.run([sys.executable, "-c", call], cwd=finished, capture_output=True, text=True)
+    assert "code or data changed while the pipeline ran, see above; call it again" in done.stderr
+    assert "segmentation/zero-fill-s1: code changed" in done.stdout
+
+
 def test_sources_are_what_a_notebook_imports() -> None:
     shared = sources("notebooks/train_segmentation.md")
     assert Path("mmlib/modalities.py") in shared
