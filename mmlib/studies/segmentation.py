@@ -1,0 +1,846 @@
+"""ShaSpec and its rivals on every combination of modalities: the tables and figures of their chapter.
+
+An arm is a way to train (`shaspec paper`, `dropout-unet` and so on, see `ARMS`). Scores are Dice in percent, effects
+are in points; scores are laid out as tables (seeds, cases), so that every comparison is paired by case and by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from mmlib.analysis.results import Results
+from mmlib.analysis.statistics import Effect, cell_means, paired_effects
+from mmlib.analysis.wording import counted, format_effect, listed, outcome, select
+from mmlib.data.cases import REGIONS, Case, regions
+from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues
+from mmlib.figures.overlays import Overlay
+from mmlib.figures.results import arm_of, arm_style
+from mmlib.figures.results import gains as gains_by_modality
+from mmlib.figures.style import BLACK, REGION, REGION_NAME, new_figure, styled
+from mmlib.ledgers.claims import effect_rows
+from mmlib.methods.shaspec import VARIANTS
+from mmlib.methods.shaspec.postprocessing import released_on_regions, remove_small
+from mmlib.modalities import MRI, combinations, draw, label
+from mmlib.tasks.segmentation import Segmenter, predict
+from mmlib.tasks.segmentation import dice as dice_of
+
+COMBINATIONS = tuple(label(names, MRI) for names in combinations(MRI))
+ALL = label(MRI, MRI)
+WITHOUT_T1CE = tuple(name for name in MRI if name != "t1ce")
+BLIND = tuple(name for name in COMBINATIONS if "t1ce" not in name.split("+"))  # combinations without t1ce
+ME = "shaspec paper"
+RIVALS = ("dropout-unet", "u-hemis")  # other networks for any combination
+ARMS = (ME, "shaspec released", *RIVALS, "zero-fill", "dedicated")
+NOT_ON_SUBSETS = ("zero-fill", "dedicated")  # trained without modalities hidden at random
+SESOI = 1.0  # Dice points, as in the claims ledger
+VOLUMES = (0.5, 2, 8)  # ml, least components that post-processing keeps
+RAW = "as predicted"
+COLUMNS = {
+    "git_commit": "commit",
+    "seconds.train": "training / s",
+    "seconds.evaluate": "evaluation / s",
+}
+
+
+def arm_name(arm: str) -> str:
+    """The printed name of an arm."""
+    return arm_style(arm)[2]
+
+
+# ------------------------------------------------------------------------------------------------------------ scores
+@dataclass(frozen=True)
+class Study:
+    """The runs of the experiment, on the test cases that have all modalities.
+
+    Attributes:
+        results: records and scores, as `mmlib.analysis.results.read_runs` returns them.
+        scores: Dice in percent, one row per value, with the columns `arm` and `size` (number of modalities).
+    """
+
+    results: Results
+    scores: pd.DataFrame
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """One row per run, with its arm."""
+        return self.results.records.assign(arm=arm_of(self.results.records))
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """The arms that have scores, in the order of `ARMS`."""
+        return [arm for arm in ARMS if arm in set(self.scores["arm"])]
+
+    @cached_property
+    def whole(self) -> list[str]:
+        """The arms that are scored with all fifteen combinations."""
+        counts = self.scores.groupby("arm")["available"].nunique()
+        return [arm for arm in self.arms if counts[arm] == len(COMBINATIONS)]
+
+    @property
+    def rivals(self) -> list[str]:
+        """The other networks for any combination that are scored with all fifteen."""
+        return [arm for arm in RIVALS if arm in self.whole]
+
+    @property
+    def tested(self) -> list[str]:
+        """Names of the test cases."""
+        return sorted(self.scores["case"].unique())
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether all runs are on the phantom."""
+        return bool(self.results.records["stand_in"].all())
+
+    @property
+    def sample(self) -> str:
+        """For captions: `n = 16 test cases, 1 to 2 seeds, phantom`."""
+        seeds = self.scores[self.scores["arm"].isin(self.arms)].groupby("arm")["seed"].nunique()
+        few, many = int(seeds.min()), int(seeds.max())
+        text = counted(many, "seed") if few == many else f"{few} to {many} seeds"
+        return f"n = {len(self.tested)} test cases, {text}, {'phantom' if self.stand_in else 'your own cases'}"
+
+    def record(self, run: str) -> pd.Series:
+        """What is recorded of a run."""
+        return self.records.set_index("run").loc[run]
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """Mean Dice of every arm, combination and region, as `mmlib.analysis.statistics.cell_means` returns it."""
+        return cell_means(self.scores[self.scores["arm"].isin(self.arms)])
+
+    def dice(self, arm: str) -> pd.DataFrame:
+        """Mean Dice of an arm; rows: combinations, columns: regions."""
+        means = self.cells[self.cells["arm"].eq(arm)].pivot(index="available", columns="target", values="mean")
+        return means.reindex(index=[name for name in COMBINATIONS if name in means.index], columns=list(REGIONS))
+
+    @cached_property
+    def middle(self) -> pd.DataFrame:
+        """As `cells`, of the mean over the fifteen combinations."""
+        return cell_means(_averaged(self.scores[self.scores["arm"].isin(self.whole)], "mean of 15"))
+
+    @cached_property
+    def by_size(self) -> pd.DataFrame:
+        """As `cells`, of the mean over combinations of one size, which stands in the column `available`."""
+        parts = self.scores[self.scores["arm"].isin(self.whole)].groupby("size")
+        return cell_means(pd.concat([_averaged(part, size) for size, part in parts]))
+
+    def gains(self, first: str, second: str, **conditions: Sequence[Any]) -> list[Effect]:
+        """Effects of one arm over another in points, over the seeds that both have.
+
+        Args:
+            conditions: a column and its values, an effect for each; none: one effect, over everything.
+        """
+        seeds = [set(self.scores.loc[self.scores["arm"].eq(arm), "seed"]) for arm in (first, second)]
+        shared = self.scores[self.scores["seed"].isin(seeds[0] & seeds[1])]
+        wanted = [{name: value} for name, values in conditions.items() for value in values] or [{}]
+        return paired_effects([(select(shared, arm=first, **one), select(shared, arm=second, **one)) for one in wanted])
+
+    def gain(self, first: str, second: str, **condition: Any) -> Effect:
+        """One effect of `gains`; a condition is a column and its value, or a list of values."""
+        (effect,) = self.gains(first, second, **{name: [value] for name, value in condition.items()})
+        return effect
+
+
+def _averaged(rows: pd.DataFrame, name: Any) -> pd.DataFrame:
+    """One value per arm, target, seed and case: the mean over combinations, named as a combination of its own."""
+    keys = ["arm", "target", "seed", "case"]
+    return rows.groupby(keys, sort=False)["value"].mean().reset_index().assign(available=name)
+
+
+def read_study(results: Results) -> Study:
+    """The runs of the experiment, without the cases that cannot be scored in every combination.
+
+    A case that lacks a modality is left out, so that all means are over the same cases.
+    """
+    dice = results.scores[results.scores["metric"].eq("dice")]
+    combinations_of = dice.groupby("case")["available"].nunique()
+    tested = combinations_of.index[combinations_of == combinations_of.max()]
+    kept = results.scores[results.scores["case"].isin([*tested, "all"])]
+    dice = dice[dice["case"].isin(tested)]
+    size = dice["available"].str.count(r"\+") + 1
+    return Study(Results(results.records, kept), dice.assign(value=100 * dice["value"], arm=arm_of(dice), size=size))
+
+
+# ------------------------------------------------------------------------------------------------------ paper and data
+def printed_means(published: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice over the combinations of the paper's Table 1, %; rows: methods, columns: regions."""
+    methods = list(dict.fromkeys(published["method"]))
+    means = published.pivot_table(index="method", columns="target", values="dice_percent")
+    return means.loc[methods, list(REGIONS)].rename(columns=str.upper)
+
+
+def printed_gains(means: pd.DataFrame) -> str:
+    """What ShaSpec gains over the best other network of `printed_means`, as a text."""
+    others = means[~means.index.str.startswith("ShaSpec")]
+    gains = means.loc["ShaSpec"] - others.max()
+    best = others.idxmax()
+    return listed(f"{gain:+.2f} ({target}, over {best[target]})" for target, gain in gains.items())
+
+
+def example_case(cases: Any, names: Iterable[str]) -> str:
+    """The first of ten cases with an enhancing tumour that can be seen and does not fill the core; else the first.
+
+    Args:
+        cases: name -> `mmlib.data.cases.Case`.
+    """
+    names = list(names)
+    for name in names[:10]:
+        _, core, rim = true_regions(cases[name]).sum(axis=(1, 2, 3))
+        if 30 < rim < 0.7 * core:
+            return name
+    return names[0]
+
+
+def sampler_users(study: Study) -> dict[str, list[str]]:
+    """Sampler of combinations -> printed names of the arms that train with it."""
+    users = study.records.groupby("availability_sampler", sort=False)["arm"].agg(set)
+    return {sampler: [arm_name(arm) for arm in study.arms if arm in who] for sampler, who in users.items()}
+
+
+def examples_of(record: pd.Series) -> int:
+    """How many training examples a run draws."""
+    return int(record["parameters.steps"] * record["parameters.batch_size"])
+
+
+def combinations_met(samplers: Iterable[str], count: int) -> pd.DataFrame:
+    """Share of training examples by what is available, %; rows: combinations, columns: samplers.
+
+    Args:
+        count: of draws, of cases that have all modalities.
+    """
+    shares = {}
+    for sampler in dict.fromkeys(samplers):
+        every = torch.ones(count, len(MRI), dtype=torch.bool)
+        rows = draw(sampler, every, torch.Generator().manual_seed(0)).tolist()
+        names = [label([name for name, has in zip(MRI, row, strict=True) if has], MRI) for row in rows]
+        shares[sampler] = pd.Series(names).value_counts(normalize=True)
+    return 100 * pd.DataFrame(shares).reindex(COMBINATIONS).fillna(0).rename_axis("available")
+
+
+@styled
+def sampler_bars(met: pd.DataFrame) -> Figure:
+    """`combinations_met` as bars, a panel per sampler."""
+    figure, axes = new_figure(7.5, 3.4, 1, met.shape[1], sharex=True, sharey=True)
+    for axis, (sampler, shares) in zip(axes[0], met.items(), strict=True):
+        axis.barh(range(len(shares)), shares, color="#0072B2")
+        axis.set(title=sampler, xlabel="share of training examples, %", ylim=(len(shares) - 0.5, -0.5))
+    axes[0, 0].set_yticks(range(len(met)), met.index)
+    return figure
+
+
+def complete_cases(record: pd.Series) -> tuple[int, int]:
+    """Number of training cases of a run, and of those that it met with all modalities."""
+    exposure = record["exposure"]["fit"]
+    return len(exposure), sum(len(has) == len(MRI) for has in exposure.values())
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+def losses(study: Study) -> dict[str, pd.Series]:
+    """Run -> its training loss by step."""
+    rows = study.records[study.records["arm"].isin(study.arms)]
+    return {row.run: study.results.history(row.run, row.experiment)["loss"] for row in rows.itertuples()}
+
+
+def fall(curves: Mapping[str, pd.Series]) -> str:
+    """By how much losses fall from the first to the last tenth of the steps, as a text from least to most."""
+    shares = []
+    for loss in curves.values():
+        tenth = max(1, len(loss) // 10)
+        shares.append(1 - loss.tail(tenth).mean() / loss.head(tenth).mean())
+    return f"{min(shares):.0%} to {max(shares):.0%}"
+
+
+def cost_table(study: Study) -> pd.DataFrame:
+    """Runs, weights, seconds and memory of every arm."""
+    rows = study.records[study.records["arm"].isin(study.arms)].groupby("arm", sort=False)
+    cost = rows.agg(
+        runs=("run", "size"),
+        parameters=("parameter_count", "mean"),
+        train=("seconds.train", "mean"),
+        evaluate=("seconds.evaluate", "mean"),
+        memory=("peak_memory_mib", "max"),
+    )
+    cost = cost.reindex(study.arms).rename(index=arm_name).rename_axis(None)
+    cost["parameters"] = cost["parameters"].map("{:,.0f}".format)
+    return cost.rename(columns={"train": "training / s", "evaluate": "evaluation / s", "memory": "peak memory / MiB"})
+
+
+def setting(record: pd.Series) -> str:
+    """Steps, crops, device, threads and precision of a run, as a text."""
+    steps, batch = int(record["parameters.steps"]), int(record["parameters.batch_size"])
+    threads = counted(int(record["threads"]), "thread")
+    return f"{steps} steps of {batch} crops, {record['device']}, {threads}, {record['precision']}"
+
+
+# ------------------------------------------------------------------------------------------------------------- scores
+def _text(row: pd.Series) -> str:
+    return f"{row['mean']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+
+
+def middle_table(study: Study) -> pd.DataFrame:
+    """Mean Dice over the fifteen combinations with its interval, texts; rows: arms, columns: regions."""
+    rows = study.middle.assign(text=study.middle.apply(_text, axis=1))
+    table = rows.pivot(index="arm", columns="target", values="text").reindex(index=study.whole, columns=list(REGIONS))
+    return table.rename(index=arm_name, columns=str.upper).rename_axis(index=None)
+
+
+def middle_text(study: Study, arm: str = ME) -> str:
+    """Mean Dice of an arm over the fifteen combinations, WT/TC/ET, as a text."""
+    means = study.middle[study.middle["arm"].eq(arm)].set_index("target")["mean"]
+    return "/".join(f"{means[target]:.0f}" for target in REGIONS)
+
+
+def middle_texts(study: Study) -> str:
+    """Mean Dice over the fifteen combinations of every arm, WT/TC/ET, for an alternative text."""
+    return "; ".join(f"{arm_name(arm)} {middle_text(study, arm)}" for arm in study.whole)
+
+
+def region_table(study: Study, target: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Dice of every combination with its interval, for one region; and where it is highest.
+
+    Returns:
+        Rows: combinations, columns: arms. Texts, and the style of each cell: bold where the mean is highest.
+    """
+    part = study.cells[study.cells["target"].eq(target)]
+    part = part.assign(text=part.apply(_text, axis=1))
+    tables = [part.pivot(index="available", columns="arm", values=name) for name in ("text", "mean")]
+    texts, means = (table.reindex(index=COMBINATIONS, columns=study.arms) for table in tables)
+    texts = texts.rename(columns=arm_name)
+    best = means.eq(means.max(axis=1), axis=0)
+    return texts, pd.DataFrame(np.where(best, "font-weight: bold", ""), texts.index, texts.columns)
+
+
+def highest_counts(study: Study) -> str:
+    """In how many cells (combination and region) each arm has the highest mean, as a text."""
+    best = study.cells.loc[study.cells.groupby(["available", "target"])["mean"].idxmax(), "arm"].value_counts()
+    return listed(f"{arm_name(arm)} in {best[arm]}" for arm in study.arms if arm in best)
+
+
+@styled
+def against_count(study: Study) -> Figure:
+    """Dice against the number of available modalities, a panel per region, a line per arm."""
+    figure, axes = new_figure(8.5, 3.2, 1, len(REGIONS), sharey=True)
+    for axis, target in zip(axes[0], REGIONS, strict=True):
+        for place, arm in enumerate(study.whole):
+            colour, marker, name = arm_style(arm)
+            part = study.by_size[study.by_size["arm"].eq(arm) & study.by_size["target"].eq(target)]
+            part = part.sort_values("available")
+            x = part["available"] + 0.08 * (place - (len(study.whole) - 1) / 2)
+            axis.vlines(x, part["low"], part["high"], color=colour, linewidth=1)
+            axis.plot(x, part["mean"], color=colour, marker=marker, markersize=4, label=name)
+        title = f"{target.upper()}, {REGION_NAME[target]}"
+        axis.set(title=title, xlabel="modalities available", xticks=range(1, len(MRI) + 1), ylim=(0, 100))
+    axes[0, 0].set_ylabel("Dice, %")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(5, len(study.whole)))
+    return figure
+
+
+def one_and_four(study: Study) -> str:
+    """ET with one modality and with four, of every arm, for an alternative text."""
+    means = study.by_size.set_index(["arm", "target", "available"])["mean"]
+    return "; ".join(
+        f"{arm_name(arm)}, ET: {means[arm, 'et', 1]:.0f} with one, {means[arm, 'et', 4]:.0f} with four"
+        for arm in study.whole
+    )
+
+
+def distance_table(study: Study) -> pd.DataFrame:
+    """HD95, mm: mean of the defined values and share undefined, by arm; columns: region and number of modalities."""
+    far = study.results.scores[study.results.scores["metric"].eq("hd95")]
+    far = far.assign(arm=arm_of(far), size=far["available"].str.count(r"\+") + 1)
+    groups = far[far["arm"].isin(study.whole)].groupby(["arm", "size", "target"], sort=False)["value"]
+    texts = groups.agg(lambda values: f"{values.mean():.1f} ({values.isna().mean():.0%})").unstack(["target", "size"])
+    columns = pd.MultiIndex.from_product([REGIONS, range(1, len(MRI) + 1)], names=["region", "modalities"])
+    table = texts.reindex(index=study.whole, columns=columns).rename_axis(index=None).rename(index=arm_name)
+    return table.rename(columns=lambda name: name.upper() if isinstance(name, str) else name)
+
+
+def cost_of_missing(means: pd.DataFrame, modalities: Sequence[str] = MRI) -> pd.DataFrame:
+    """Points of Dice lost when one modality is missing and all others are there.
+
+    Args:
+        means: Dice in percent; rows: combinations, such as `t1+t1ce+t2+flair`, columns: regions.
+
+    Returns:
+        Rows: the missing modality, columns: regions.
+
+    Raises:
+        KeyError: if the complete combination, or one that lacks a single modality, is not in the index.
+    """
+    complete = means.loc[label(modalities, modalities)]
+    lost = {
+        gone: complete - means.loc[label([name for name in modalities if name != gone], modalities)]
+        for gone in modalities
+    }
+    return pd.DataFrame(lost).T.rename_axis("missing")
+
+
+def hardest_to_miss(lost: pd.DataFrame) -> str:
+    """The modality that costs most, by region, as a text; of `cost_of_missing`."""
+    return listed(f"{name.upper()} {part.idxmax()} ({part.max():.1f} points)" for name, part in lost.items())
+
+
+# --------------------------------------------------------------------------------------------------------- predictions
+def enhancing_cases(study: Study, run: str, cases: Any) -> list[str]:
+    """Test cases with enhancing tumour, by mean Dice of a run with all modalities, best first; all if there are none.
+
+    Args:
+        cases: name -> `mmlib.data.cases.Case`.
+    """
+    rows = study.scores[study.scores["run"].eq(run) & study.scores["available"].eq(ALL)]
+    ranked = list(rows.groupby("case")["value"].mean().sort_values(ascending=False).index)
+    marked = [name for name in ranked if true_regions(cases[name])[2].any()]
+    return marked or ranked
+
+
+def true_regions(case: Case) -> np.ndarray:
+    """WT, TC and ET of a case, (3, X, Y, Z) bool.
+
+    Raises:
+        ValueError: if it has no labels.
+    """
+    if case.labels is None:
+        raise ValueError(f"case {case.name} has no labels, so there is no truth to compare with")
+    return regions(case.labels, case.enhancing_label)
+
+
+def dice_percent(case: Case, predicted: np.ndarray) -> list[float]:
+    """Dice of WT, TC and ET, %.
+
+    Args:
+        predicted: (3, X, Y, Z) bool, on the grid of the case.
+    """
+    truth = torch.from_numpy(true_regions(case))
+    return (100 * dice_of(torch.from_numpy(predicted)[None], truth)[0]).tolist()
+
+
+def overlay(model: Segmenter, case: Case, kind: str, given: Sequence[str] = MRI) -> Overlay:
+    """What a network makes of the given modalities of a case, with its Dice in the title."""
+    predicted = predict(model, case, given)
+    wt, tc, et = (round(value) for value in dice_percent(case, predicted))
+    return Overlay(case, tuple(given), predicted, f"{kind}, {case.name}: Dice WT {wt}, TC {tc}, ET {et}")
+
+
+def examples(model: Segmenter, cases: Any, ranked: Sequence[str]) -> list[Overlay]:
+    """The best, the median and the worst case with all modalities, and the median one without t1ce.
+
+    Args:
+        cases: name -> `mmlib.data.cases.Case`.
+        ranked: names, best first; as `enhancing_cases` returns them.
+    """
+    median = ranked[len(ranked) // 2]
+    chosen = {"best": ranked[0], "median": median, "worst": ranked[-1]}
+    rows = [overlay(model, cases[name], kind) for kind, name in chosen.items()]
+    return [*rows, overlay(model, cases[median], "median, without t1ce", WITHOUT_T1CE)]
+
+
+# -------------------------------------------------------------------------------------------------------- known answer
+@dataclass(frozen=True)
+class Ceiling:
+    """The best mean Dice for ET that can be expected without t1ce, and how far every arm is from it.
+
+    Attributes:
+        mean: of the test cases, %.
+        effects: arm and combination -> ET Dice minus the ceiling, points, paired by case.
+    """
+
+    mean: float
+    effects: Mapping[tuple[str, str], Effect]
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms, in order."""
+        return list(dict.fromkeys(arm for arm, _ in self.effects))
+
+    def of(self, arm: str) -> dict[str, Effect]:
+        """Combination -> effect, of one arm."""
+        return {available: effect for (who, available), effect in self.effects.items() if who == arm}
+
+    def best(self, arm: str) -> tuple[str, Effect]:
+        """The combination with which an arm reaches its highest ET, and the effect."""
+        return max(self.of(arm).items(), key=lambda one: (one[1].effect, one[0]))
+
+    def highest(self) -> tuple[str, str, Effect]:
+        """The arm and combination with the highest ET, and the effect."""
+        (arm, available), effect = max(self.effects.items(), key=lambda one: one[1].effect)
+        return arm, available, effect
+
+    @property
+    def beyond(self) -> list[tuple[str, str]]:
+        """Arms and combinations whose interval, for all of them together, lies above the ceiling."""
+        return [key for key, effect in self.effects.items() if effect.family_low > 0]
+
+
+def ceiling(study: Study, run: str) -> Ceiling | None:
+    """The ceiling of the study's test cases; None where they are not phantoms: then nobody knows it.
+
+    Args:
+        run: that tells the spacing of the grid.
+    """
+    if not study.stand_in:
+        return None
+    spacing = float(study.record(run)["spacing"])
+    tissues = {name: make_tissues(int(name.rsplit("-", 1)[1]), spacing) for name in study.tested}
+    limits = pd.Series({name: 100 * ceiling_without_t1ce(one) for name, one in tissues.items()})
+    return ceiling_from(study, limits)
+
+
+def ceiling_from(study: Study, limits: pd.Series) -> Ceiling:
+    """The ceiling, from the limit of every test case.
+
+    Args:
+        limits: case -> best ET Dice without t1ce, %.
+    """
+    keys = [(arm, available) for arm in study.whole for available in BLIND]
+    pairs = []
+    for arm, available in keys:
+        dice = select(study.scores, arm=arm, available=available, target="et")
+        pairs.append((dice, dice * 0 + limits.reindex(dice.columns)))
+    return Ceiling(float(limits.mean()), dict(zip(keys, paired_effects(pairs), strict=True)))
+
+
+@styled
+def to_the_ceiling(limit: Ceiling) -> Figure:
+    """How far every arm is from the ceiling, a row per combination without t1ce."""
+    figure, axes = new_figure(6.5, 3.6)
+    for place, arm in enumerate(limit.arms):
+        colour, marker, name = arm_style(arm)
+        effects = list(limit.of(arm).values())
+        y = np.arange(len(BLIND)) + 0.7 * ((place + 0.5) / len(limit.arms) - 0.5)
+        axes[0, 0].hlines(y, [e.low for e in effects], [e.high for e in effects], color=colour, linewidth=1)
+        means = [e.effect for e in effects]
+        axes[0, 0].plot(means, y, linestyle="none", marker=marker, markersize=5, color=colour, label=name)
+    axes[0, 0].axvline(0, color=BLACK, linestyle="--", label="ceiling")
+    axes[0, 0].set_yticks(range(len(BLIND)), BLIND)
+    axes[0, 0].set(xlabel="ET Dice minus the ceiling, points", ylim=(len(BLIND) - 0.5, -0.5))
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def ceiling_table(limit: Ceiling) -> pd.DataFrame:
+    """Each arm's best combination without t1ce."""
+    rows = []
+    for arm in limit.arms:
+        available, effect = limit.best(arm)
+        rows.append(
+            {
+                "method": arm_name(arm),
+                "highest with": available,
+                "ET Dice": limit.mean + effect.effect,
+                "ceiling": limit.mean,
+                "difference": effect.effect,
+                "95 % interval": f"{effect.low:+.1f} to {effect.high:+.1f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# --------------------------------------------------------------------------------------------------------------- rules
+def rules(study: Study, limit: Ceiling | None) -> pd.DataFrame:
+    """What has to hold before any comparison is read, by arm; cells are `pass: numbers` or `FAIL: numbers`."""
+    columns = {}
+    for arm in study.whole:
+        dice = study.dice(arm)
+        wt, et = dice["wt"], dice["et"]
+        entry = {
+            "WT > 80 with all four": _checked(wt[ALL] > 80, wt[ALL]),
+            "ET > 60 with all four": _checked(et[ALL] > 60, et[ALL]),
+        }
+        if arm not in NOT_ON_SUBSETS:
+            entry["WT: flair alone above t1 alone"] = _checked(wt["flair"] > wt["t1"], wt["flair"], wt["t1"])
+            entry["ET: t1ce alone above flair alone"] = _checked(et["t1ce"] > et["flair"], et["t1ce"], et["flair"])
+        if limit is not None:
+            within = all(who != arm for who, _ in limit.beyond)
+            reached = limit.mean + limit.best(arm)[1].effect
+            entry["ET without t1ce: not beyond the ceiling"] = _checked(within, reached, limit.mean)
+        columns[arm_name(arm)] = entry
+    return pd.DataFrame(columns)
+
+
+def _checked(passes: bool, *values: float) -> str:
+    return f"{'pass' if passes else 'FAIL'}: {', '.join(f'{value:.1f}' for value in values)}"
+
+
+def failures_in_bold(table: pd.DataFrame) -> pd.DataFrame:
+    """The style of each cell of `rules`."""
+    return table.map(lambda text: "font-weight: bold" if str(text).startswith("FAIL") else "")
+
+
+def rules_text(table: pd.DataFrame) -> str:
+    """How many checks of `rules` pass, and which do not."""
+    words = table.stack().dropna()
+    failed = [f"{rule} ({who})" for (rule, who), text in words.items() if text.startswith("FAIL")]
+    text = f"{len(words) - len(failed)} of {len(words)} checks pass."
+    return f"{text} Not: {'; '.join(failed[:4])}{' and others' * (len(failed) > 4)}." if failed else text
+
+
+# --------------------------------------------------------------------------------------------------------------- paper
+def _per_seed(study: Study) -> pd.DataFrame:
+    ours = study.scores[study.scores["arm"].eq(ME)]
+    return ours.groupby(["available", "target", "seed"])["value"].mean().unstack("seed")
+
+
+def _printed(published: pd.DataFrame) -> pd.Series:
+    return published[published["method"].eq("ShaSpec")].set_index(["available", "target"])["dice_percent"]
+
+
+def beside_paper(study: Study, published: pd.DataFrame, record: pd.Series) -> pd.DataFrame:
+    """Table 1 beside ours: mean of the fifteen combinations, all four and each alone; a row per region.
+
+    Args:
+        record: of the run that tells the size of the network and the steps.
+    """
+    paper, ours = _printed(published), _per_seed(study)
+    data = "phantom, not BraTS" if study.stand_in else "other test cases"
+    smaller = "" if record["parameters.widths"] == "released" else "smaller net, "
+    usual = f"{data}; {smaller}{int(record['parameters.steps']):,} steps of 180,000"
+    unknown = "nothing outside t1ce tells what enhances here; in patients something does"
+    rows = []
+    for target in REGIONS:
+        for name in ("mean of 15", ALL, *MRI):
+            whole = name == "mean of 15"
+            mine = ours.xs(target, level="target").mean() if whole else ours.loc[(name, target)]
+            printed = paper.xs(target, level="target").mean() if whole else paper[name, target]
+            spread = f" ± {mine.std(ddof=1):.1f}" if len(mine) > 1 else ""
+            blind = study.stand_in and target == "et" and name in WITHOUT_T1CE
+            rows.append(
+                {
+                    "train with / test with": f"random subsets / {'all four' if name == ALL else name}",
+                    "metric": f"{target.upper()} Dice, %",
+                    "paper (Table 1)": f"{printed:.2f}",
+                    "released code": "not run, weights not published",
+                    "ours": f"{mine.mean():.1f}{spread} ({counted(len(mine), 'seed')})",
+                    "gap": f"{mine.mean() - printed:+.1f}",
+                    "likely reason": unknown if blind else usual,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def paper_and_ours(study: Study, published: pd.DataFrame) -> pd.DataFrame:
+    """Dice of ShaSpec in the paper and here, %; rows: combination and region, columns: paper, ours."""
+    return pd.DataFrame({"paper": _printed(published), "ours": _per_seed(study).mean(axis=1)}).dropna()
+
+
+def rank_agreement(both: pd.DataFrame) -> dict[str, float]:
+    """Region -> rank correlation of the combinations of `paper_and_ours`."""
+    parts = {target: both.xs(target, level="target") for target in REGIONS}
+    return {name: float(part.corr(method="spearman").loc["paper", "ours"]) for name, part in parts.items()}
+
+
+@styled
+def against_paper(both: pd.DataFrame) -> Figure:
+    """`paper_and_ours` as points, a panel per region; combinations with t1ce are filled, others are hollow."""
+    figure, axes = new_figure(8.5, 3.1, 1, len(REGIONS), sharex=True, sharey=True)
+    for axis, target in zip(axes[0], REGIONS, strict=True):
+        part = both.xs(target, level="target")
+        colour, marker = REGION[target]
+        for blind, name in ((False, "with t1ce"), (True, "without t1ce")):
+            points = part[part.index.isin(BLIND) == blind]
+            look: dict[str, Any] = {"markerfacecolor": "none" if blind else colour, "markeredgecolor": "black"}
+            axis.plot(points["paper"], points["ours"], linestyle="none", marker=marker, label=name, **look)
+        axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
+        axis.set(
+            title=f"{target.upper()}, {REGION_NAME[target]}", xlabel="paper, Dice, %", xlim=(0, 100), ylim=(0, 100)
+        )
+        axis.legend(loc="upper left")
+    axes[0, 0].set_ylabel("ours, Dice, %")
+    return figure
+
+
+def lead_rows(study: Study, parts: pd.DataFrame) -> pd.DataFrame:
+    """What ShaSpec gains over every rival, by region, mean over the fifteen combinations; rows of a forest plot.
+
+    Args:
+        parts: as `mmlib.ledgers.claims.evidence` returns them; its verdicts on claim S1 stand where there are any.
+    """
+    judged = parts[parts["id"].eq("S1") & parts["effect"].notna()]
+    if len(judged):
+        names = [part.replace(f"{ME} ", "") for part in judged["part"]]
+        for arm in RIVALS:
+            names = [name.replace(f"against {arm}", f"against {arm_name(arm)}") for name in names]
+        return judged.assign(part=names)
+    names, effects = [], []
+    for rival in study.rivals:
+        names += [f"{target.upper()}, against {arm_name(rival)}" for target in REGIONS]
+        effects += study.gains(ME, rival, target=REGIONS)
+    return effect_rows(names, effects, SESOI)
+
+
+# ------------------------------------------------------------------------------------------------------------ ablation
+def variants_run(study: Study) -> list[str]:
+    """The other ways to train ShaSpec that have scores."""
+    return [name for name in VARIANTS if name != "paper" and f"shaspec {name}" in set(study.scores["arm"])]
+
+
+def ablation(study: Study) -> pd.DataFrame:
+    """What the paper's way gains over each other way, by region; rows of a forest plot."""
+    tables = []
+    for variant in variants_run(study):
+        names = [f"{target.upper()}, over {variant}" for target in REGIONS]
+        tables.append(effect_rows(names, study.gains(ME, f"shaspec {variant}", target=REGIONS), SESOI))
+    return pd.concat(tables, ignore_index=True) if tables else effect_rows([], [])
+
+
+def clear_effects(rows: pd.DataFrame) -> str:
+    """Which rows of a forest plot have an interval without zero, as a sentence."""
+    clear = rows[(rows["low"] > 0) | (rows["high"] < 0)]
+    named = [f"{row.part} ({row.effect:+.1f})" for row in clear.itertuples()]
+    return f"The interval excludes zero for {', '.join(named)}." if named else "No interval excludes zero."
+
+
+def variants_not_run(study: Study, planned: Mapping[str, Collection[str]]) -> str:
+    """Which variants lack scores, and which profiles run them, as sentences.
+
+    Args:
+        planned: profile -> variants of ShaSpec that it runs.
+    """
+    here = variants_run(study)
+    absent = [name for name in VARIANTS if name != "paper" and name not in here]
+    where = {profile: [f"`{name}`" for name in absent if name in runs] for profile, runs in planned.items()}
+    held = [f"profile `{profile}`: {', '.join(names)}" for profile, names in where.items() if names]
+    never = [f"`{name}`" for name in absent if not any(name in runs for runs in planned.values())]
+    sentences = [f"Not run in this profile; {'; '.join(held)}."] if held else []
+    return " ".join([*sentences, f"In no profile: {', '.join(never)}."] if never else sentences)
+
+
+def postprocessed(model: Segmenter, cases: Any, names: Iterable[str]) -> pd.DataFrame:
+    """Dice of some cases with every way of post-processing, with all four modalities, t1ce alone and t1 alone.
+
+    Args:
+        cases: name -> `mmlib.data.cases.Case`.
+
+    Returns:
+        way, available, target, case and Dice in percent, one row per value.
+    """
+    rows = []
+    for name in names:
+        case = cases[name]
+        for given in (MRI, ("t1ce",), ("t1",)):
+            available = "all four" if given == MRI else label(given, MRI)
+            for way, predicted in ways_to_clean(predict(model, case, given), case, given).items():
+                same = {"way": way, "available": available, "case": name}
+                values = zip(REGIONS, dice_percent(case, predicted), strict=True)
+                rows += [{**same, "target": target, "dice": dice} for target, dice in values]
+    return pd.DataFrame(rows)
+
+
+def ways_to_clean(raw: np.ndarray, case: Case, given: Collection[str]) -> dict[str, np.ndarray]:
+    """A prediction as it is and as each way of post-processing leaves it.
+
+    Args:
+        raw: (3, X, Y, Z) bool, on the grid of the case.
+        given: the modalities that the network had; the released rules need t1ce.
+    """
+    ways = {RAW: raw}
+    ways |= {f"components from {ml:g} ml": remove_small(raw, 1000 * ml, case.spacing) for ml in VOLUMES}
+    if "t1ce" in given:
+        ways["released rules"] = released_on_regions(raw, case.images["t1ce"], case.spacing)
+    return ways
+
+
+def postprocessing_table(tried: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice of `postprocessed`; rows: available and target, columns: ways."""
+    return tried.pivot_table(index=["available", "target"], columns="way", values="dice", sort=False)
+
+
+@styled
+def postprocessing_lines(means: pd.DataFrame) -> Figure:
+    """`postprocessing_table` as lines, a panel per combination."""
+    combinations_tried = means.index.get_level_values(0).unique()
+    figure, axes = new_figure(8.5, 3.2, 1, len(combinations_tried), sharey=True)
+    ticks = [way.replace("components ", "") for way in means.columns]
+    for axis, given in zip(axes[0], combinations_tried, strict=True):
+        for target in REGIONS:
+            colour, marker = REGION[target]
+            look: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 0.4, "label": target.upper()}
+            axis.plot(range(len(ticks)), means.loc[(given, target)], marker=marker, color=colour, **look)
+        axis.set_xticks(range(len(ticks)), ticks, rotation=40, ha="right")
+        axis.set(title=f"available: {given}", ylim=(0, 100))
+    axes[0, 0].set_ylabel("Dice, %")
+    axes[0, 0].legend()
+    return figure
+
+
+def postprocessing_changes(means: pd.DataFrame) -> str:
+    """Mean change of each way against the raw prediction, points, as a text."""
+    changes = means.drop(columns=RAW).sub(means[RAW], axis=0).groupby(level="target").mean()
+    return "; ".join(
+        f"{way} " + ", ".join(f"{target.upper()} {changes.loc[target, way]:+.1f}" for target in REGIONS)
+        for way in changes
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- take-away
+NOT_RUN = "not run in this profile"
+
+
+def dice_text(study: Study, available: str, arm: str = ME) -> str:
+    """WT/TC/ET of an arm with a combination, as a text."""
+    return "/".join(f"{value:.0f}" for value in study.dice(arm).loc[available])
+
+
+def poorest_single(study: Study) -> str:
+    """The modality with which ShaSpec has the lowest mean Dice."""
+    return str(study.dice(ME).loc[list(MRI)].mean(axis=1).idxmin())
+
+
+def rival_facts(study: Study) -> dict[str, str]:
+    """How ShaSpec compares with other networks over everything, and with one that needs all modalities, as texts."""
+    effects = {arm: study.gain(ME, arm) for arm in study.rivals}
+    texts = [f"{outcome(e)} {arm_name(arm)} at {format_effect(e, unit='points')}" for arm, e in effects.items()]
+    facts = {"rivals": listed(texts) if texts else f"has no rival ({NOT_RUN})", "rivals_reason": _reason(effects)}
+    facts |= dict.fromkeys(("met", "met_words", "price", "price_words"), NOT_RUN)
+    if {"zero-fill", "dropout-unet"} <= set(study.whole):
+        met = study.gain("dropout-unet", "zero-fill", size=list(range(1, len(MRI))))
+        words = ("gains", "loses", "shows no clear gain")
+        facts |= {"met": format_effect(met, unit="points"), "met_words": outcome(met, words)}
+    if "zero-fill" in study.whole:
+        price = study.gain("zero-fill", ME, available=ALL)
+        facts |= {"price": format_effect(price, unit="points"), "price_words": outcome(price)}
+    return facts
+
+
+def _reason(effects: Mapping[str, Effect]) -> str:
+    sides = [outcome(effect, ("1", "-1", "0")) for effect in effects.values()]
+    if not sides:
+        return ""
+    if all(side == "1" for side in sides):
+        return "Separating shared from specific features pays here, as the paper says."
+    if "-1" in sides:
+        return (
+            "A likely reason: with few steps and small widths a plain net that sees all modalities from its first "
+            "layer learns faster than five encoders that meet only at the bottleneck; the paper trains far longer and "
+            "larger."
+        )
+    return "The paper's advantage over every other network is not certain here, with this many cases and seeds."
+
+
+def ceiling_facts(study: Study, limit: Ceiling | None) -> dict[str, str]:
+    """What can be known without t1ce and what t1ce adds, as texts; where nobody knows the first, it says so."""
+    added = gains_by_modality(study.results.scores, "t1ce", [ME], ["et"]).set_index("available")["effect"]
+    facts = {"t1ce_adds": format_effect(added[label(WITHOUT_T1CE, MRI)], 0, "points")}
+    if limit is None:
+        return facts | {"known_answer": "what can be known without t1ce is not known for these cases"}
+    beyond = f"; {len(limit.beyond)} cells lie beyond it, which needs an explanation" if limit.beyond else ""
+    top = limit.mean + limit.highest()[2].effect
+    highest = f"without t1ce the highest ET Dice of any method is {top:.0f} %"
+    return facts | {"known_answer": f"{highest}, the ceiling is {limit.mean:.0f} %{beyond}"}
+
+
+def run_table(study: Study) -> pd.DataFrame:
+    """The runs that the chapter reads, with commit, fingerprint, machine and seconds."""
+    read = [*study.arms, *(f"shaspec {name}" for name in variants_run(study))]
+    rows = study.records[study.records["arm"].isin(read)]
+    rows = rows.assign(git_commit=rows["git_commit"].str[:10])
+    columns = ["run", "seed", "git_commit", "fingerprint", "device", "threads", "precision"]
+    return rows[[*columns, "seconds.train", "seconds.evaluate"]].rename(columns=COLUMNS)
