@@ -75,3 +75,29 @@ def read_runs(root: str | Path, profile: str, experiment: str | None = None) -> 
     records = pd.DataFrame(rows)
     rest = [name for name in records.columns if name not in leading]
     return Results(records.reindex(columns=leading + rest), scores)
+
+
+COLUMNS = {  # of `run_table`, as they are printed
+    "experiment": "experiment",
+    "run": "run",
+    "seed": "seed",
+    "parameters.variants": "variants",
+    "parameters.seeds": "seeds",
+    "git_commit": "commit",
+    "fingerprint": "fingerprint",
+    "device": "device",
+    "threads": "threads",
+    "precision": "precision",
+    "seconds.train": "training / s",
+    "seconds.evaluate": "evaluation / s",
+}
+
+
+def run_table(records: pd.DataFrame) -> pd.DataFrame:
+    """The runs that a chapter reads, with commit, fingerprint, machine and seconds; what all of them lack is left out.
+
+    Args:
+        records: as `Results.records`.
+    """
+    rows = records.reindex(columns=list(COLUMNS)).dropna(axis="columns", how="all").rename(columns=COLUMNS)
+    return rows.assign(commit=rows["commit"].str[:10])

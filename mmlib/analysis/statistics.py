@@ -386,3 +386,15 @@ def violation_rate(
     small, large = np.array(pairs).T
     low, high = np.quantile((drawn[:, large] < drawn[:, small]).mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Violations(counted.count, counted.pairs, float(low), float(high), counted.worst, counted.worst_change)
+
+
+def shared_effect(first: pd.DataFrame, second: pd.DataFrame) -> Effect:
+    """How much the first table (seeds, subjects) lies above the second, over the seeds and subjects that both have.
+
+    Raises:
+        ValueError: if they share no seed or fewer than two subjects.
+    """
+    seeds, cases = first.index.intersection(second.index), first.columns.intersection(second.columns)
+    if seeds.empty:
+        raise ValueError(f"no common seed: {list(first.index)} and {list(second.index)}")
+    return paired_effects([(first.loc[seeds, cases], second.loc[seeds, cases])])[0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from mmlib.analysis.results import run_table
 from mmlib.figures.style import text_table
 from mmlib.ledgers.claims import gives_results, measured_text, weakest
 
@@ -65,6 +66,14 @@ class Page:
         texts = frame.columns.get_indexer(frame.select_dtypes(exclude="number").columns)
         left: list[Any] = [{"selector": f".col{place}", "props": "text-align: left"} for place in texts]
         return styler.hide(axis="index").set_table_styles(left, overwrite=False)
+
+    def runs(self, records: pd.DataFrame) -> Styler:
+        """The runs that a page read, with commit, fingerprint, machine and seconds.
+
+        Args:
+            records: as `mmlib.analysis.results.Results.records`.
+        """
+        return self.table(run_table(records), f"Runs of the profile {self.profile} that this page read", index=False)
 
     def verdicts(self, parts: pd.DataFrame, *ids: str) -> Styler:
         """What the claims ledger says of some claims.

@@ -13,17 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import Effect, cell_means, paired_effects
+from mmlib.analysis.statistics import cell_means, paired_effects
 from mmlib.data.cases import REGIONS
 from mmlib.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
     GREY,
     METHOD,
     MODALITY,
-    ORANGE,
-    PURPLE,
     REGION_NAME,
     VERDICT,
     VERMILLION,
@@ -58,29 +53,6 @@ def _dice_cells(scores: pd.DataFrame, arms: Sequence[str] | None) -> pd.DataFram
 
 
 # ---------------------------------------------------------------------------------------------------------- curves
-@styled
-def loss_curve(history: pd.DataFrame) -> Figure:
-    """The loss of one run and its parts against the step, thin as logged and thick as a running mean.
-
-    Args:
-        history: one row per step: step, loss, any parts, lr, seconds.
-    """
-    parts = [name for name in history.columns if name not in ("step", "lr", "seconds")]
-    figure, axes = new_figure(6.5, 3.0)
-    lines = zip(
-        parts, (BLACK, BLUE, VERMILLION, GREEN, PURPLE, ORANGE), ("-", "--", "-.", ":", "-", "--"), strict=False
-    )
-    kept = history.iloc[:: max(1, len(history) // 400)]
-    for name, colour, dashes in lines:
-        axes[0, 0].plot(kept["step"], kept[name], color=colour, alpha=0.25, linewidth=0.6)
-        axes[0, 0].plot(kept["step"], _smooth(history[name])[kept.index], color=colour, linestyle=dashes, label=name)
-    axes[0, 0].set(
-        xlabel="optimiser step", ylabel="loss", yscale="log" if (history[parts] > 0).all(axis=None) else "linear"
-    )
-    axes[0, 0].legend(ncols=3)
-    return figure
-
-
 @styled
 def history_curves(runs: Results, experiment: str | None = None, arms: Sequence[str] | None = None) -> Figure:
     """The training loss of every run, one panel per arm, one line per seed; running means.
@@ -271,44 +243,6 @@ def gains(
         [(arm, label(names, modalities), target, effect) for (arm, names, target), effect in found],
         columns=["arm", "available", "target", "effect"],
     )
-
-
-@styled
-def t1ce_effect(
-    scores: pd.DataFrame, arms: Sequence[str], targets: Sequence[str] = REGIONS, modalities: Sequence[str] = MRI
-) -> Figure:
-    """Points of Dice that t1ce adds to each of the combinations without it, per region; markers are methods.
-
-    Raises:
-        ValueError: as `gains`.
-    """
-    added = gains(scores, "t1ce", arms, targets, modalities)
-    rows = list(dict.fromkeys(added["available"]))
-    figure, axes = new_figure(8.5, 0.36 * len(rows) + 1.5, 1, len(targets), sharey=True, sharex=True)
-    for axis, target in zip(axes[0], targets, strict=True):
-        for place, arm in enumerate(arms):
-            colour, marker, name = arm_style(arm)
-            part = added[added["arm"].eq(arm) & added["target"].eq(target)]
-            y = np.array([rows.index(name) for name in part["available"]]) + 0.6 * ((place + 0.5) / len(arms) - 0.5)
-            effects: list[Effect] = part["effect"].tolist()
-            axis.hlines(y, [e.low for e in effects], [e.high for e in effects], color=colour, linewidth=1)
-            axis.plot(
-                [e.effect for e in effects],
-                y,
-                linestyle="none",
-                marker=marker,
-                markersize=4.5,
-                color=colour,
-                label=name,
-            )
-        axis.axvline(0, color="#444444", linewidth=0.8)
-        axis.set_title(f"{target.upper()}, {REGION_NAME.get(target, target)}")
-        axis.set_xlabel("Dice gained by t1ce, points")
-    axes[0, 0].set_yticks(range(len(rows)), rows)
-    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(arms)))
-    return figure
 
 
 # ---------------------------------------------------------------------------------------------------------- claims

@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import Effect, cell_means, holm, mcnemar, paired_effects
+from mmlib.analysis.statistics import Effect, cell_means, holm, mcnemar, paired_effects, shared_effect
 from mmlib.analysis.wording import counted, format_effect, outcome, select
 from mmlib.data import avmnist
 from mmlib.data.avmnist import Pairs
@@ -184,11 +184,6 @@ def read_study(results: Results) -> Study:
         arm=right["method"].where(plain, right["method"] + " " + label[0]),
     )
     return Study(Results(records, scores), right)
-
-
-def _on_common_seeds(first: pd.DataFrame, second: pd.DataFrame) -> Effect:
-    seeds = first.index.intersection(second.index)
-    return paired_effects([(first.loc[seeds], second.loc[seeds])])[0]
 
 
 # ------------------------------------------------------------------------------------------------------ paper and data
@@ -676,7 +671,7 @@ def parts_of_smil(study: Study) -> pd.DataFrame:
             if variant in CHANGED:
                 changed = study.table(f"smil {variant}", rate, experiment="avmnist-smil")
                 names.append(f"{CHANGED[variant]}, {rate:g} % audio")
-                effects.append(_on_common_seeds(study.table("smil released", rate), changed))
+                effects.append(shared_effect(study.table("smil released", rate), changed))
     return effect_rows(names, effects, SESOI, "accuracy points")
 
 
@@ -687,14 +682,14 @@ def outer_loss(study: Study) -> pd.DataFrame:
     varied = varied[varied["variant"].isin(VARIED)]
     for variant, rate in varied[["variant", "rate"]].drop_duplicates().itertuples(index=False, name=None):
         changed = study.table(f"smil {variant}", rate, experiment="avmnist-smil")
-        over_paper = _on_common_seeds(changed, study.table("smil paper", rate))
+        over_paper = shared_effect(changed, study.table("smil paper", rate))
         rows.append(
             {
                 "SMIL (paper), but": VARIED[variant],
                 "audio, %": f"{rate:g}",
                 "accuracy, %": changed.to_numpy().mean(),
                 "over SMIL (paper), points": format_effect(over_paper, 2),
-                "over the image alone, points": format_effect(_on_common_seeds(changed, study.table("lower")), 2),
+                "over the image alone, points": format_effect(shared_effect(changed, study.table("lower")), 2),
                 "common seeds": over_paper.seeds,
             }
         )
@@ -711,20 +706,3 @@ def sound_in_shaspec(study: Study) -> pd.DataFrame:
                 points = format_effect(effect, 2)
                 rows.append({"ShaSpec with audio": f"{rate:g} %", "over": name, "points": points, "p": effect.p})
     return pd.DataFrame(rows, columns=["ShaSpec with audio", "over", "points", "p"])
-
-
-def run_table(study: Study) -> pd.DataFrame:
-    """The runs that the chapter read."""
-    names = {
-        "experiment": "experiment",
-        "run": "run",
-        "parameters.seeds": "seeds",
-        "git_commit": "commit",
-        "fingerprint": "fingerprint",
-        "device": "device",
-        "precision": "precision",
-        "seconds.train": "training / s",
-        "seconds.evaluate": "evaluation / s",
-    }
-    runs = study.records.assign(git_commit=study.records["git_commit"].str[:10])
-    return runs[list(names)].rename(columns=names)

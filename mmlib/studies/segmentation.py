@@ -43,11 +43,6 @@ NOT_ON_SUBSETS = ("zero-fill", "dedicated")  # trained without modalities hidden
 SESOI = 1.0  # Dice points, as in the claims ledger
 VOLUMES = (0.5, 2, 8)  # ml, least components that post-processing keeps
 RAW = "as predicted"
-COLUMNS = {
-    "git_commit": "commit",
-    "seconds.train": "training / s",
-    "seconds.evaluate": "evaluation / s",
-}
 
 
 def arm_name(arm: str) -> str:
@@ -837,10 +832,7 @@ def ceiling_facts(study: Study, limit: Ceiling | None) -> dict[str, str]:
     return facts | {"known_answer": f"{highest}, the ceiling is {limit.mean:.0f} %{beyond}"}
 
 
-def run_table(study: Study) -> pd.DataFrame:
-    """The runs that the chapter reads, with commit, fingerprint, machine and seconds."""
+def run_rows(study: Study) -> pd.DataFrame:
+    """The records of the runs that the chapter reads."""
     read = [*study.arms, *(f"shaspec {name}" for name in variants_run(study))]
-    rows = study.records[study.records["arm"].isin(read)]
-    rows = rows.assign(git_commit=rows["git_commit"].str[:10])
-    columns = ["run", "seed", "git_commit", "fingerprint", "device", "threads", "precision"]
-    return rows[[*columns, "seconds.train", "seconds.evaluate"]].rename(columns=COLUMNS)
+    return study.records[study.records["arm"].isin(read)]

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import Effect, cell_means, holm, page_trend, paired_effects
+from mmlib.analysis.statistics import Effect, cell_means, holm, page_trend, paired_effects, shared_effect
 from mmlib.analysis.wording import counted, format_effect, listed, mean_interval, select
 from mmlib.data.slices import Slices, axial_slices, patterns
 from mmlib.data.splits import read_split
@@ -106,18 +106,6 @@ Pictures = Mapping[str, np.ndarray]
 
 
 # ------------------------------------------------------------------------------------------------------------ scores
-def shared_effect(first: pd.DataFrame, second: pd.DataFrame) -> Effect:
-    """How much the first table (seeds, subjects) lies above the second, over the seeds and subjects that both have.
-
-    Raises:
-        ValueError: if they share no seed or fewer than two subjects.
-    """
-    seeds, cases = first.index.intersection(second.index), first.columns.intersection(second.columns)
-    if seeds.empty:
-        raise ValueError(f"no common seed: {list(first.index)} and {list(second.index)}")
-    return paired_effects([(first.loc[seeds, cases], second.loc[seeds, cases])])[0]
-
-
 @dataclass(frozen=True)
 class Study:
     """The runs of the four experiments.
@@ -616,24 +604,6 @@ def ablation(study: Study, published: Mapping[int, pd.DataFrame]) -> pd.DataFram
             whole = printed_psnr(published, "M2DN (U+J+M)", missing)
             printed.append(whole - printed_psnr(published, name, missing))
     return contrasts(study, rows).assign(paper=printed)
-
-
-def run_table(study: Study) -> pd.DataFrame:
-    """The runs that the chapter reads, with commit, fingerprint, device and seconds."""
-    columns = {
-        "experiment": "experiment",
-        "run": "run",
-        "parameters.variants": "variants",
-        "parameters.seeds": "seeds",
-        "git_commit": "commit",
-        "fingerprint": "fingerprint",
-        "device": "device",
-        "precision": "precision",
-        "seconds.train": "training / s",
-        "seconds.evaluate": "evaluation / s",
-    }
-    table = study.results.records[list(columns)].rename(columns=columns)
-    return table.assign(commit=table["commit"].str[:10])
 
 
 def printed_losses(published: Mapping[int, pd.DataFrame], arms: Iterable[str]) -> str:

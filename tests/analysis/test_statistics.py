@@ -18,6 +18,7 @@ from mmlib.analysis.statistics import (
     paired_effects,
     rank_distribution,
     seed_effect,
+    shared_effect,
     signed_rank,
     tost,
     violation_rate,
@@ -264,3 +265,16 @@ def test_mcnemar_counts_discordant_cases_and_halves_the_middle():
     assert mcnemar(first, first) == (0, 0, 1.0)
     with pytest.raises(ValueError, match="same cases"):
         mcnemar([1], [1, 0])
+
+
+def test_arms_are_compared_over_the_seeds_and_subjects_that_both_have() -> None:
+    first = pd.DataFrame([[2.0, 3.0, 9.0], [4.0, 5.0, 9.0]], index=[0, 1], columns=["a", "b", "x"])
+    second = pd.DataFrame([[1.0, 1.0]], index=[1], columns=["b", "a"])
+    effect = shared_effect(first, second)
+    assert effect.effect == pytest.approx(3.5) and (effect.n, effect.seeds) == (2, 1)
+
+
+def test_arms_without_a_common_seed_are_not_compared() -> None:
+    table = pd.DataFrame([[1.0, 2.0]], columns=["a", "b"])
+    with pytest.raises(ValueError, match="no common seed"):
+        shared_effect(table, table.set_axis([7]))

@@ -96,12 +96,6 @@ def test_arms_are_methods_with_their_variant_where_there_are_several(runs):
     assert sorted(arms.unique()) == ["dedicated", "dropout-unet", "shaspec paper"]
 
 
-def test_loss_curve_draws_the_loss_and_its_parts(runs):
-    axis = figures.loss_curve(runs.history("shaspec-paper-s0")).axes[0]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss", "dice"]
-    assert axis.get_yscale() == "log"
-
-
 def test_history_curves_have_a_panel_per_arm_and_a_line_per_seed(runs):
     figure = figures.history_curves(runs)
     assert [axis.get_title(loc="left") for axis in figure.axes] == [
@@ -138,7 +132,6 @@ def test_gains_of_t1ce_by_hand(runs):
     assert len(added) == 7 * 3
     effects = added.set_index(["target", "available"])["effect"]
     assert effects["et", "t1"].effect == pytest.approx(40) and effects["wt", "t1+t2+flair"].effect == pytest.approx(10)
-    assert len(figures.t1ce_effect(runs.scores, ["shaspec paper", "dropout-unet"]).axes) == 3
     with pytest.raises(ValueError, match="no dice of dedicated"):
         figures.gains(runs.scores, "t1ce", ["dedicated"])
 

@@ -82,19 +82,6 @@ def cost_scores() -> study.Study:
     return study.read_study(Results(records, pd.DataFrame(rows)))
 
 
-def test_arms_are_compared_over_the_seeds_and_subjects_that_both_have() -> None:
-    first = pd.DataFrame([[2.0, 3.0, 9.0], [4.0, 5.0, 9.0]], index=[0, 1], columns=["a", "b", "x"])
-    second = pd.DataFrame([[1.0, 1.0]], index=[1], columns=["b", "a"])
-    effect = study.shared_effect(first, second)
-    assert effect.effect == pytest.approx(3.5) and (effect.n, effect.seeds) == (2, 1)
-
-
-def test_arms_without_a_common_seed_are_not_compared() -> None:
-    table = pd.DataFrame([[1.0, 2.0]], columns=["a", "b"])
-    with pytest.raises(ValueError, match="no common seed"):
-        study.shared_effect(table, table.set_axis([7]))
-
-
 def test_the_study_leaves_other_experiments_out_and_names_its_sample(scores: study.Study) -> None:
     assert set(scores.scores["experiment"]) == {"synthesis", "synthesis-ixi"}
     assert scores.sample("synthesis") == "n = 3 test subjects, 2 seeds, phantom, BraTS layout"
@@ -254,11 +241,3 @@ def test_pictures_are_drawn_around_the_slice_with_most_enhancing_tumour() -> Non
 
 def test_skips_cost_weights() -> None:
     assert 0 < study.skip_weights("16x2") < 1
-
-
-def test_the_table_of_runs_shortens_commits() -> None:
-    names = ["experiment", "run", "parameters.variants", "parameters.seeds", "git_commit", "fingerprint", "device"]
-    facts = dict.fromkeys([*names, "precision"], "x" * 40) | {"seconds.train": 1.0, "seconds.evaluate": 2.0}
-    records = pd.DataFrame([{**facts, "experiment": "synthesis", "stand_in": True}])
-    table = study.run_table(study.Study(Results(records, pd.DataFrame()), pd.DataFrame()))
-    assert table["commit"].tolist() == ["x" * 10] and table["training / s"].tolist() == [1.0]
