@@ -50,10 +50,11 @@ class AttentionPool(nn.Module):
         """
         if not present.any(dim=1).all():
             raise ValueError(f"bag {int((~present.any(dim=1)).nonzero()[0])} of the batch has no patch: leave it out")
-        projected = F.relu(self.project(torch.where(present[..., None], patches, 0)))
+        projected = F.relu(self.project(torch.where(present[..., None], patches, 0)))  # B P features
+        # gated attention: B P hidden -> B P 1 -> B P
         scores = self.score(torch.tanh(self.content(projected)) * torch.sigmoid(self.gate(projected))).squeeze(-1)
         weights = scores.float().masked_fill(~present, -torch.inf).softmax(dim=1)
-        return (weights[..., None] * projected).sum(dim=1), weights
+        return (weights[..., None] * projected).sum(dim=1), weights  # B P features -> B features; B P
 
 
 class BagEncoder(nn.Module):
@@ -71,8 +72,8 @@ class BagEncoder(nn.Module):
 
     def forward(self, bags: Tensor, present: Tensor) -> Tensor:
         """(B, P, 3, h, w) and (B, P) bool -> (B, features); absent patches are not encoded."""
-        found = self.patch(bags[present])
-        patches = found.new_zeros(*present.shape, found.shape[-1])
+        found = self.patch(bags[present])  # n in_features, of the n patches that are there
+        patches = found.new_zeros(*present.shape, found.shape[-1])  # B P in_features
         patches[present] = found
         return self.pool(patches, present)[0]
 
@@ -115,7 +116,7 @@ def encoder(kind: str, size: str = "small") -> tuple[nn.Module, int]:
         return resnet50(spatial_dims=2, n_input_channels=3, feed_forward=False), 2048
     if kind == "volume":
         dense = DenseNet121(spatial_dims=3, in_channels=1, out_channels=1)
-        return nn.Sequential(dense.features, nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten()), 1024
+        return nn.Sequential(dense.features, nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten()), 1024  # B 1024
     patch: Any = resnet50(spatial_dims=2, n_input_channels=3, feed_forward=False)
     patch.layer4 = nn.Identity()  # MONAI's types know no ResNet of three levels
     return BagEncoder(patch, 1024, 512, 256), 512

@@ -25,8 +25,8 @@ class ImageTrunk(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """(B, 1, 28, 28) -> (B, 160)."""
-        x = F.relu(F.max_pool2d(self.conv1(image), 2))
-        return F.relu(F.max_pool2d(self.dropout(self.conv2(x)), 2)).flatten(1)
+        x = F.relu(F.max_pool2d(self.conv1(image), 2))  # B 5 12 12
+        return F.relu(F.max_pool2d(self.dropout(self.conv2(x)), 2)).flatten(1)  # B 10 4 4 -> B 160
 
     forward = features
 
@@ -61,8 +61,8 @@ class AudioTrunk(nn.Module):
         """(B, 1, 20, 20) -> (B, 320)."""
         x = F.relu(self.bn1(self.conv1(audio)))
         x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(x)))
-        return self.dropout(F.max_pool2d(x, 2, 4)).flatten(1)
+        x = F.relu(self.bn3(self.conv3(x)))  # B 20 17 17
+        return self.dropout(F.max_pool2d(x, 2, 4)).flatten(1)  # B 20 4 4 -> B 320
 
     forward = features
 

@@ -60,7 +60,7 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x)
             maps.append(x)
-        return Features(tuple(maps[:-1]), x, x.mean(dim=(2, 3, 4)))
+        return Features(tuple(maps[:-1]), x, x.mean(dim=(2, 3, 4)))  # pooled: N C
 
 
 class Decoder(nn.Module):
@@ -91,8 +91,8 @@ class Decoder(nn.Module):
     def forward(self, bottleneck: Tensor, skips: Sequence[Tensor]) -> Tensor:
         x = bottleneck
         for up, reduce, conv, skip in zip(self.ups, self.skips, self.convs, reversed(skips), strict=True):
-            x = conv(up(x) + reduce(skip))
-        return self.out(x)
+            x = conv(up(x) + reduce(skip))  # N c d h w, the skip's grid
+        return self.out(x)  # N R D H W
 
 
 class StandardisedConv3d(nn.Conv3d):
@@ -103,9 +103,10 @@ class StandardisedConv3d(nn.Conv3d):
         nn.init.kaiming_normal_(self.weight, mode="fan_out")
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = self.weight.flatten(1)
-        flat = flat - flat.mean(dim=1, keepdim=True)
+        flat = self.weight.flatten(1)  # outputs inputs*k*k*k
+        flat = flat - flat.mean(dim=1, keepdim=True)  # mean: outputs 1
         flat = flat / torch.sqrt(flat.var(dim=1, keepdim=True) + 1e-12)
+        # filters: outputs inputs k k k
         return F.conv3d(x, flat.view_as(self.weight), None, self.stride, self.padding, self.dilation)
 
 
@@ -120,7 +121,7 @@ class InstanceNorm(nn.InstanceNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x[0, 0].numel() == 1:
-            return (x - x) + self.bias.view(1, -1, 1, 1, 1)
+            return (x - x) + self.bias.view(1, -1, 1, 1, 1)  # N C 1 1 1, of which the bias is 1 C 1 1 1
         return super().forward(x)
 
 
@@ -181,10 +182,11 @@ class ResNetEncoder(nn.Module):
             x = stage(x)
             skips.append(x)
         x = self.reduce(x)
-        pooled = x.mean(dim=(2, 3, 4), keepdim=True)
-        context = self.image_pooling(pooled).expand(-1, -1, *x.shape[2:])
+        pooled = x.mean(dim=(2, 3, 4), keepdim=True)  # N 256 1 1 1
+        context = self.image_pooling(pooled).expand(-1, -1, *x.shape[2:])  # N 256 d h w
+        # N 5*256 d h w -> N 256 d h w
         out = self.project(torch.cat([*(branch(x) for branch in self.branches), context], dim=1))
-        return Features(tuple(skips[:-1]), out, pooled.flatten(1))
+        return Features(tuple(skips[:-1]), out, pooled.flatten(1))  # pooled: N 256
 
 
 class ResNetDecoder(nn.Module):
@@ -204,7 +206,7 @@ class ResNetDecoder(nn.Module):
         x = bottleneck
         for up, reduce, block, skip in zip(self.ups, self.skips, self.blocks, reversed(skips), strict=True):
             x = block(up(x) + reduce(skip))
-        return F.interpolate(self.out(x), scale_factor=(1, 2, 2), mode="trilinear", align_corners=False)
+        return F.interpolate(self.out(x), scale_factor=(1, 2, 2), mode="trilinear", align_corners=False)  # N R D H W
 
 
 def encode_rows(encoder: nn.Module, volumes: Tensor, rows: Tensor, blank: bool = False) -> Features:
@@ -212,31 +214,32 @@ def encode_rows(encoder: nn.Module, volumes: Tensor, rows: Tensor, blank: bool =
 
     That is zero, or with `blank` the encoding of a zero volume. (N, D, H, W) and (N,) bool -> maps (N + 1, ...).
     """
-    inputs = volumes[rows]
+    inputs = volumes[rows]  # n D H W, n rows being True
     if blank or len(inputs) == 0:
-        inputs = torch.cat([inputs, torch.zeros_like(volumes[:1])])
-    features = encoder(inputs.unsqueeze(1))
+        inputs = torch.cat([inputs, torch.zeros_like(volumes[:1])])  # n+1 D H W
+    features = encoder(inputs.unsqueeze(1))  # in: n or n+1, 1 D H W
 
     def place(values: Tensor) -> Tensor:
         if not blank:
-            values = torch.cat([values[: int(rows.sum())], torch.zeros_like(values[:1])])
+            values = torch.cat([values[: int(rows.sum())], torch.zeros_like(values[:1])])  # n+1 ...
         last = len(values) - 1
-        position = (rows.cumsum(0) - 1).masked_fill(~rows, last)
-        return values[torch.cat([position, position.new_tensor([last])])]
+        position = (rows.cumsum(0) - 1).masked_fill(~rows, last)  # N
+        return values[torch.cat([position, position.new_tensor([last])])]  # N+1 ...
 
     return Features(tuple(place(skip) for skip in features.skips), place(features.bottleneck), place(features.pooled))
 
 
 def available_mean(features: Tensor, available: Tensor) -> Tensor:
     """Mean over the available modalities, (B, 1, ...); features (B, M, ...) or, for one case, (1, M, ...)."""
-    weights = available.to(features.dtype) / available.sum(dim=1, keepdim=True)
+    weights = available.to(features.dtype) / available.sum(dim=1, keepdim=True)  # B M
     if len(features) == 1:
-        return torch.einsum("km,m...->k...", weights, features[0]).unsqueeze(1)
-    return torch.einsum("bm,bm...->b...", weights, features).unsqueeze(1)
+        return torch.einsum("km,m...->k...", weights, features[0]).unsqueeze(1)  # B 1 ..., one case in B combinations
+    return torch.einsum("bm,bm...->b...", weights, features).unsqueeze(1)  # B 1 ...
 
 
 def where_available(available: Tensor, features: Tensor, substitute: Tensor) -> Tensor:
     """Features where available, else the substitute; (B, M, ...)."""
+    # mask: B M 1 ... 1
     return torch.where(available.view(*available.shape, *(1,) * (features.ndim - 2)), features, substitute)
 
 

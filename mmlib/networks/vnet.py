@@ -47,7 +47,7 @@ class _Rise(nn.Module):
         self.convs = _block(channels, convs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.convs(self.up(x) + skip)
+        return self.convs(self.up(x) + skip)  # N channels d h w, the skip's grid
 
 
 class VNet(nn.Module):
@@ -85,17 +85,17 @@ class VNet(nn.Module):
         legal = tuple(-(-size // STRIDE) * STRIDE for size in grid)
         if legal != grid:
             raise ValueError(f"the grid {grid} is not divisible by {STRIDE}: pad it to {legal}")
-        maps = [self.first(images)]
+        maps = [self.first(images)]  # N width D H W
         for down in self.downs:
             maps.append(down(maps[-1]))
         return maps
 
     def decode(self, maps: list[Tensor]) -> Output:
         """Maps as `encode` returns them -> `Output`."""
-        *skips, x = maps
+        *skips, x = maps  # x: N 16*width D/16 H/16 W/16
         for up, skip in zip(self.ups, reversed(skips), strict=True):
             x = up(x, skip)
-        return Output(x, self.head(x))
+        return Output(x, self.head(x))  # N width D H W, N K D H W
 
     def forward(self, images: Tensor) -> Output:
         """(N, in_channels, D, H, W) -> `Output`."""

@@ -137,13 +137,13 @@ def hold_out(pairs: Pairs, per_class: int) -> tuple[Pairs, Pairs]:
     """
     kept = []
     for digit in pairs.labels.unique():
-        rows = (pairs.labels.eq(digit) & pairs.available[:, 0] & ~pairs.available[:, 1]).nonzero().flatten()
+        rows = (pairs.labels.eq(digit) & pairs.available[:, 0] & ~pairs.available[:, 1]).nonzero().flatten()  # n
         if len(rows) <= per_class:
             raise ValueError(
                 f"digit {digit} has {len(rows)} training pairs without audio: too few to keep back {per_class}"
             )
         kept.append(rows[-per_class:])
-    chosen = torch.zeros(len(pairs), dtype=torch.bool).index_fill(0, torch.cat(kept), True)
+    chosen = torch.zeros(len(pairs), dtype=torch.bool).index_fill(0, torch.cat(kept), True)  # N, as `pairs`
     return pairs.subset(~chosen), pairs.subset(chosen)
 
 
@@ -168,11 +168,11 @@ def evaluate_classifier(
     tables = []
     for names in combinations:
         columns = [MODALITIES.index(name) for name in names]
-        rows = pairs.available[:, columns].all(dim=1).nonzero().flatten()
+        rows = pairs.available[:, columns].all(dim=1).nonzero().flatten()  # n
         if len(rows) == 0:
             raise ValueError(f"no pair of {target!r} has {label(names, MODALITIES)}: it cannot be scored so")
         chosen = pairs[rows]
-        predicted = torch.cat(
+        predicted = torch.cat(  # n digits
             [
                 classify({name: values[part] for name, values in chosen["inputs"].items() if name in names}).argmax(1)
                 for part in torch.arange(len(rows)).split(512)

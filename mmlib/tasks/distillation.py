@@ -24,7 +24,7 @@ REGION_CLASSES = ((1, 2, 3), (1, 2), (1,))  # of wt, tc, et
 
 def labels_of(regions: Tensor) -> Tensor:
     """Nested regions (N, 3, D, H, W), wt, tc, et -> classes (N, D, H, W), integer."""
-    wt, tc, et = regions.bool().unbind(1)
+    wt, tc, et = regions.bool().unbind(1)  # N D H W each
     return torch.where(et, 1, torch.where(tc, 2, torch.where(wt, 3, 0)))
 
 
@@ -43,8 +43,8 @@ def region_logits(logits: Tensor) -> Tensor:
     ahead = []
     for inside in REGION_CLASSES:
         outside = [one for one in range(len(CLASSES)) if one not in inside]
-        ahead.append(logits[:, list(inside)].amax(1) - logits[:, outside].amax(1))
-    return torch.stack(ahead, dim=1)
+        ahead.append(logits[:, list(inside)].amax(1) - logits[:, outside].amax(1))  # N D H W
+    return torch.stack(ahead, dim=1)  # N 3 D H W
 
 
 def check_labels(labels: Tensor, like: Tensor, num_classes: int) -> Tensor:
@@ -59,7 +59,7 @@ def check_labels(labels: Tensor, like: Tensor, num_classes: int) -> Tensor:
         ValueError: if they are of another size, are not integers, or lie outside the classes.
     """
     if labels.ndim == like.ndim:
-        labels = labels.squeeze(1)
+        labels = labels.squeeze(1)  # N D H W
     if labels.is_floating_point() or labels.shape != (like.shape[0], *like.shape[2:]):
         raise ValueError(
             f"labels must be integers on the features' voxels, (N, D, H, W) = {(like.shape[0], *like.shape[2:])}; got "
@@ -104,7 +104,7 @@ def softened_divergence(student: Tensor, teacher: Tensor, temperature: float = 1
     kind = torch.promote_types(student.dtype, torch.float32)
     known = F.log_softmax(teacher.detach().to(kind) / temperature, dim=1)
     found = F.log_softmax(student.to(kind) / temperature, dim=1)
-    return F.kl_div(found, known, reduction="none", log_target=True)
+    return F.kl_div(found, known, reduction="none", log_target=True)  # N C ..., terms of KL(teacher || student)
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -125,16 +125,17 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     classes = logits.shape[1]
-    labels = check_labels(labels, logits, classes)
-    counts = torch.bincount(labels.flatten(), minlength=classes).to(logits.dtype)
-    log_p = logits.log_softmax(1)
-    weights = 1 - counts / counts.sum()
+    labels = check_labels(labels, logits, classes)  # N D H W
+    counts = torch.bincount(labels.flatten(), minlength=classes).to(logits.dtype)  # K, n_c
+    log_p = logits.log_softmax(1)  # N K D H W
+    weights = 1 - counts / counts.sum()  # K
+    # weighted cross-entropy
     rare = F.nll_loss(log_p, labels, weights, reduction="sum") / (weights * counts).sum().clamp(min=1e-12)
     predicted = log_p.exp()
-    of_truth = predicted.gather(1, labels.unsqueeze(1)).flatten()
-    both = torch.zeros_like(counts).index_add(0, labels.flatten(), of_truth)
-    squares = predicted.square().sum((0, *range(2, logits.ndim)))
-    dice = 1 - (2 * both + 1e-5) / (squares + counts + 1e-5)
+    of_truth = predicted.gather(1, labels.unsqueeze(1)).flatten()  # N 1 D H W -> N*D*H*W
+    both = torch.zeros_like(counts).index_add(0, labels.flatten(), of_truth)  # K, sum of p Y
+    squares = predicted.square().sum((0, *range(2, logits.ndim)))  # K, sum of p^2
+    dice = 1 - (2 * both + 1e-5) / (squares + counts + 1e-5)  # K, Dice loss of a class
     return rare + dice.mean()
 
 
@@ -173,11 +174,11 @@ class CombinationVNet(nn.Module):
             raise ValueError(
                 f"this network reads {'+'.join(self.combination)}, and a case lacks some of it: leave the case out"
             )
-        return self.net.encode(images[:, self.reads])
+        return self.net.encode(images[:, self.reads])  # in: B m D H W, the m modalities that are read
 
     def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
         """Maps of one case, and (K, M) -> `region_logits`, (K, 3, D, H, W)."""
-        return region_logits(self.net.decode(encoding).logits).expand(len(available), -1, -1, -1, -1)
+        return region_logits(self.net.decode(encoding).logits).expand(len(available), -1, -1, -1, -1)  # K 3 D H W
 
     def forward(self, images: Tensor, available: Tensor) -> Prediction:
         """(B, M, D, H, W) and (B, M) bool -> `Prediction`."""
@@ -252,7 +253,7 @@ def distillation_loss(teaching: Teaching, teacher: CombinationVNet | None = None
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, Parts]:
         if teaching.shuffled and len(batch["regions"]) == 1:
             raise ValueError("labels are shuffled within a batch, and this one has a single crop: raise batch_size")
-        labels = labels_of(batch["regions"].roll(1, 0) if teaching.shuffled else batch["regions"])
+        labels = labels_of(batch["regions"].roll(1, 0) if teaching.shuffled else batch["regions"])  # B D H W
         student = model(batch["images"], batch["available"])
         parts = {"segmentation": segmentation_loss(student.logits, labels)}
         if teacher is not None and teaching.term is not None:
@@ -276,7 +277,7 @@ def rim_volumes(predicted: Tensor, regions: Tensor, voxel_ml: float) -> dict[str
         `et-found`: where it is; `et-core`: in the rest of the core; `et-elsewhere`: outside the core; `et-missed`: true
         enhancing tumour that the prediction lacks.
     """
-    _, core, rim = regions.bool()
+    _, core, rim = regions.bool()  # D H W each
     parts = {
         "et-found": predicted & rim,
         "et-core": predicted & core & ~rim,
@@ -296,13 +297,13 @@ def around_tumour(sample: dict, side: int) -> dict:
     Returns:
         The sample with images and regions cut.
     """
-    tumour = sample["regions"][0].nonzero()
-    centre = tumour.float().mean(0) if len(tumour) else torch.tensor(sample["regions"].shape[1:]) / 2
+    tumour = sample["regions"][0].nonzero()  # voxels 3
+    centre = tumour.float().mean(0) if len(tumour) else torch.tensor(sample["regions"].shape[1:]) / 2  # 3
     low = [
         int(min(max(0, middle - side / 2), max(0, size - side)))
         for middle, size in zip(centre.tolist(), sample["regions"].shape[1:], strict=True)
     ]
-    window = (slice(None), *(slice(start, start + side) for start in low))
+    window = (slice(None), *(slice(start, start + side) for start in low))  # M D H W -> M d h w
     return {**sample, "images": sample["images"][window], "regions": sample["regions"][window]}
 
 

@@ -68,19 +68,19 @@ def encode(encoders: Mapping[str, nn.Module], cases, chunk: int = 64) -> Latents
     for rows in torch.arange(len(cases)).split(chunk):
         batch = cases[rows]
         for place, (name, network) in enumerate(encoders.items()):
-            there = batch["available"][:, place]
+            there = batch["available"][:, place]  # B
             if there.any():
                 device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
                 part = latents_of(network.eval(), send_to_device(batch, device), name, there.to(device))
-                found[name].append(part.cpu())
+                found[name].append(part.cpu())  # b F, the rows that have it
         batches.append((batch["available"], labels_of(batch), batch["case"]))
-    available, labels = (torch.cat(column) for column in list(zip(*batches, strict=True))[:2])
+    available, labels = (torch.cat(column) for column in list(zip(*batches, strict=True))[:2])  # n M, n T
     inputs = {}
     for place, (name, parts) in enumerate(found.items()):
         if not parts:
             raise ValueError(f"none of {len(cases)} cases has {name}: leave its encoder out")
-        known = torch.cat(parts)
-        inputs[name] = known.new_zeros(len(cases), *known.shape[1:])
+        known = torch.cat(parts)  # rows that have it, by F
+        inputs[name] = known.new_zeros(len(cases), *known.shape[1:])  # n F
         inputs[name][available[:, place]] = known
     return Latents(inputs, available, labels, tuple(case for *_, names in batches for case in names))
 

@@ -47,6 +47,7 @@ def segmentation_loss(logits: Tensor, regions: Tensor) -> Tensor:
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     target = regions.to(logits.dtype)
+    # the cross-entropy is a mean over B R D H W: times R it is summed over regions
     return _dice(logits, target) + F.binary_cross_entropy_with_logits(logits, target) * logits.shape[1]
 
 
@@ -94,7 +95,7 @@ def probabilities(
     """
     names.check_available(available, model.modalities)
     device = next(model.parameters()).device
-    acquired = available.any(dim=0)
+    acquired = available.any(dim=0)  # M
     grid = images.shape[1:]
     stride = model.stride
     sides = [window] * 3 if isinstance(window, int) else window
@@ -102,14 +103,15 @@ def probabilities(
     together = max(1, DECODED_VOXELS // int(np.prod(roi)))
 
     def predict(patch: Tensor) -> Tensor:
-        encoding = model.encode(patch, acquired[None].to(device))
+        encoding = model.encode(patch, acquired[None].to(device))  # in: 1 M d h w, 1 M
+        # k R d h w each, k combinations at a time
         decoded = [model.decode(encoding, part.to(device)).sigmoid() for part in available.split(together)]
-        return torch.cat(decoded).flatten(0, 1)[None]
+        return torch.cat(decoded).flatten(0, 1)[None]  # K R d h w -> K*R d h w -> 1 K*R d h w
 
-    flat = sliding_window_inference(
+    flat = sliding_window_inference(  # 1 M D H W -> 1 K*R D H W
         images[None], roi, 1, predict, overlap=overlap, sw_device=device, device=torch.device("cpu")
     )
-    return flat[0].unflatten(0, (len(available), -1))
+    return flat[0].unflatten(0, (len(available), -1))  # K R D H W
 
 
 def evaluate_combinations(
@@ -149,11 +151,11 @@ def evaluate_combinations(
         possible = [one for one in wanted if all(name in case.images for name in one)]
         if not possible:
             continue
-        available = torch.stack([names.mask(one, model.modalities) for one in possible])
-        predicted = probabilities(model, sample["images"], available, window) > 0.5
-        truth = sample["regions"]
+        available = torch.stack([names.mask(one, model.modalities) for one in possible])  # K M
+        predicted = probabilities(model, sample["images"], available, window) > 0.5  # K R D H W
+        truth = sample["regions"]  # R D H W
         spacing = case.spacing[::-1]
-        overlap = dice(predicted, truth)
+        overlap = dice(predicted, truth)  # K R
         for index, one in enumerate(possible):
             label = names.label(one, case.modalities)
             for region, target in enumerate(REGIONS):
@@ -191,7 +193,7 @@ def predict(
             raise ValueError(f"case {case.name} lacks {lacking}; it has {sorted(case.images)}")
     was_training = model.training
     model.train(False)
-    probability = probabilities(model, sample["images"], available[None], window)[0]
+    probability = probabilities(model, sample["images"], available[None], window)[0]  # 1 R D H W -> R D H W
     model.train(was_training)
     return frame.to_native((probability > 0.5).numpy())
 
@@ -207,7 +209,7 @@ def dice(predicted: Tensor, truth: Tensor) -> Tensor:
         (K, R) in [0, 1].
     """
     space = (-3, -2, -1)
-    both = (predicted & truth).sum(space).double()
+    both = (predicted & truth).sum(space).double()  # K R; the truth is broadcast over K
     total = (predicted.sum(space) + truth.sum(space)).double()
     return torch.where(total > 0, 2 * both / total, 1.0)
 
@@ -222,7 +224,7 @@ def hd95(predicted: Tensor, truth: Tensor, spacing: Sequence[float]) -> float:
     """
     if not predicted.any() or not truth.any():
         return float("nan") if predicted.any() or truth.any() else 0.0
-    found, true = (mask[None, None].float() for mask in (predicted, truth))
+    found, true = (mask[None, None].float() for mask in (predicted, truth))  # 1 1 D H W each
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)  # MONAI's own call
         return float(compute_hausdorff_distance(found, true, True, percentile=95, spacing=list(spacing)))
@@ -243,7 +245,7 @@ def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.nda
     for case in cases:
         sample, _ = tensors(case, model.modalities, max(model.stride))
         if sample["available"].all():
-            encoding = model.encode(sample["images"][None], sample["available"][None])
+            encoding = model.encode(sample["images"][None], sample["available"][None])  # in: 1 M D H W, 1 M
             for name, rows in found.items():
-                rows.append(getattr(encoding, name)[0].mean(dim=(-3, -2, -1)).numpy())
-    return {name: np.stack(rows) for name, rows in found.items()}
+                rows.append(getattr(encoding, name)[0].mean(dim=(-3, -2, -1)).numpy())  # M C d h w -> M C
+    return {name: np.stack(rows) for name, rows in found.items()}  # n M C each

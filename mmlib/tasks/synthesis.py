@@ -49,7 +49,7 @@ def psnr(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
     Returns:
         (N,) float64; NaN where the mask is empty.
     """
-    error = _mean((prediction.double() - truth.double()).square(), mask)
+    error = _mean((prediction.double() - truth.double()).square(), mask)  # N, mean squared error
     return 10 * torch.log10(RANGE**2 / error.clamp(min=RANGE**2 / 10 ** (CEILING / 10)))
 
 
@@ -64,9 +64,11 @@ def ssim(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
     Without a mask the mean over all windows that lie inside the image; with one, over windows centred in the mask.
     """
     edge = WINDOW // 2 if mask is not None else 0
+    # N 1 H+2*edge W+2*edge each
     raised, target = (F.pad(one[:, None].float() + 1, [edge] * 4, mode="replicate") for one in (prediction, truth))
+    # N 1 H W with a mask, N 1 H-10 W-10 without
     values, _ = compute_ssim_and_cs(raised, target, 2, (WINDOW, WINDOW), (1.5, 1.5), RANGE)
-    return _mean(values[:, 0], mask)
+    return _mean(values[:, 0], mask)  # N
 
 
 @torch.inference_mode()
@@ -103,19 +105,19 @@ def evaluate_synthesis(
         masks[f"-{name}"] = torch.isin(slices.labels, torch.tensor(values, dtype=torch.uint8))
     rows: list[pd.DataFrame] = []
     for names in tqdm(wanted, desc="synthesise", unit="pattern", mininterval=10):
-        given = mask(names, slices.modalities)
+        given = mask(names, slices.modalities)  # M
         if given.all():
             raise ValueError(f"{label(names, slices.modalities)} leaves nothing to synthesise: leave the pattern out")
-        has_all = slices.available[:, given].all(dim=1).nonzero().flatten()
+        has_all = slices.available[:, given].all(dim=1).nonzero().flatten()  # n, positions
         for part in has_all.split(batch_size):
-            truth, available = slices.images[part], given.expand(len(part), -1)
-            made = synthesise(torch.where(available[..., None, None], truth, 0), available).cpu()
+            truth, available = slices.images[part], given.expand(len(part), -1)  # B M H W, B M
+            made = synthesise(torch.where(available[..., None, None], truth, 0), available).cpu()  # B M H W
             if made.shape != truth.shape:
                 raise ValueError(f"`synthesise` returned {tuple(made.shape)} for images of {tuple(truth.shape)}")
             for m in (~given).nonzero().flatten().tolist():
-                scored = slices.available[part, m]
+                scored = slices.available[part, m]  # B
                 scores = {
-                    f"{measure.__name__}{where}": measure(
+                    f"{measure.__name__}{where}": measure(  # b H W each -> b, the slices scored
                         made[scored, m], truth[scored, m], None if area is None else area[part[scored]]
                     )
                     for measure in (psnr, ssim, mae)
@@ -147,15 +149,16 @@ class MeanImage:
     def __init__(self, train: Slices):
         train = _complete(train)
         heights = train.position.unique()
+        # heights M H W
         self.means = torch.stack([train.images[train.position == height].mean(dim=0) for height in heights])
 
     def __call__(self, images: Tensor, available: Tensor) -> Tensor:
         """(B, M, H, W), (B, M) bool -> (B, M, H, W): the mean slices, also of what is available."""
-        shown = torch.where(available[..., None, None], images, 0).flatten(1)
-        means = self.means.flatten(1)
-        weights = available.repeat_interleave(self.means[0, 0].numel(), dim=1).to(means.dtype)
-        distance = (weights @ means.square().T) - 2 * shown @ means.T  # up to a term that no height changes
-        return self.means[distance.argmin(dim=1)]
+        shown = torch.where(available[..., None, None], images, 0).flatten(1)  # B M*H*W
+        means = self.means.flatten(1)  # heights M*H*W
+        weights = available.repeat_interleave(self.means[0, 0].numel(), dim=1).to(means.dtype)  # B M*H*W
+        distance = (weights @ means.square().T) - 2 * shown @ means.T  # B heights; up to a term that no height changes
+        return self.means[distance.argmin(dim=1)]  # B M H W
 
 
 class CopyNearest:
@@ -178,19 +181,20 @@ class CopyNearest:
     def __init__(self, train: Slices):
         train = _complete(train)
         pixels = train.images.transpose(0, 1)[:, train.brain].double()  # (M, pixels)
-        covariance, mean = torch.cov(pixels), pixels.mean(dim=1)
+        covariance, mean = torch.cov(pixels), pixels.mean(dim=1)  # M M, M
         deviation = covariance.diagonal().sqrt()
-        self.correlation = covariance / deviation.outer(deviation)
-        self.slope = (covariance / covariance.diagonal()).float()
-        self.intercept = (mean[:, None] - self.slope * mean).float()
+        self.correlation = covariance / deviation.outer(deviation)  # M M
+        self.slope = (covariance / covariance.diagonal()).float()  # M M, divided by the variance of the source
+        self.intercept = (mean[:, None] - self.slope * mean).float()  # M 1 - M M * M -> M M
 
     def __call__(self, images: Tensor, available: Tensor) -> Tensor:
         """(B, M, H, W), (B, M) bool -> (B, M, H, W) in [-1, 1]; what is available comes back as it is."""
         check_available(available)
         closeness = torch.where(available[:, None], self.correlation.abs(), -1)  # (B, target, source)
-        nearest = closeness.argmax(dim=2)
+        nearest = closeness.argmax(dim=2)  # B M, the source of each target
         targets = torch.arange(images.shape[1])
-        source = images[torch.arange(len(images))[:, None], nearest]
+        source = images[torch.arange(len(images))[:, None], nearest]  # B M H W
+        # B M 1 1 each
         slope, intercept = (table[targets, nearest][..., None, None] for table in (self.slope, self.intercept))
         mapped = torch.where(source > -1, (slope * source + intercept).clamp(-1, 1), -1)
         return torch.where(available[..., None, None], images, mapped)
