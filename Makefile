@@ -43,8 +43,8 @@ lab: $(VENV)/.ready-lab
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	for notebook in notebooks/*.md; do $(BIN)/jupytext --quiet --to py:percent --output - $$notebook \
-	  | $(BIN)/ruff check --quiet --stdin-filename $${notebook%.md}.nb.py -; done
+	for notebook in notebooks/*.md; do $(BIN)/jupytext --quiet --to ipynb --output - $$notebook \
+	  | $(BIN)/ruff check --quiet --line-length 100 --stdin-filename $${notebook%.md}.ipynb -; done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

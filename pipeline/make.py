@@ -108,15 +108,12 @@ def data_folder(profile_name: str, name: str = "brats") -> Path:
     return Path(data.get("folder", manifest.with_suffix("")))
 
 
-def require_runs(profile_name: str, *experiments: str) -> Path:
+def require_runs(profile_name: str, *experiments: str) -> None:
     """Have the records of experiments: nothing happens while all are current; else Snakemake makes what is not.
 
     Args:
         profile_name: which settings; see `profiles/`.
         experiments: as listed in the profile.
-
-    Returns:
-        The folder to give to `mmlib.analysis.results.read_runs`.
 
     Raises:
         RuntimeError: if a run fails; the others are finished first, and the failed run's notebook is named. And in a
@@ -155,7 +152,6 @@ def require_runs(profile_name: str, *experiments: str) -> Path:
                 f"Snakemake ended with an error; the executed notebooks show why, in {', '.join(failed) or RESULTS}\n"
                 + done.stderr[-2000:]
             )
-    return root / RESULTS
 
 
 def make_run(profile_name: str, experiment: str, name: str, force: bool = False) -> None:

@@ -117,21 +117,20 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
     for group in asked["runs"]:
         filed = {"profile": profile_name, "experiment": experiment, "results": RESULTS}
         given = {**asked["common"], **{key: value for key, value in group.items() if key not in ABOUT_A_GROUP}}
-        texts = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in given.items()}
         variants = group.get("variants", [STANDARD])
         if asked.get("one_run_per_entry"):  # short trainings: one run holds all variants and seeds of its entry
-            members = {"variants": " ".join(variants), "seeds": " ".join(map(str, group["seeds"]))}
+            members = {"variants": variants, "seeds": group["seeds"]}
             name = group.get("name", group["method"])
-            yield name, {**filed, "run": name, **cases, **members, **texts}, group
+            yield name, {**filed, "run": name, **cases, **members, **given}, group
             continue
         for variant, seed in product(variants, group["seeds"]):
             name = run_name(group["method"], variant, seed)
-            taught = {"teacher": texts["teacher"].format(seed=seed)} if "teacher" in texts else {}
-            yield name, {**filed, "variant": variant, "seed": seed, **cases, **texts, **taught}, group
+            taught = {"teacher": given["teacher"].format(seed=seed)} if "teacher" in given else {}
+            yield name, {**filed, "variant": variant, "seed": seed, **cases, **given, **taught}, group
 
 
 def list_runs(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
-    """List the runs of an experiment: name -> parameters of its training notebook, all of them plain values.
+    """List the runs of an experiment: name -> parameters of its training notebook: plain values and lists of them.
 
     Raises:
         ValueError: as `profile`.

@@ -127,9 +127,15 @@ def sources(notebook: str | Path, *modules: str) -> list[Path]:
 
 
 def book_files(notebook: str | Path) -> list[Path]:
-    """The ledgers, tables and drawings that a notebook reads, written in it as `root / "book" / "claims.yml"`."""
-    named = re.findall(r'"book"((?:\s*/\s*"[^"]+")+)', _code(project_root() / notebook))
-    return sorted({Path("book", *re.findall(r'"([^"]+)"', parts)) for parts in named})
+    """The ledgers, tables and drawings that a notebook reads, written in it as `root / "book" / "claims.yml"`.
+
+    Where it names a folder, such as `root / "book" / "published"`, all files in it.
+    """
+    root = project_root()
+    named = re.findall(r'"book"((?:\s*/\s*"[^"]+")+)', _code(root / notebook))
+    paths = {Path("book", *re.findall(r'"([^"]+)"', parts)) for parts in named}
+    files = {file.relative_to(root) for path in paths for file in (root / path).glob("*") if file.is_file()}
+    return sorted(files | {path for path in paths if not (root / path).is_dir()})
 
 
 def _file(module: str) -> Path | None:

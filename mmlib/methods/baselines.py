@@ -54,11 +54,11 @@ class EarlyFusionUNet(nn.Module):
         """Nothing can be computed before the combination is known: the images themselves, zero where missing."""
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
-        return torch.where(available[..., None, None, None], images, 0)
+        return torch.where(available[..., None, None, None], images, 0)  # mask: B M 1 1 1
 
     def decode(self, encoding: Tensor, available: Tensor) -> Tensor:
         """(1 or B, M, D, H, W) and (B, M) -> logits (B, R, D, H, W)."""
-        features = self.encoder(encoding * available[..., None, None, None])
+        features = self.encoder(encoding * available[..., None, None, None])  # in: B M D H W
         return self.decoder(features.bottleneck, features.skips)
 
     def forward(self, images: Tensor, available: Tensor) -> Output:
@@ -84,13 +84,13 @@ class UHeMIS(nn.Module):
         """Maps of every available modality, zero at missing ones: from fine to coarse, each (B, M, c, ...)."""
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
-        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]
+        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]  # B+1 rows
         levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
-        return [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]
+        return [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M c ... each
 
     def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
         """Maps (1 or B, M, c, ...) and (B, M) -> logits (B, R, D, H, W)."""
-        *skips, bottleneck = [moments(features, available).flatten(1, 2) for features in encoding]
+        *skips, bottleneck = [moments(features, available).flatten(1, 2) for features in encoding]  # B 2*c ... each
         return self.decoder(bottleneck, skips)
 
     def forward(self, images: Tensor, available: Tensor) -> Output:
@@ -108,9 +108,9 @@ def moments(features: Tensor, available: Tensor) -> Tensor:
     Returns:
         (B, 2, c, ...): mean, variance; the variance of one modality is 0.
     """
-    mean = available_mean(features, available)
-    square = available_mean((features - mean).square(), available)
-    return torch.cat([mean, square], dim=1)
+    mean = available_mean(features, available)  # B 1 c ...
+    square = available_mean((features - mean).square(), available)  # B M c ... -> B 1 c ...
+    return torch.cat([mean, square], dim=1)  # B 2 c ...
 
 
 def baseline_loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -118,14 +118,14 @@ def baseline_loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tens
     return segmentation_loss(model(batch["images"], batch["available"]).logits, batch["regions"]), {}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int]) -> Recipe:
     """What a run of a baseline trains.
 
     Args:
         method: `zero-fill`, `dropout-unet`, `u-hemis` or `dedicated`.
         variant: for `dedicated` the combination that it is trained and used on, such as `t1+flair`.
         modalities: M names.
-        widths: such as `16-32-64`.
+        widths: channels per level.
 
     Raises:
         ValueError: on an unknown method or combination.
@@ -138,6 +138,6 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
     }
     if method not in networks:
         raise ValueError(f"this file has the methods {', '.join(networks)}; got {method}")
-    model = networks[method](modalities, [int(width) for width in widths.split("-")])
+    model = networks[method](modalities, widths)
     alone = {"zero-fill": label(modalities, modalities), "dedicated": variant}
     return Recipe(model, baseline_loss, combination=parse(alone[method], modalities) if method in alone else None)

@@ -119,6 +119,7 @@ class CombinedDecoder(nn.Module):
         """
         first = _sized(inferior, self.features[0], "D_C takes inferior latents")
         second = _sized(superior, self.features[1], "D_C takes superior latents")
+        # B inferior_features+superior_features -> B K
         return self.layers(torch.cat([second, first] if self.head == "released_radpath" else [first, second], dim=1))
 
 
@@ -170,12 +171,13 @@ def class_weights(labels: Tensor, classes: Mapping[str, int]) -> list[Tensor]:
         ValueError: if a class has no case.
     """
     weights = []
+    # labels: n T -> T n
     for column, (task, count) in zip(labels.reshape(len(labels), -1).T, classes.items(), strict=True):
-        cases = torch.bincount(column, minlength=count)
+        cases = torch.bincount(column, minlength=count)  # K, n_c
         if (cases == 0).any():
             missing = int((cases == 0).nonzero()[0])
             raise ValueError(f"task {task}: no training case of class {missing}: it cannot be learned, split anew")
-        weights.append(len(column) / (count * cases.double()))
+        weights.append(len(column) / (count * cases.double()))  # K
     return weights
 
 
@@ -189,9 +191,9 @@ def task_loss(logits: Mapping[str, Tensor], labels: Tensor, weights: Sequence[Te
     """
     losses = []
     for column, (values, weight) in enumerate(zip(logits.values(), weights, strict=True)):
-        padded = F.pad(weight.to(values), (0, values.shape[1] - len(weight)))
+        padded = F.pad(weight.to(values), (0, values.shape[1] - len(weight)))  # outputs, K or more
         losses.append(F.cross_entropy(values, labels[:, column], padded))
-    return torch.stack(losses).sum()
+    return torch.stack(losses).sum()  # T -> scalar
 
 
 # ---------------------------------------------------------------------------------------------------------- the stages
@@ -206,14 +208,14 @@ class Flips(Dataset):
         images = batch["inputs"][self.name]
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         for axis in (-1, -2):
-            drawn = torch.rand(len(images), generator=generator) < 0.5
-            images = torch.where(drawn.view(-1, *[1] * (images.ndim - 1)), images.flip(axis), images)
+            drawn = torch.rand(len(images), generator=generator) < 0.5  # B
+            images = torch.where(drawn.view(-1, *[1] * (images.ndim - 1)), images.flip(axis), images)  # mask: B 1 ... 1
         return {**batch, "inputs": {**batch["inputs"], self.name: images}}
 
 
 def _having(cases, place: int | slice):
     """The cases in which the modality of this place, or every modality of the slice, is available."""
-    rows = cases.available[:, place].reshape(len(cases), -1).all(dim=1)
+    rows = cases.available[:, place].reshape(len(cases), -1).all(dim=1)  # n 1 or n M -> n
     return cases if rows.all() else cases.subset(rows)
 
 
@@ -263,7 +265,7 @@ def regress(
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             z_i, z_s = (latents_of(encoders[name], batch, name) for name in (inferior, superior))
-        found = model(z_i)
+        found = model(z_i)  # G(z_I)
         return F.mse_loss(found, _sized(z_s, found.shape[1], "G gives superior latents").to(found)), {}
 
     return fit(
@@ -287,7 +289,7 @@ def fine_tune(
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             z_i = latents_of(encoders[inferior], batch, inferior)
-        return task_loss(decoder.to(z_i.device)(model(z_i)), labels_of(batch), weights), {}
+        return task_loss(decoder.to(z_i.device)(model(z_i)), labels_of(batch), weights), {}  # D_S(G(z_I))
 
     return fit(guidance, Minibatches(cases, batch_size, seed), loss, seed=seed, name="c", **settings)
 
@@ -312,7 +314,7 @@ def combine(
         with torch.no_grad():
             z_i = latents_of(encoders[inferior], batch, inferior)
             second = guidance.to(z_i.device)(z_i) if guidance else latents_of(encoders[superior], batch, superior)
-        return task_loss(model(z_i, second), labels_of(batch), weights), {}
+        return task_loss(model(z_i, second), labels_of(batch), weights), {}  # D_C([z_I, G(z_I)]), or z_S second
 
     shown = _having(cases, slice(None)) if guidance is None else cases
     return fit(decoder, Minibatches(shown, batch_size, seed), loss, seed=seed, name=name, **settings)

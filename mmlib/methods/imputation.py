@@ -59,7 +59,7 @@ class FusionNet(nn.Module):
 
     def features(self, image: Tensor, audio: Tensor) -> Tensor:
         """(B, 1, 28, 28) and (B, 1, 20, 20) -> (B, 64)."""
-        return F.relu(self.fc1(torch.cat([self.image(image), self.audio(audio)], dim=1)))
+        return F.relu(self.fc1(torch.cat([self.image(image), self.audio(audio)], dim=1)))  # B 480 -> B 64
 
     def classify(self, features: Tensor) -> Tensor:
         """(B, 64) -> logits (B, 10)."""
@@ -77,10 +77,10 @@ class DropoutNet(FusionNet):
         """Inputs by name and (B, 2) bool -> logits (B, 10); content that is not available is not read."""
         features = []
         for m, (trunk, size) in enumerate(((self.image, IMAGE_FEATURES), (self.audio, AUDIO_FEATURES))):
-            rows = available[:, m].nonzero().flatten()
-            found = trunk(inputs[MODALITIES[m]][rows]) if len(rows) else self.fc2.weight.new_zeros(0, size)
-            features.append(found.new_zeros(len(available), size).index_copy(0, rows, found))
-        return self.classify(F.relu(self.fc1(torch.cat(features, dim=1))))
+            rows = available[:, m].nonzero().flatten()  # n
+            found = trunk(inputs[MODALITIES[m]][rows]) if len(rows) else self.fc2.weight.new_zeros(0, size)  # n size
+            features.append(found.new_zeros(len(available), size).index_copy(0, rows, found))  # B size
+        return self.classify(F.relu(self.fc1(torch.cat(features, dim=1))))  # B 480 -> B 64 -> B 10
 
 
 class Dropped(Dataset):
@@ -126,16 +126,16 @@ class Imputer(nn.Module):
     def __init__(self, seen: Tensor, noise: int = 0):
         super().__init__()
         self.noise = noise
-        self.register_buffer("mean", seen.mean(dim=0))
-        self.register_buffer("deviation", (seen - seen.mean(dim=0)).std(correction=0).clamp(min=1e-3))
+        self.register_buffer("mean", seen.mean(dim=0))  # 1 20 20
+        self.register_buffer("deviation", (seen - seen.mean(dim=0)).std(correction=0).clamp(min=1e-3))  # scalar
         self.encoder = _image_encoder()
         self.decoder = nn.Sequential(
             nn.Linear(HIDDEN_FEATURES + noise, 32 * 5 * 5),
             nn.ReLU(),
-            nn.Unflatten(1, (32, 5, 5)),
-            nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),
+            nn.Unflatten(1, (32, 5, 5)),  # B 800 -> B 32 5 5
+            nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),  # B 16 10 10
             nn.ReLU(),
-            nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),  # B 1 20 20
         )
 
     def standardised(self, audio: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class Imputer(nn.Module):
         """(B, 1, 28, 28) -> standardised audio (B, 1, 20, 20); noise is drawn in training and zero in evaluation."""
         shape = len(image), self.noise
         noise = torch.randn(shape, device=image.device) if self.training else torch.zeros(shape, device=image.device)
-        return self.decoder(torch.cat([self.encoder(image), noise], dim=1))
+        return self.decoder(torch.cat([self.encoder(image), noise], dim=1))  # B 64+noise -> B 1 20 20
 
     def impute(self, image: Tensor) -> Tensor:
         """(B, 1, 28, 28) -> audio (B, 1, 20, 20)."""
@@ -164,13 +164,13 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Conv2d(16, 32, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            nn.Flatten(),
+            nn.Flatten(),  # B 32 5 5 -> B 800
         )
         self.head = nn.Linear(HIDDEN_FEATURES + 32 * 5 * 5, 1)
 
     def forward(self, image: Tensor, audio: Tensor) -> Tensor:
         """(B, 1, 28, 28) and standardised (B, 1, 20, 20) -> logits (B, 1), high for true audio."""
-        return self.head(torch.cat([self.image(image), self.audio(audio)], dim=1))
+        return self.head(torch.cat([self.image(image), self.audio(audio)], dim=1))  # B 64+800 -> B 1
 
 
 class Adversaries(nn.Module):
@@ -232,13 +232,13 @@ def dropout_loss(model: DropoutNet, batch: dict) -> tuple[Tensor, dict[str, Tens
 
 def matching_loss(model: TwoPathNet, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of both paths, and the distance of the second from the first, which is not drawn to the second."""
-    rows = batch["available"].all(dim=1)
+    rows = batch["available"].all(dim=1)  # B
     image, labels = batch["inputs"]["image"], batch["label"]
-    lone = model.lone_features(image)
+    lone = model.lone_features(image)  # B 64
     total = F.cross_entropy(model.classify(lone), labels)
     parts = {"lone": total.detach()}
     if rows.any():
-        full = model.features(image[rows], batch["inputs"]["audio"][rows])
+        full = model.features(image[rows], batch["inputs"]["audio"][rows])  # n 64, the pairs that have both
         whole = F.cross_entropy(model.classify(full), labels[rows])
         matching = F.mse_loss(lone[rows], full.detach())
         total = total + whole + MATCHING_WEIGHT * matching
@@ -307,7 +307,7 @@ def _train_dropout(pairs: Pairs, stages: Stages) -> Trained:
     stages.fit_batches("dropout", model, Dropped(batches, stages.seed), dropout_loss, steps=steps)
 
     def classify(inputs: Mapping[str, Tensor]) -> Tensor:
-        given = mask(inputs, MODALITIES).expand(len(next(iter(inputs.values()))), -1)
+        given = mask(inputs, MODALITIES).expand(len(next(iter(inputs.values()))), -1)  # 2 -> B 2
         return model(inputs, given)
 
     return stages.trained(model, classify)
@@ -322,7 +322,7 @@ def _train_imputed(method: str, pairs: Pairs, stages: Stages) -> Trained:
     imputer.cpu().eval()
     with torch.inference_mode():
         imputed = imputer.impute(pairs.images)
-    has_audio = pairs.available[:, MODALITIES.index("audio"), None, None, None]
+    has_audio = pairs.available[:, MODALITIES.index("audio"), None, None, None]  # N 1 1 1
     filled = replace(pairs, audio=torch.where(has_audio, pairs.audio, imputed))
     torch.manual_seed(stages.seed)
     classifier = FusionNet()
@@ -351,7 +351,7 @@ def _image_encoder() -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(16, 32, 3, stride=2, padding=1),
         nn.ReLU(),
-        nn.Flatten(),
+        nn.Flatten(),  # B 32 7 7 -> B 1568
         nn.Linear(32 * 7 * 7, HIDDEN_FEATURES),
         nn.ReLU(),
     )

@@ -35,7 +35,7 @@ def feature_kl(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes disagree.
     """
-    return softened_divergence(student, teacher).sum() / len(student)
+    return softened_divergence(student, teacher).sum() / len(student)  # B C ... -> scalar
 
 
 def prediction_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -52,7 +52,7 @@ def prediction_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     Raises:
         ValueError: if the shapes disagree, or the temperature is not positive.
     """
-    return softened_divergence(student_logits, teacher_logits, temperature).sum(1).mean()
+    return softened_divergence(student_logits, teacher_logits, temperature).sum(1).mean()  # B K ... -> B ... -> scalar
 
 
 def kdnet_loss(
@@ -82,7 +82,7 @@ def kdnet_loss(
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight is the teacher's share of the loss and must lie in [0, 1]; got {weight}")
-    features = feature_kl(student.bottleneck, teacher.bottleneck) / student.bottleneck[0, 0].numel()
+    features = feature_kl(student.bottleneck, teacher.bottleneck) / student.bottleneck[0, 0].numel()  # d*h*w
     return {
         "segmentation": (1 - weight) * task,
         "prediction": weight * prediction_kl(student.logits, teacher.logits, temperature),

@@ -42,6 +42,7 @@ def advantage(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) ->
     """
     check_pair(student_logits, teacher_logits, "logits")
     target = check_labels(labels, student_logits, student_logits.shape[1])
+    # B D H W each
     ours, theirs = (F.cross_entropy(_float(x), target, reduction="none") for x in (student_logits, teacher_logits))
     return (ours - theirs).relu() * (teacher_logits.argmax(dim=1) == target)
 
@@ -62,10 +63,10 @@ def soft_cross_entropy(
     Returns:
         A scalar, at least 0; 0 where the teacher is nowhere better.
     """
-    weights = advantage(student_logits, teacher_logits, labels)
-    target = (_float(teacher_logits).detach() / temperature).softmax(dim=1)
+    weights = advantage(student_logits, teacher_logits, labels)  # B D H W
+    target = (_float(teacher_logits).detach() / temperature).softmax(dim=1)  # B K D H W
     predicted = (_float(student_logits) / temperature).softmax(dim=1).clamp(min=0.005)
-    return (weights * -(target * predicted.log()).sum(dim=1)).sum() / (weights.sum() + 1e-8)
+    return (weights * -(target * predicted.log()).sum(dim=1)).sum() / (weights.sum() + 1e-8)  # B D H W -> scalar
 
 
 def contrastive_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
@@ -87,12 +88,12 @@ def contrastive_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> T
     """
     check_pair(student, teacher, "embeddings")
     student, teacher = _float(student), _float(teacher).detach()
-    positive = (student - teacher).square().sum(dim=1).mean()
+    positive = (student - teacher).square().sum(dim=1).mean()  # d(i, i)^2: B E -> B -> scalar
     if len(student) == 1:
         return positive
-    distance = torch.cdist(student, teacher, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = torch.cdist(student, teacher, compute_mode="donot_use_mm_for_euclid_dist")  # d(i, j): B B
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
-    return positive + (margin - distance[others]).relu().square().mean()
+    return positive + (margin - distance[others]).relu().square().mean()  # B B -> B*(B-1), i != j
 
 
 def pmkl_loss(
@@ -122,7 +123,7 @@ def pmkl_loss(
     Raises:
         ValueError: as the two losses.
     """
-    ours, theirs = (F.normalize(_float(one.bottleneck).flatten(2).mean(dim=2)) for one in (student, teacher))
+    ours, theirs = (F.normalize(_float(one.bottleneck).flatten(2).mean(dim=2)) for one in (student, teacher))  # B C
     return {
         "segmentation": task,
         "distillation": prediction * soft_cross_entropy(student.logits, teacher.logits, labels, temperature),

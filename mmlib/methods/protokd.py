@@ -98,14 +98,14 @@ def pixel_kd_loss(
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {REDUCTIONS}; got {reduction!r}")
-    divergence = softened_divergence(student_logits, teacher_logits, temperature)
+    divergence = softened_divergence(student_logits, teacher_logits, temperature)  # N K D H W, terms of KL(q_t || q_s)
     loss = divergence.mean() if reduction == "element_mean" else divergence.sum(1).mean()
     return loss * temperature**2 if squared else loss
 
 
 def _members(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """(N, D, H, W) -> (N, K, V), 1 where a voxel is of a class."""
-    return F.one_hot(labels.flatten(1), num_classes).transpose(1, 2).to(dtype)
+    return F.one_hot(labels.flatten(1), num_classes).transpose(1, 2).to(dtype)  # N V -> N V K -> N K V
 
 
 def prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -122,9 +122,9 @@ def prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Raises:
         ValueError: if the labels are of another size or lie outside the classes.
     """
-    members = _members(check_labels(labels, features, num_classes), num_classes, features.dtype)
-    sums = torch.einsum("nkv,ncv->nkc", members, features.flatten(2))
-    return sums / (members.sum(2, keepdim=True) + EPS)
+    members = _members(check_labels(labels, features, num_classes), num_classes, features.dtype)  # N K V
+    sums = torch.einsum("nkv,ncv->nkc", members, features.flatten(2))  # N K V, N C V -> N K C
+    return sums / (members.sum(2, keepdim=True) + EPS)  # the prototype of a class: N K C / N K 1 -> N K C
 
 
 def i2fv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -144,10 +144,10 @@ def i2fv(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Raises:
         ValueError: as `prototypes`.
     """
-    centres = F.normalize(prototypes(features, labels, num_classes), dim=2, eps=EPS)
-    flat = features.flatten(2)
-    length = flat.square().sum(1, keepdim=True).clamp(min=EPS**2).sqrt()
-    return (torch.bmm(centres, flat) / length).unflatten(2, features.shape[2:])
+    centres = F.normalize(prototypes(features, labels, num_classes), dim=2, eps=EPS)  # N K C
+    flat = features.flatten(2)  # N C V
+    length = flat.square().sum(1, keepdim=True).clamp(min=EPS**2).sqrt()  # N 1 V
+    return (torch.bmm(centres, flat) / length).unflatten(2, features.shape[2:])  # the I2FV map: N K V -> N K D H W
 
 
 def prototype_kd_loss(
@@ -172,8 +172,8 @@ def prototype_kd_loss(
     """
     check_pair(student_features[:, 0], teacher_features[:, 0], "feature grids")
     labels = check_labels(labels, student_features, num_classes)
-    present = torch.stack([(labels == one).flatten(1).any(1) for one in range(num_classes)], dim=1)
-    kept = present if per_sample else present.all(0).expand_as(present)
+    present = torch.stack([(labels == one).flatten(1).any(1) for one in range(num_classes)], dim=1)  # N K
+    kept = present if per_sample else present.all(0).expand_as(present)  # N K
     if not kept.any():
         raise ValueError(
             f"none of the {num_classes} classes is in every sample of the batch: take larger crops, or per_sample=True"
@@ -182,8 +182,8 @@ def prototype_kd_loss(
     with torch.autocast(labels.device.type, enabled=False):  # cosines near 1 differ by less than bfloat16 can tell
         with torch.no_grad():
             known = i2fv(teacher_features.to(kind), labels, num_classes)
-        found = i2fv(student_features.to(kind), labels, num_classes)
-    return ((found - known).square().flatten(2).mean(2) * kept).sum() / kept.sum()
+        found = i2fv(student_features.to(kind), labels, num_classes)  # N K D H W
+    return ((found - known).square().flatten(2).mean(2) * kept).sum() / kept.sum()  # N K V -> N K -> scalar
 
 
 def teaching(method: str, variant: str) -> Teaching:

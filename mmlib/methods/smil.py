@@ -115,6 +115,7 @@ class Gaussian(NamedTuple):
 
     def divergence(self, mean: float) -> Tensor:
         """Kullback-Leibler divergence from N(mean, 1): the sum over variables, averaged over the batch."""
+        # B n -> B -> scalar
         return (0.5 * (self.sd**2 + (self.mean - mean) ** 2 - 1) - self.sd.log()).sum(dim=1).mean()
 
 
@@ -139,15 +140,16 @@ class AuxiliaryNet(nn.Module):
 
     def weights(self, image: Tensor) -> Gaussian:
         """Weights of the centres, (B, K), from image features (B, 160)."""
-        positive = F.softplus(self.fc0(image))
+        positive = F.softplus(self.fc0(image))  # B K
         if self.released:
-            return Gaussian(positive / positive.sum(dim=1, keepdim=True), torch.zeros_like(positive))
-        return Gaussian(torch.ones_like(positive), positive)
+            return Gaussian(positive / positive.sum(dim=1, keepdim=True), torch.zeros_like(positive))  # sum: B 1
+        return Gaussian(torch.ones_like(positive), positive)  # omega ~ N(1, sigma)
 
     def regularisation(self, level: int, features: Tensor) -> Gaussian:
         """r of the joint features from those of the image (level 1), or of the hidden from the joint ones (level 2)."""
         centre, spread = (self.fc1, self.fc1_variance) if level == 1 else (self.fc2, self.fc2_variance)
-        mean = centre(features)
+        mean = centre(features)  # B 480 on level 1, B 64 on level 2
+        # r ~ N(mu, sigma)
         return Gaussian(mean, torch.ones_like(mean) if self.released else F.softplus(spread(features)))
 
 
@@ -219,17 +221,18 @@ class SMIL(nn.Module):
                 return features
             drawn.append(self.auxiliary.regularisation(level, before))
             r = F.softplus(drawn[-1].draw(noise))
-            return features * r if self.mode == "paper" else features + r
+            return features * r if self.mode == "paper" else features + r  # the regularised feature, B 480 or B 64
 
-        seen = self.image.features(image)
+        seen = self.image.features(image)  # B 160
         if audio is None:
             drawn.append(self.auxiliary.weights(seen))
+            # the reconstruction from modality priors, <omega, centres>: B K @ K 320 -> B 320
             heard = drawn[0].draw(noise) @ self.centres.T / (self.centres.shape[1] if self.mode == "paper" else 1)
         else:
-            heard = self.audio.features(audio)
-        joint = regularise(1, torch.cat([seen, heard], dim=1), seen)
-        hidden = regularise(2, F.relu(self.fusion.fc1(joint)), joint)
-        logits = self.fusion.fc2(self.fusion.dropout(hidden))
+            heard = self.audio.features(audio)  # B 320
+        joint = regularise(1, torch.cat([seen, heard], dim=1), seen)  # B 480
+        hidden = regularise(2, F.relu(self.fusion.fc1(joint)), joint)  # B 64
+        logits = self.fusion.fc2(self.fusion.dropout(hidden))  # B 10
         return Output(logits, heard, joint, hidden, tuple(drawn)) if whole else logits
 
 
@@ -261,6 +264,7 @@ def adapt(model: nn.Module, loss: Tensor, rate: float, second_order: bool = True
     """
     theta = {name: weights for name, weights in model.named_parameters() if name.startswith(ADAPTED)}
     slopes = torch.autograd.grad(loss, list(theta.values()), create_graph=second_order, retain_graph=True)
+    # theta*, of the shapes of theta
     return {name: weights - rate * slope for (name, weights), slope in zip(theta.items(), slopes, strict=True)}
 
 
@@ -278,13 +282,14 @@ def meta_loss(variant: Variant, steps: int) -> Loss:
 
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         incomplete, complete, labels = batch["incomplete"], batch["complete"]["inputs"], batch["complete"]["label"]
+        # the inner loss, on D^m at theta
         inner = F.cross_entropy(model(incomplete["inputs"]["image"], noise=variant.noise), incomplete["label"])
         rate = INNER_RATE * (0.1 ** (8 * batch["step"] // steps) if released else 1)
         theta = {} if joint else adapt(model, inner, rate, variant.inner == "second-order")
         noise = variant.noise and not released
         imputed = functional_call(model, theta, complete["image"], {"noise": noise, "whole": True})
         paired = functional_call(model, theta, (complete["image"], complete["audio"]), {"whole": True})
-        parts = {"imputed": F.cross_entropy(imputed.logits, labels)}
+        parts = {"imputed": F.cross_entropy(imputed.logits, labels)}  # the outer loss, on D^f at theta*
         if released:
             parts["joint"] = 0.01 * F.mse_loss(imputed.joint, paired.joint)
             parts["hidden"] = 0.01 * F.mse_loss(imputed.hidden, paired.hidden)
@@ -348,12 +353,12 @@ def priors(model: SMIL, complete: Pairs, variant: Variant, seed: int) -> Tensor:
             f"{variant.centres} centres need as many complete pairs, not {len(complete)}: take fewer centres"
         )
     with torch.no_grad():
-        features = model.eval().audio.features(complete.audio.to(model.centres.device)).cpu()
+        features = model.eval().audio.features(complete.audio.to(model.centres.device)).cpu()  # n 320
     if variant.priors == "random":
-        noise = torch.randn(variant.centres, AUDIO_FEATURES, generator=torch.Generator().manual_seed(seed))
-        return (features.mean(dim=0) + features.std(dim=0) * noise).T
+        noise = torch.randn(variant.centres, AUDIO_FEATURES, generator=torch.Generator().manual_seed(seed))  # K 320
+        return (features.mean(dim=0) + features.std(dim=0) * noise).T  # 320 + 320 * K 320 -> K 320 -> 320 K
     found = KMeans(variant.centres, n_init=10, random_state=seed).fit(features.numpy())
-    return torch.from_numpy(found.cluster_centers_).T
+    return torch.from_numpy(found.cluster_centers_).T  # K 320 -> 320 K
 
 
 def train(
@@ -418,8 +423,8 @@ def _classifier(model: SMIL, samples: int, seed: int) -> Classify:
             return model(*given).cpu()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            drawn = torch.stack([model(*given, noise=True).softmax(dim=1) for _ in range(samples)])
-        return drawn.mean(dim=0).log().cpu()
+            drawn = torch.stack([model(*given, noise=True).softmax(dim=1) for _ in range(samples)])  # samples B 10
+        return drawn.mean(dim=0).log().cpu()  # B 10
 
     return classify
 

@@ -77,10 +77,11 @@ class Translator(nn.Module):
             raise ValueError(
                 f"the stride {self.stride} does not divide {tuple(images.shape[2:])}; the next legal size: {legal}"
             )
-        shown = available[..., None, None]
-        flags = shown.expand_as(images).to(images.dtype)
-        given = torch.cat([torch.where(shown, images, 0), flags], dim=1)
-        made = self.net(given)
+        shown = available[..., None, None]  # B M 1 1
+        flags = shown.expand_as(images).to(images.dtype)  # B M H W
+        given = torch.cat([torch.where(shown, images, 0), flags], dim=1)  # B 2*M H W
+        made = self.net(given)  # B width H W; without a head B M H W
+        # head: B width+2*M H W -> B M H W
         return (made if self.head is None else self.head(torch.cat([made, given], dim=1))).tanh()
 
 
@@ -106,7 +107,7 @@ class MMGAN(nn.Module):
 
 def regression_loss(model: Translator, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean squared error over all modalities that were acquired, available or not; for batches of `Masked`."""
-    error = (model(batch["images"], batch["available"]).float() - batch["images"]).square().mean(dim=(2, 3))
+    error = (model(batch["images"], batch["available"]).float() - batch["images"]).square().mean(dim=(2, 3))  # B M
     missing = batch["acquired"] & ~batch["available"]
     return error[batch["acquired"]].mean(), {"missing": error[missing].mean().detach()}
 
@@ -128,36 +129,35 @@ def adversarial_loss(model: MMGAN, batch: dict) -> tuple[Tensor, dict[str, Tenso
     made = model(images, available).float()
     filled = torch.where(available[..., None, None], images, made)  # implicit conditioning
     frozen = {name: weight.detach() for name, weight in model.discriminator.named_parameters()}
-    on_true = model.discriminator(images)[-1].float()
+    on_true = model.discriminator(images)[-1].float()  # B M h w, a logit for each patch
     on_filled = model.discriminator(filled.detach())[-1].float()
     judged = functional_call(model.discriminator, frozen, (filled,))[-1].float()
-    target = available[..., None, None].expand_as(on_filled).float()  # what is available is true
+    target = available[..., None, None].expand_as(on_filled).float()  # B M h w; what is available is true
     parts = {
         "discriminator": (F.mse_loss(on_true, torch.ones_like(on_true)) + F.mse_loss(on_filled, target)) / 2,
-        "fooling": (judged - 1).square().mean(dim=(2, 3))[missing].mean(),
-        "l1": (made - images).abs().mean(dim=(2, 3))[missing].mean(),
+        "fooling": (judged - 1).square().mean(dim=(2, 3))[missing].mean(),  # B M h w -> B M -> missing ones
+        "l1": (made - images).abs().mean(dim=(2, 3))[missing].mean(),  # B M H W -> B M -> missing ones
     }
     total = parts["discriminator"] + (1 - L1_SHARE) * parts["fooling"] + L1_SHARE * parts["l1"]
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int]) -> Recipe:
     """What a run of a baseline trains.
 
     Args:
         method: `regression` or `mm-gan`.
         variant: `standard`; of regression also `half-resolution`, see `Translator`.
         modalities: M names.
-        widths: such as `16-32-64-128`.
+        widths: channels per level.
 
     Raises:
         ValueError: on an unknown method or variant.
     """
-    levels = [int(width) for width in widths.split("-")]
     if (method, variant) == ("mm-gan", "standard"):
-        return Recipe(MMGAN(modalities, levels), adversarial_loss)
+        return Recipe(MMGAN(modalities, widths), adversarial_loss)
     if method == "regression" and variant in ("standard", "half-resolution"):
-        return Recipe(Translator(modalities, levels, full_resolution=variant == "standard"), regression_loss)
+        return Recipe(Translator(modalities, widths, full_resolution=variant == "standard"), regression_loss)
     raise ValueError(
         f"this file has {' and '.join(METHODS)}, standard, and regression half-resolution; got {method} {variant}"
     )

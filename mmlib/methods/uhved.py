@@ -61,7 +61,7 @@ class GaussianEncoder(nn.Module):
         """(N, 1, D, H, W) -> means and log-variances at every scale, channels 2c."""
         features = self.maps(x)
         levels = (*features.skips, features.bottleneck)
-        *skips, bottleneck = [head(level) for head, level in zip(self.heads, levels, strict=True)]
+        *skips, bottleneck = [head(level) for head, level in zip(self.heads, levels, strict=True)]  # N 2c ... each
         return Features(tuple(skips), bottleneck, features.pooled)
 
 
@@ -90,9 +90,9 @@ class UHVED(nn.Module):
         """Means, then log-variances, of every available modality, zero at missing ones; per scale (B, M, 2c, ...)."""
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
-        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]
+        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]  # B+1 rows
         levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
-        return [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]
+        return [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M 2c ... each
 
     def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
         """Encodings (1 or B, M, 2c, ...) and (B, M) -> logits (B, R, D, H, W), from the mean of the latents."""
@@ -115,8 +115,8 @@ class UHVED(nn.Module):
         for m, decoder in enumerate(self.image_decoders):
             rows = available[:, m].nonzero().flatten()
             some = rows if len(rows) else rows.new_zeros(1)  # so that every weight has a gradient in every step
-            image = decoder(bottleneck[some], [skip[some] for skip in skips])
-            reconstructions[rows, m] = image[: len(rows), 0].to(images.dtype)
+            image = decoder(bottleneck[some], [skip[some] for skip in skips])  # n 1 D H W; 1 1 D H W if n = 0
+            reconstructions[rows, m] = image[: len(rows), 0].to(images.dtype)  # n D H W
         return Output(logits, reconstructions, encoding)
 
 
@@ -150,14 +150,16 @@ def product_of_experts(encoding: Tensor, available: Tensor) -> Gaussian:
     Returns:
         Normal variables (B, c, ...).
     """
+    # B M c ... each, or 1 M c ...
     mean, log_variance = encoding.to(torch.promote_types(encoding.dtype, torch.float32)).chunk(2, dim=2)
-    precision = 1 / (log_variance.clamp(-50, 50).exp() + 1e-7)
-    weights = available.to(mean.dtype)
+    precision = 1 / (log_variance.clamp(-50, 50).exp() + 1e-7)  # of each expert
+    weights = available.to(mean.dtype)  # B M
     pattern = "km,m...->k..." if len(encoding) == 1 else "bm,bm...->b..."
     with torch.autocast(encoding.device.type, enabled=False):  # bfloat16 would blur precisions that differ by little
+        # B c ... each
         summed = [torch.einsum(pattern, weights, x[0] if len(x) == 1 else x) for x in (precision, precision * mean)]
-    total = summed[0] + 1
-    return Gaussian(summed[1] / total, total)
+    total = summed[0] + 1  # with the prior's precision
+    return Gaussian(summed[1] / total, total)  # the product of experts, B c ...
 
 
 def divergence_loss(encoding: Sequence[Tensor], available: Tensor) -> Tensor:
@@ -177,12 +179,12 @@ def divergence_loss(encoding: Sequence[Tensor], available: Tensor) -> Tensor:
     for level in encoding:
         for case, row in zip(level.split(1), available.tolist(), strict=True):
             choices = list(itertools.product(*[(False, True) if one else (False,) for one in row]))[1:]  # the last is A
-            latent = product_of_experts(case, torch.tensor(choices, device=level.device))
-            prior = Gaussian(latent.mean.new_zeros(()), latent.mean.new_ones(()))
-            terms.append(latent.divergence(prior))
+            latent = product_of_experts(case, torch.tensor(choices, device=level.device))  # S c ..., S = 2^|A| - 1
+            prior = Gaussian(latent.mean.new_zeros(()), latent.mean.new_ones(()))  # scalars, broadcast
+            terms.append(latent.divergence(prior))  # KL(q_S || N(0, 1))
             if len(choices) > 1:
-                parts, whole = zip(*(x.split([len(choices) - 1, 1]) for x in latent), strict=True)
-                terms.append(Gaussian(*whole).divergence(Gaussian(*parts)))
+                parts, whole = zip(*(x.split([len(choices) - 1, 1]) for x in latent), strict=True)  # S-1 c ..., 1 c ...
+                terms.append(Gaussian(*whole).divergence(Gaussian(*parts)))  # KL(q_A || q_S)
     return torch.stack(terms).sum() / (len(available) * len(encoding))
 
 
@@ -197,24 +199,24 @@ def uhved_loss(model: UHVED, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
     output = model(images, available, sample=True)
     task = segmentation_loss(output.logits, batch["regions"])
     divergence = divergence_loss(output.encoding, available)
-    reconstruction = F.mse_loss(output.reconstructions[available], images[available])
+    reconstruction = F.mse_loss(output.reconstructions[available], images[available])  # n D H W each
     total = task + DIVERGENCE * divergence + RECONSTRUCTION * reconstruction
     parts = {"task": task, "divergence": divergence, "reconstruction": reconstruction}
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int]) -> Recipe:
     """What a run of this method trains: the network and its loss; it departs from the run's settings in nothing.
 
     Args:
         method: `u-hved`.
         variant: `standard`.
         modalities: M names.
-        widths: such as `16-32-64`.
+        widths: channels per level.
 
     Raises:
         ValueError: on an unknown method or variant.
     """
     if (method, variant) != ("u-hved", "standard"):
         raise ValueError(f"this file has the method u-hved with the variant standard; got {method}, {variant}")
-    return Recipe(UHVED(modalities, [int(width) for width in widths.split("-")]), uhved_loss)
+    return Recipe(UHVED(modalities, widths), uhved_loss)

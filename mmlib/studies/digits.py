@@ -258,7 +258,7 @@ def portraits(pairs: Pairs) -> Figure:
 def training_cost(study: Study) -> pd.DataFrame:
     """Parameters, seconds per classifier and peak memory of each run of `avmnist`."""
     runs = study.records[study.records["experiment"].eq("avmnist")]
-    factors = [runs[f"parameters.{name}"].str.split().str.len() for name in ("variants", "audio_rates", "seeds")]
+    factors = [runs[f"parameters.{name}"].str.len() for name in ("variants", "audio_rates", "seeds")]
     classifiers = factors[0] * factors[1] * factors[2]
     return pd.DataFrame(
         {

@@ -264,6 +264,12 @@ def spent(records: pd.DataFrame, networks: Sequence[int]) -> pd.DataFrame:
     return records.assign(arm=records["method"] + (" " + variant).where(variant != "standard", ""), networks=networks)
 
 
+def crop_sides(record: pd.Series) -> list[int]:
+    """The three sides of a run's training crops, in voxels."""
+    crop = record["parameters.crop"]
+    return list(crop) if isinstance(crop, list) else [int(crop)] * 3
+
+
 def training_costs(runs: pd.DataFrame) -> pd.DataFrame:
     """What every arm took: runs, networks, weights, seconds and memory.
 

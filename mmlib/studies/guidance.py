@@ -545,8 +545,8 @@ def match_table(scores: Scores, rows: Sequence[str] = ("guided-b", "guided", "co
 # --------------------------------------------------------------------------------------------------- shares of pairs
 def paired_shares(records: pd.DataFrame) -> list[int]:
     """The shares of paired training cases, %, that the runs on lesions were made with."""
-    texts = records.loc[records["experiment"].eq("derm7pt"), "parameters.paired"].astype(str)
-    return sorted({int(share) for text in texts for share in text.split()})
+    asked = records.loc[records["experiment"].eq("derm7pt"), "parameters.paired"]
+    return sorted({share for shares in asked for share in shares})
 
 
 def at_share(row: str, share: int) -> str:

@@ -596,7 +596,7 @@ def beside_paper(study: Study, published: pd.DataFrame, record: pd.Series) -> pd
     """
     paper, ours = _printed(published), _per_seed(study)
     data = "phantom, not BraTS" if study.stand_in else "other test cases"
-    smaller = "" if record["parameters.widths"] == "released" else "smaller net, "
+    smaller = "" if isinstance(record["parameters.widths"], str) else "smaller net, "
     usual = f"{data}; {smaller}{int(record['parameters.steps']):,} steps of 180,000"
     unknown = "nothing outside t1ce tells what enhances here; in patients something does"
     rows = []

@@ -244,7 +244,7 @@ def example_slices(cases: Any, record: pd.Series, modalities: Sequence[str], roo
     """
     split = record["parameters.split"]
     parts = read_split(root / split if split.endswith(".csv") else split)
-    height, width = (int(side) for side in record["parameters.size"].split("x"))
+    height, width = record["parameters.size"]
     return axial_slices(cases[[parts.test[0]]], modalities, size=(height, width), stride=8, least_brain=0.15)
 
 
@@ -261,7 +261,7 @@ def data_table(study: Study) -> pd.DataFrame:
                 "patterns": len(patterns(modalities)),
                 "training slices": int(given["slices_train"]),
                 "test slices": int(given["slices_test"]),
-                "size": given["parameters.size"],
+                "size": "x".join(map(str, given["parameters.size"])),
                 "steps x slices": f"{steps} x {batch}",
             }
         )
@@ -309,7 +309,7 @@ def cost_table(study: Study) -> pd.DataFrame:
         {
             "data": rows["experiment"].map(lambda name: LAYOUTS[name][0]),
             "run": rows["run"],
-            "variants": rows["parameters.variants"],
+            "variants": rows["parameters.variants"].str.join(" "),
             "weights of one (first variant)": rows["parameter_count"].astype(int),
             "networks": rows["networks"].astype(int),
             "training, s each": rows["seconds.train"] / rows["networks"],
@@ -365,7 +365,7 @@ def loss_curves(curves: Mapping[str, Mapping[int, pd.Series]]) -> Figure:
     return figure
 
 
-def skip_weights(widths: str) -> float:
+def skip_weights(widths: Sequence[int]) -> float:
     """How many more weights the network with skips has than the one as drawn, as a share."""
     networks = {name: m2dn.recipe("m2dn", name, MRI, widths).network for name in NETWORKS}
     sizes = {name: sum(one.numel() for one in network.parameters()) for name, network in networks.items()}
@@ -1120,7 +1120,7 @@ def beside_paper(study: Study, published: Mapping[int, pd.DataFrame]) -> pd.Data
                     "released code": "none exists",
                     "ours": f"{seeds.mean():.1f}{sd} ({counted(len(seeds), 'seed')})",
                     "ours: over MM-GAN": format_effect(shared_effect(ours, gan), 2),
-                    "likely reason": f"{data}, {given['parameters.size']} voxels, small network, "
+                    "likely reason": f"{data}, {'x'.join(map(str, given['parameters.size']))} voxels, small network, "
                     f"{int(given['parameters.steps'])} steps",
                 }
             )

@@ -284,7 +284,7 @@ def test_the_page_of_a_paper_has_every_claim_and_blanks_for_what_has_no_number(w
 def test_the_notebook_of_claims_has_a_section_for_every_paper(without_runs):
     text = (LEDGER.parents[1] / "notebooks" / "90_claims.md").read_text(encoding="utf-8")
     for paper in without_runs["paper"].unique():
-        assert f"### {paper}\n" in text and f'verdicts_on("{paper}")' in text
+        assert f"### {paper}\n" in text and f'claims_table(table, "{paper}")' in text
 
 
 def test_real_data_is_said_and_different_data_are_not_compared(tmp_path):

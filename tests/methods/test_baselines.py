@@ -54,7 +54,7 @@ def test_one_encoding_serves_every_combination(network):
 @pytest.mark.parametrize("method", ["zero-fill", "dropout-unet", "u-hemis", "dedicated"])
 def test_recipes_build_what_they_say(method):
     variant = "t1+flair" if method == "dedicated" else "standard"
-    made = recipe(method, variant, MRI, "8-16-24")
+    made = recipe(method, variant, MRI, [8, 16, 24])
     model, loss = made.network, made.loss
     expected = {"zero-fill": MRI, "dedicated": ("t1", "flair")}.get(method)
     assert made.combination == expected and made.overrides == {}
@@ -67,8 +67,8 @@ def test_recipes_build_what_they_say(method):
 
 def test_unknown_methods_and_combinations_are_refused():
     with pytest.raises(ValueError, match="zero-fill, dropout-unet, dedicated, u-hemis"):
-        recipe("mmformer", "standard", MRI, "8-16")
+        recipe("mmformer", "standard", MRI, [8, 16])
     with pytest.raises(ValueError, match="at least one of"):
-        recipe("dedicated", "pd", MRI, "8-16")
+        recipe("dedicated", "pd", MRI, [8, 16])
     with pytest.raises(ValueError, match="pad it to"):
         UHeMIS(MRI, WIDTHS)(torch.zeros(1, 4, 9, 16, 16), torch.ones(1, 4, dtype=torch.bool))

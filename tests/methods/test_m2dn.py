@@ -120,7 +120,7 @@ def test_a_batch_is_a_function_of_its_step_and_the_seed() -> None:
 
 
 def test_variants_differ_in_what_their_names_say() -> None:
-    built = {name: m2dn.recipe("m2dn", name, ("t1", "t2", "pd"), "8x2") for name in m2dn.VARIANTS}
+    built = {name: m2dn.recipe("m2dn", name, ("t1", "t2", "pd"), [8, 8]) for name in m2dn.VARIANTS}
     assert {name for name, made in built.items() if made.dedicated} == {"cdm", "cdm-joint"}
     assert {name for name, made in built.items() if isinstance(made.network, m2dn.NoiseDenoiser)} == {
         "noise",
@@ -140,7 +140,7 @@ def test_variants_differ_in_what_their_names_say() -> None:
         expected = m2dn.denoising_loss(prediction, batch["images"], batch["available"], joint)
         assert built[name].loss(built[name].network, batch)[0].item() == pytest.approx(expected.item())
     with pytest.raises(ValueError, match="this file has the method m2dn in the variants paper, skips"):
-        m2dn.recipe("m2dn", "nosuch", ("t1", "t2"), "8x2")
+        m2dn.recipe("m2dn", "nosuch", ("t1", "t2"), [8, 8])
 
 
 # --- the network -----------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def test_every_switch_changes_the_loss_or_the_output():
         assert torch.allclose(outputs[name], outputs["paper"], atol=1e-5), name
     assert losses["unmasked"] != losses["paper"]
     assert losses["ring"] != losses["paper"]  # t1 and t2 are no neighbours in the ring
-    assert recipe("shaspec", "poly", MRI, "8-16").overrides == {"schedule": "poly"}
+    assert recipe("shaspec", "poly", MRI, [8, 16]).overrides == {"schedule": "poly"}
 
 
 def test_unmasked_losses_count_missing_modalities():
@@ -228,8 +228,8 @@ def test_names_of_variants(name, expected):
 
 
 def test_a_net_for_one_combination_says_which():
-    assert recipe("shaspec", "only-t1+flair", MRI, "8-16").combination == ("t1", "flair")
-    assert recipe("shaspec", "paper", MRI, "8-16").combination is None
+    assert recipe("shaspec", "only-t1+flair", MRI, [8, 16]).combination == ("t1", "flair")
+    assert recipe("shaspec", "paper", MRI, [8, 16]).combination is None
 
 
 def test_only_kl_and_ce_have_a_head_and_other_weights_do_not_notice():
@@ -322,14 +322,14 @@ def test_unknown_choices_are_refused():
     with pytest.raises(ValueError, match="topology must be"):
         ShaSpecSegmenter(MRI, topology="large")
     with pytest.raises(ValueError, match="this file has the method shaspec; got u-net"):
-        recipe("u-net", "paper", MRI, "8-16")
+        recipe("u-net", "paper", MRI, [8, 16])
     for name in ("best", "l2-0.1", "mse-", "kl", "alpha-0.1", "alpha-0.1-beta-x", "mse--1"):
         with pytest.raises(
             ValueError, match=rf"no variant '{name}' of ShaSpec: .*released.*<l1\|mse\|kl\|ce>-<weight>"
         ):
-            recipe("shaspec", name, MRI, "8-16")
+            recipe("shaspec", name, MRI, [8, 16])
     with pytest.raises(ValueError, match="a combination needs at least one of"):
-        recipe("shaspec", "only-pd", MRI, "8-16")
+        recipe("shaspec", "only-pd", MRI, [8, 16])
 
 
 def test_the_objective_is_the_sum_of_its_parts():  # Eq. (9)

@@ -28,7 +28,7 @@ def make_batch(modalities: tuple[str, ...] = IXI, side: int = 16) -> dict:
 @pytest.mark.parametrize("modalities", [IXI, MRI])
 def test_what_is_not_available_is_never_read(method, modalities):
     torch.manual_seed(0)
-    model = recipe(method, "standard", modalities, "4-8").network
+    model = recipe(method, "standard", modalities, [4, 8]).network
     batch = make_batch(modalities)
     images, available = batch["images"], batch["available"]
     made = model.eval()(images, available)
@@ -44,7 +44,7 @@ def test_only_the_way_around_the_unet_carries_detail_of_single_pixels():
     def detail(variant: str) -> float:
         """How much of a change of single pixels, which vanishes at half the resolution, comes through."""
         torch.manual_seed(0)
-        model = recipe("regression", variant, IXI, "4-8").network.eval()
+        model = recipe("regression", variant, IXI, [4, 8]).network.eval()
         model.net = nn.Sequential(
             nn.AvgPool2d(2), nn.LazyConv2d(3 if variant == "half-resolution" else 4, 1), nn.Upsample(scale_factor=2)
         )
@@ -136,7 +136,7 @@ def test_a_few_slices_are_learned_and_the_weights_read_again(method, tmp_path):
     available, brain = torch.ones(6, 3, dtype=torch.bool), torch.ones(6, 16, 16, dtype=torch.bool)
     slices = Slices(images, available, brain, None, names, names, torch.zeros(6, dtype=torch.long), IXI)
     torch.manual_seed(0)
-    made = recipe(method, "standard", IXI, "8-16")
+    made = recipe(method, "standard", IXI, [8, 16])
     model, loss = made.network, made.loss
     assert made.overrides == {} and made.combination is None and not made.dedicated
     batches = Masked(Minibatches(slices, 6, seed=0), IXI, seed=0)
@@ -145,7 +145,7 @@ def test_a_few_slices_are_learned_and_the_weights_read_again(method, tmp_path):
     assert history[part].iloc[-5:].mean() < 0.5 * history[part].iloc[:5].mean()
     scores = [evaluate_synthesis(one, slices).query("metric == 'mae'")["value"] for one in (model, MeanImage(slices))]
     assert scores[0].mean() < 0.7 * scores[1].mean()
-    given = {"method": method, "variant": "standard", "seed": 0, "widths": "8-16"}
+    given = {"method": method, "variant": "standard", "seed": 0, "widths": [8, 16]}
     run = open_run(tmp_path, "smoke", "synthesis", method, given)
     values = dict.fromkeys(FACTS, 0) | {"task": "synthesis", "modalities": IXI, "stand_in": True, "exposure": {}}
     run.save(history, pd.DataFrame([["a", "t1", "t2", "psnr", 1.0]], columns=SCORE_COLUMNS), **values)
@@ -166,4 +166,4 @@ def test_faults_are_named():
     with pytest.raises(
         ValueError, match="regression and mm-gan, standard, and regression half-resolution; got pix2pix"
     ):
-        recipe("pix2pix", "standard", IXI, "4-8")
+        recipe("pix2pix", "standard", IXI, [4, 8])

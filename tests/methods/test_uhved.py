@@ -171,12 +171,12 @@ def test_two_cases_are_learnt():
 
 
 def test_recipe_builds_what_it_says_and_refuses_the_rest():
-    made = recipe("u-hved", "standard", MRI, "8-16-24")
+    made = recipe("u-hved", "standard", MRI, [8, 16, 24])
     model = made.network
     assert isinstance(model, UHVED) and made.loss is uhved_loss and made.overrides == {}
     assert model.modalities == MRI and model.stride == (8, 8, 8)
     with pytest.raises(ValueError, match="has the method u-hved with the variant standard; got u-hemis"):
-        recipe("u-hemis", "standard", MRI, "8-16")
+        recipe("u-hemis", "standard", MRI, [8, 16])
     with pytest.raises(ValueError, match="pad it to"):
         model(torch.zeros(1, 4, 9, 16, 16), ALL)
     with pytest.raises(ValueError, match="no modality is available"):

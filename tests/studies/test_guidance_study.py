@@ -119,7 +119,7 @@ def test_tasks_that_cross_over_are_named_by_their_interval_not_by_their_text():
 
 
 def test_shares_of_pairs_name_their_rows():
-    records = pd.DataFrame({"experiment": ["derm7pt", "radpath"], "parameters.paired": ["100 5 25", "100 1"]})
+    records = pd.DataFrame({"experiment": ["derm7pt", "radpath"], "parameters.paired": [[100, 5, 25], [100, 1]]})
     assert study.paired_shares(records) == [5, 25, 100]
     assert [study.at_share("combined", share) for share in (25, 100)] == ["combined@25", "combined"]
 

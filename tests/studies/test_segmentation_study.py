@@ -55,7 +55,6 @@ def results_of(scores: pd.DataFrame, **facts: Any) -> Results:
         "availability_sampler": "uniform-subsets",
         "parameters.steps": 1500.0,
         "parameters.batch_size": 4.0,
-        "parameters.widths": "16-32",
         "parameter_count": 1000,
         "seconds.train": 10.0,
         "seconds.evaluate": 2.0,
@@ -69,8 +68,9 @@ def results_of(scores: pd.DataFrame, **facts: Any) -> Results:
         "folder": "",
         **facts,
     }
+    widths = {"parameters.widths": [[16, 32]] * len(records)}
     exposure = [{"fit": {"a": ["t1"], "b": list(MRI)}}] * len(records)
-    return Results(records.assign(**same, exposure=exposure).reset_index(drop=True), scores)
+    return Results(records.assign(**same, exposure=exposure, **widths).reset_index(drop=True), scores)
 
 
 @pytest.fixture

@@ -240,4 +240,4 @@ def test_pictures_are_drawn_around_the_slice_with_most_enhancing_tumour() -> Non
 
 
 def test_skips_cost_weights() -> None:
-    assert 0 < study.skip_weights("16x2") < 1
+    assert 0 < study.skip_weights([16, 16]) < 1

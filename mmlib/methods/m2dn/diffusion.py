@@ -44,8 +44,9 @@ def diffuse(images: Tensor, eps: Tensor, t: Tensor, available: Tensor, alpha_bar
         (B, M, H, W): sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps where missing.
     """
     signal = alpha_bar.to(images.device)[torch.as_tensor(t, device=images.device) - 1].reshape(-1, 1, 1, 1)
+    # the forward process, B M H W; the signal is B 1 1 1, or 1 1 1 1 for one time
     noisy = signal.sqrt().to(images.dtype) * images + (1 - signal).sqrt().to(images.dtype) * eps
-    return torch.where(available[..., None, None], images, noisy)
+    return torch.where(available[..., None, None], images, noisy)  # mask: B M 1 1
 
 
 def denoising_loss(
@@ -64,9 +65,9 @@ def denoising_loss(
         joint: False leaves the available ones out (the ablation "without J").
         acquired: (B, M) bool; what was never acquired has no truth and does not count. None: all was.
     """
-    weights = torch.where(available, float(joint), 1.0).to(prediction.dtype)
+    weights = torch.where(available, float(joint), 1.0).to(prediction.dtype)  # B M
     weights = weights if acquired is None else weights * acquired
-    error = (prediction - images).square().mean(dim=(2, 3)).masked_fill(weights == 0, 0)
+    error = (prediction - images).square().mean(dim=(2, 3)).masked_fill(weights == 0, 0)  # B M H W -> B M
     return (weights * error).sum() / weights.sum()
 
 
@@ -79,8 +80,8 @@ class NoiseDenoiser(MultiModalDenoiser):
     def forward(self, images: Tensor, t: Tensor, available: Tensor) -> Tensor:
         """As `MultiModalDenoiser.forward`: x0 = (xt - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar), within [-1, 1]."""
         output = self.output(images, t, available)
-        signal = linear_alpha_bar().to(images.device)[t - 1].view(-1, 1, 1, 1)
-        clean = ((images - (1 - signal).sqrt() * output) / signal.sqrt()).float()
+        signal = linear_alpha_bar().to(images.device)[t - 1].view(-1, 1, 1, 1)  # B 1 1 1
+        clean = ((images - (1 - signal).sqrt() * output) / signal.sqrt()).float()  # x0, B M H W
         return torch.where(available[..., None, None], output, clean).clamp(-1, 1)
 
 
@@ -98,7 +99,7 @@ class NoisedSlices(Dataset):
     def __getitem__(self, step: int) -> dict:
         batch = self.batches[step]
         generator = torch.Generator().manual_seed(APART + self.seed * 1_000_003 + step)
-        t = torch.randint(1, T + 1, (len(batch["images"]),), generator=generator)
+        t = torch.randint(1, T + 1, (len(batch["images"]),), generator=generator)  # B
         return {**batch, "t": t, "eps": torch.randn(batch["images"].shape, generator=generator)}
 
 
@@ -151,24 +152,25 @@ VARIANTS = {
 }
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int]) -> Recipe:
     """What a run of M2DN trains: the network, its loss, and its overrides of the run's settings.
 
     Args:
         method: `m2dn`.
         variant: one of `VARIANTS`.
         modalities: M names.
-        widths: channels and levels, such as `16x2`; the paper's are `128x3`.
+        widths: channels per level, the same on all of them; the paper's are 128, 128, 128.
 
     Raises:
-        ValueError: on an unknown method or variant.
+        ValueError: on an unknown method or variant, or widths that differ.
     """
     if method != "m2dn" or variant not in VARIANTS:
         raise ValueError(f"this file has the method m2dn in the variants {', '.join(VARIANTS)}; got {method} {variant}")
     chosen = VARIANTS[variant]
-    width, levels = (int(number) for number in widths.split("x"))
+    if len(set(widths)) != 1:
+        raise ValueError(f"this network has the same width on all levels; got {list(widths)}")
     kind = NoiseDenoiser if chosen.noise else MultiModalDenoiser
-    denoiser = kind(len(modalities), width, chosen.skips, levels, chosen.masked)
+    denoiser = kind(len(modalities), widths[0], chosen.skips, len(widths), chosen.masked)
     return Recipe(denoiser, m2dn_loss(chosen.joint), batches=NoisedSlices, dedicated=chosen.dedicated)
 
 
@@ -216,14 +218,14 @@ def sample(
     if available.all():
         warnings.warn("no modality is missing: the images are returned as they are", stacklevel=2)
         return images
-    there = available[..., None, None]
+    there = available[..., None, None]  # B M 1 1
     times, scheduler = respaced(steps, sampler)
-    noise = torch.randn(images.shape, generator=generator, dtype=images.dtype).to(images.device)
+    noise = torch.randn(images.shape, generator=generator, dtype=images.dtype).to(images.device)  # B M H W
     state = torch.where(there, images, noise)
     for step in reversed(range(steps)):
-        t = times[step].to(images.device).expand(len(state))
+        t = times[step].to(images.device).expand(len(state))  # scalar -> B
         predicted = denoiser(state, t, available).clamp(-1, 1)
-        state, _ = scheduler.step(predicted, step, state, generator=generator)
+        state, _ = scheduler.step(predicted, step, state, generator=generator)  # one reverse step
         state = torch.where(there, images, state)  # never the reconstruction of an available modality
         if callback is not None:
             callback({"t": int(times[step]), "images": state, "predicted": predicted})
@@ -240,8 +242,8 @@ def respaced(steps: int, sampler: str) -> tuple[Tensor, DDIMScheduler | DDPMSche
         (steps,) times in 1..T, ascending; the scheduler, whose step k goes from time k of these to time k - 1.
     """
     times = torch.linspace(T / steps, T, steps, dtype=torch.float64).round().long()
-    alpha_bar = linear_alpha_bar()[times - 1]
+    alpha_bar = linear_alpha_bar()[times - 1]  # (steps,)
     scheduler = SAMPLERS[sampler](steps, prediction_type="sample", clip_sample=False)
-    alphas = alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+    alphas = alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])  # (steps,)
     scheduler.alphas_cumprod, scheduler.alphas, scheduler.betas = alpha_bar, alphas, 1 - alphas
     return times, scheduler

@@ -34,7 +34,7 @@ class ResBlock(nn.Module):
         self.around = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        inner = self.first(x) + self.time(time)[..., None, None]
+        inner = self.first(x) + self.time(time)[..., None, None]  # the time is B outputs 1 1
         return self.second(inner) + self.around(x)
 
 
@@ -111,25 +111,26 @@ class MultiModalDenoiser(nn.Module):
     def output(self, images: Tensor, t: Tensor, available: Tensor) -> Tensor:
         """What the last convolutions give, (B, M, H, W) float32; arguments and errors as in `forward`."""
         self._check(images, available)
-        time = self.time(get_timestep_embedding(t, EMBEDDING))
+        time = self.time(get_timestep_embedding(t, EMBEDDING))  # B -> B 32 -> B 128
+        # from B 1 H W each to B M*C H/2 W/2
         x = torch.cat([encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)], dim=1)
         maps = []
         for stage in self.down:
             x = stage(x, time)
             maps.append(x)
-            x = F.avg_pool2d(x, 2)
+            x = F.avg_pool2d(x, 2)  # half the grid
         x = self.attend_down(x)
         if self.masked:
-            mask = (~available).to(x.dtype)  # the paper's polarity: 1 = missing
-            x = torch.cat([x, mask[..., None, None].expand(-1, -1, *x.shape[2:])], dim=1)
+            mask = (~available).to(x.dtype)  # B M; the paper's polarity: 1 = missing
+            x = torch.cat([x, mask[..., None, None].expand(-1, -1, *x.shape[2:])], dim=1)  # B c+M h w
         for level, stage in enumerate(self.up):
-            x = F.interpolate(stage(x, time), scale_factor=2)
+            x = F.interpolate(stage(x, time), scale_factor=2)  # twice the grid
             x = self.attend_up(x) if level == 0 else x
             if self.skips is not None:
                 x = x + self.skips[level](maps.pop())
-        features = x.chunk(self.num_modalities, dim=1)  # detached: C channels each
-        found = [decoder(one) for decoder, one in zip(self.decoders, features, strict=True)]
-        return torch.cat(found, dim=1).float()
+        features = x.chunk(self.num_modalities, dim=1)  # B M*C H/2 W/2 is detached: B C H/2 W/2 each
+        found = [decoder(one) for decoder, one in zip(self.decoders, features, strict=True)]  # B 1 H W each
+        return torch.cat(found, dim=1).float()  # B M H W
 
     def _check(self, images: Tensor, available: Tensor) -> None:
         check_available(available)

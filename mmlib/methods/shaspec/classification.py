@@ -96,6 +96,7 @@ class ShaSpecClassifier(nn.Module):
         """
         some = next(iter(inputs.values()))
         if available is None:
+            # 2 -> B 2
             available = torch.tensor([name in inputs for name in MODALITIES], device=some.device).expand(len(some), -1)
         check_available(available, MODALITIES)
         claimed = [name for m, name in enumerate(MODALITIES) if name not in inputs and available[:, m].any()]
@@ -103,18 +104,18 @@ class ShaSpecClassifier(nn.Module):
             raise ValueError(f"available claims {claimed}, but inputs hold {sorted(inputs)} only")
         shared, specific = [], []
         for m, name in enumerate(MODALITIES):
-            rows = available[:, m].nonzero().flatten()
+            rows = available[:, m].nonzero().flatten()  # n
             if len(rows) == 0:
                 shared.append(some.new_zeros(len(some), self.width))
                 specific.append(some.new_zeros(len(some), self.width))
                 continue
-            given = inputs[name][rows]
-            shared.append(_place(self.shared(self.stems[name](given)), rows, len(some)))
+            given = inputs[name][rows]  # n 1 H W
+            shared.append(_place(self.shared(self.stems[name](given)), rows, len(some)))  # n C -> B C
             specific.append(_place(self.specific[name](given), rows, len(some)))
-        r, s = torch.stack(shared, dim=1), torch.stack(specific, dim=1)  # Eq. (1)
-        fused = r + self.projection(torch.cat([r, s], dim=2))  # Eq. (2)
-        fused = where_available(available, fused, available_mean(r, available))  # Eq. (4)
-        return Output(self.head(fused.flatten(1)), r, s, fused, self.domain_head(s))
+        r, s = torch.stack(shared, dim=1), torch.stack(specific, dim=1)  # Eq. (1); B 2 C each
+        fused = r + self.projection(torch.cat([r, s], dim=2))  # Eq. (2); B 2 2*C -> B 2 C
+        fused = where_available(available, fused, available_mean(r, available))  # Eq. (4); the mean is B 1 C
+        return Output(self.head(fused.flatten(1)), r, s, fused, self.domain_head(s))  # Eq. (3); B 2*C -> B K
 
 
 def trunk(modality: str) -> nn.Module:

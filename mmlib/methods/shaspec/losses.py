@@ -56,10 +56,10 @@ def alignment_loss(
         raise ValueError(f"kind must be l1, mse, kl or ce and pairs all or ring; got {kind!r}, {pairs!r}")
     shared, count = shared.to(torch.promote_types(shared.dtype, torch.float32)), shared.shape[1]
     if kind in ("kl", "ce"):
-        pooled = shared.flatten(3).mean(dim=3) if shared.ndim > 3 else shared
-        log_p = (head(pooled) if head else pooled).to(shared.dtype).log_softmax(dim=-1)
+        pooled = shared.flatten(3).mean(dim=3) if shared.ndim > 3 else shared  # B M C
+        log_p = (head(pooled) if head else pooled).to(shared.dtype).log_softmax(dim=-1)  # B M LOW, or B M M
     if kind == "ce":
-        return -log_p.mean(dim=-1)[available].mean()
+        return -log_p.mean(dim=-1)[available].mean()  # Eq. (6); B M -> what is available -> scalar
     chosen = (
         list(itertools.combinations(range(count), 2))
         if pairs == "all"
@@ -69,14 +69,15 @@ def alignment_loss(
         chosen = [(0, 1)]
     total = shared.new_zeros(())
     for a, b in chosen:
-        both = available[:, a] & available[:, b]
+        both = available[:, a] & available[:, b]  # B
         if not both.any():
             continue
         if kind == "kl":
+            # Eq. (7), both ways; n LOW -> n, the cases that have both
             distance = ((log_p[both, a].exp() - log_p[both, b].exp()) * (log_p[both, a] - log_p[both, b])).sum(dim=-1)
         else:
-            difference = shared[both, a] - shared[both, b]
-            distance = (difference.abs() if kind == "l1" else difference.square()).flatten(1).mean(dim=1)
+            difference = shared[both, a] - shared[both, b]  # n C ..., the cases that have both
+            distance = (difference.abs() if kind == "l1" else difference.square()).flatten(1).mean(dim=1)  # Eq. (8); n
         total = total + distance.sum() / len(available)
     return total
 
@@ -89,7 +90,7 @@ def domain_loss(domain_logits: Tensor, available: Tensor) -> Tensor:
         available: (B, M) bool; missing modalities are left out (section 3.3.3).
     """
     check_available(available)
-    target = torch.arange(domain_logits.shape[1], device=domain_logits.device).expand(available.shape)
-    return F.cross_entropy(
+    target = torch.arange(domain_logits.shape[1], device=domain_logits.device).expand(available.shape)  # M -> B M
+    return F.cross_entropy(  # Eq. (5); n M, n: what is available
         domain_logits[available].to(torch.promote_types(domain_logits.dtype, torch.float32)), target[available]
     )

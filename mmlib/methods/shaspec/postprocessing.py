@@ -43,10 +43,10 @@ def remove_small(regions: np.ndarray, smallest: float, spacing: Sequence[float] 
         raise ValueError(f"the smallest volume to keep must not be negative; got {smallest} mm3")
     kept = np.zeros_like(regions, dtype=bool)
     for region, mask in enumerate(regions):
-        components, _ = ndimage.label(mask, TWO_HOPS)
-        large = np.bincount(components.ravel()) * np.prod(spacing) >= smallest
+        components, _ = ndimage.label(mask, TWO_HOPS)  # X Y Z
+        large = np.bincount(components.ravel()) * np.prod(spacing) >= smallest  # one for each component
         large[0] = False  # the background
-        kept[region] = large[components]
+        kept[region] = large[components]  # X Y Z
     return kept
 
 
@@ -79,14 +79,14 @@ def drop_components(labels: np.ndarray, spacing: Sequence[float] = (1, 1, 1)) ->
     Arguments as `released`. The height of a voxel is its index along the last axis times the spacing there.
     """
     components, count = ndimage.label(labels > 0, TWO_HOPS)
-    volumes = np.bincount(components.ravel(), minlength=count + 1) * np.prod(spacing)
+    volumes = np.bincount(components.ravel(), minlength=count + 1) * np.prod(spacing)  # count + 1
     if not count:
         return labels.copy()
     keep = volumes >= min(2000, 0.1 * volumes[1:].max())
     for component, place in enumerate(ndimage.find_objects(components), start=1):
         keep[component] &= (place[2].stop - 1) * spacing[2] > 25
     keep[0] = False
-    return np.where(keep[components], labels, 0)
+    return np.where(keep[components], labels, 0)  # X Y Z
 
 
 def relabel_by_kmeans(labels: np.ndarray, t1ce: np.ndarray, spacing: Sequence[float] = (1, 1, 1)) -> np.ndarray:
@@ -112,9 +112,9 @@ def relabel_by_kmeans(labels: np.ndarray, t1ce: np.ndarray, spacing: Sequence[fl
         oedema = inside & (labels == OEDEMA)
         if not little or (labels[inside] == NECROSIS).sum() * volume >= 10_000 or np.unique(t1ce[oedema]).size < 3:
             continue
-        clusters = KMeans(3, n_init=10, random_state=0).fit(t1ce[oedema].astype(float)[:, None])
+        clusters = KMeans(3, n_init=10, random_state=0).fit(t1ce[oedema].astype(float)[:, None])  # in: n 1
         middle = np.argsort(clusters.cluster_centers_[:, 0])[1]
-        changed[oedema] = np.where(clusters.labels_ == middle, NECROSIS, OEDEMA)
+        changed[oedema] = np.where(clusters.labels_ == middle, NECROSIS, OEDEMA)  # n
     return changed
 
 

@@ -203,15 +203,18 @@ class ShaSpecSegmenter(nn.Module):
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
         blank = self.variant.skips == "blank" or not self.variant.masked
+        # Eq. (1), r: B*M D H W -> B*M+1 C d h w, the last row standing for what is missing
         encoded = encode_rows(self.shared, images.flatten(0, 1), available.flatten(), blank)
+        # B M C d h w; skips B M c ...
         shared, *skips = (rows[:-1].unflatten(0, available.shape) for rows in (encoded.bottleneck, *encoded.skips))
+        # Eq. (1), s: for each modality B D H W -> B+1 C d h w
         specific = [encode_rows(net, images[:, m], available[:, m], blank) for m, net in enumerate(self.specific)]
         return Encoding(
             shared,
-            torch.stack([rows.bottleneck[:-1] for rows in specific], dim=1),
+            torch.stack([rows.bottleneck[:-1] for rows in specific], dim=1),  # B M C d h w
             tuple(skips),
-            torch.stack([rows.pooled[:-1] for rows in specific], dim=1),
-            tuple(skip[-1:] for skip in encoded.skips),
+            torch.stack([rows.pooled[:-1] for rows in specific], dim=1),  # B M C
+            tuple(skip[-1:] for skip in encoded.skips),  # 1 c ... each
         )
 
     def fuse(self, encoding: Encoding, available: Tensor) -> Tensor:
@@ -224,13 +227,14 @@ class ShaSpecSegmenter(nn.Module):
         Returns:
             (B, M, C, d, h, w).
         """
-        both = torch.cat([encoding.shared, encoding.specific], dim=2)
-        residual = self.projection(both.flatten(0, 1)).unflatten(0, both.shape[:2])
+        both = torch.cat([encoding.shared, encoding.specific], dim=2)  # B (or 1) M 2*C d h w
+        residual = self.projection(both.flatten(0, 1)).unflatten(0, both.shape[:2])  # B*M 2*C ... -> B M C d h w
         fused = encoding.shared + residual  # Eq. (2)
         if self.variant.fill == "mean":
-            return where_available(available, fused, available_mean(encoding.shared, available))  # Eq. (4)
-        first = torch.tensor(self.fill_order)[available[:, self.fill_order].int().argmax(dim=1)]
-        every = encoding.shared.expand(len(available), *encoding.shared.shape[1:])
+            return where_available(available, fused, available_mean(encoding.shared, available))  # Eq. (4); B M C d h w
+        first = torch.tensor(self.fill_order)[available[:, self.fill_order].int().argmax(dim=1)]  # B
+        every = encoding.shared.expand(len(available), *encoding.shared.shape[1:])  # B M C d h w
+        # substitute: B 1 C d h w
         return where_available(available, fused, every[torch.arange(len(available)), first].unsqueeze(1))
 
     def decode(self, encoding: Encoding, available: Tensor) -> Tensor:
@@ -244,11 +248,12 @@ class ShaSpecSegmenter(nn.Module):
         skips = []
         for skip, blank in zip(encoding.skips, encoding.blank, strict=True):
             if self.variant.skips == "mean":
-                substitute = available_mean(skip, available)
+                substitute = available_mean(skip, available)  # B 1 c ...
             else:
+                # 1 1 c ..., or a scalar
                 substitute = blank.unsqueeze(1) if self.variant.skips == "blank" else skip.new_zeros(())
-            skips.append(where_available(available, skip, substitute).flatten(1, 2))
-        return self.decoder(fused.flatten(1, 2), skips)
+            skips.append(where_available(available, skip, substitute).flatten(1, 2))  # B M*c ...
+        return self.decoder(fused.flatten(1, 2), skips)  # Eq. (3); B M*C d h w -> B R D H W
 
     def forward(self, images: Tensor, available: Tensor) -> Output:
         """(B, M, D, H, W) float and (B, M) bool -> `Output`."""
@@ -275,14 +280,14 @@ def shaspec_loss(model: ShaSpecSegmenter, batch: dict) -> tuple[Tensor, dict[str
     return total, {"task": task.detach(), "alignment": alignment.detach(), "domain": domain.detach()}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) -> Recipe:
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int] | str) -> Recipe:
     """What a run of this method trains.
 
     Args:
         method: `shaspec`.
         variant: see `variant_of`.
         modalities: M names.
-        widths: such as `16-32-64`, or `released` for the network of the released code.
+        widths: channels per level, or `released` for the network of the released code.
 
     Raises:
         ValueError: on an unknown method, variant or combination.
@@ -291,8 +296,8 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: str) ->
         raise ValueError(f"this file has the method shaspec; got {method}")
     chosen = variant_of(variant)
     alone = parse(variant.removeprefix(ONLY), modalities) if variant.startswith(ONLY) else None
-    if widths == "released":
+    if isinstance(widths, str):
         model = ShaSpecSegmenter(modalities, topology="released", variant=chosen)
     else:
-        model = ShaSpecSegmenter(modalities, [int(width) for width in widths.split("-")], variant=chosen)
+        model = ShaSpecSegmenter(modalities, widths, variant=chosen)
     return Recipe(model, shaspec_loss, {"schedule": chosen.schedule}, combination=alone)
