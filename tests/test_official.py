@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -98,6 +99,34 @@ def test_a_student_of_protokd_gives_the_same_outputs():
         assert torch.equal(ours(images, available).logits, theirs(images[:, 3:], available[:, 3:]).logits)
 
 
+def test_a_released_teacher_with_known_weights_gives_the_golden_outputs():
+    """The values come from the released class, filled tensor by tensor in the order of its definition."""
+    _, state = protokd(("t1", "t2", "t1ce", "flair"))
+    k = 0
+    for key, one in state.items():
+        if key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            state[key] = torch.full_like(one, key.endswith("running_var"))
+            continue
+        index = torch.arange(one.numel(), dtype=torch.float64)
+        if one.ndim > 1:
+            filled = 1.5 / math.sqrt(one.numel() / one.shape[0]) * torch.sin(0.37 * index + 0.11 * k)
+        elif key.endswith("weight"):
+            filled = 1 + 0.1 * torch.sin(0.5 * index + k)
+        else:
+            filled = 0.05 * torch.sin(0.3 * index + k)
+        state[key], k = filled.view(one.shape), k + 1
+    assert k == 97
+    ours = CombinationVNet(MRI, MRI, 16).eval()
+    ours.load_state_dict(official.convert("protokd", state))
+    images = torch.sin(0.013 * torch.arange(4 * 16**3, dtype=torch.float64)).view(1, 4, 16, 16, 16)
+    with torch.no_grad():
+        features, logits = ours.net.double()(images[:, [0, 2, 1, 3]])  # t1, t2, t1ce, flair -> t1, t1ce, t2, flair
+    assert features.mean().item() == pytest.approx(1.16990596, abs=1e-5)
+    assert logits.mean().item() == pytest.approx(-0.04633215, abs=1e-5)
+    golden = [0.06201312, 0.01719871, -0.02803657, -0.06815415]
+    assert logits[0, :, 0, 0, 0].tolist() == pytest.approx(golden, abs=1e-5)
+
+
 # -------------------------------------------------------------------------------------------------------------- SMIL
 THETA = [
     *((f"lenet.{layer}", f"image.{layer}") for layer in ("conv1", "conv2", "fc1", "fc2")),
@@ -127,6 +156,31 @@ def test_smil_gives_the_same_outputs_with_audio_and_without(tmp_path):
     ours.load_state_dict(load_file(tmp_path / "smil.safetensors"))
     image, audio = torch.randn(3, 1, 28, 28), torch.randn(3, 1, 20, 20)
     assert torch.equal(ours(image), theirs(image)) and torch.equal(ours(image, audio), theirs(image, audio))
+
+
+def test_released_nets_of_smil_with_known_weights_give_the_golden_outputs():
+    """The values come from the released nets, each filled parameter by parameter in the order of its definition."""
+
+    def cosines(count: int, shift: int = 0) -> torch.Tensor:
+        return (torch.arange(count, dtype=torch.float64) + shift).cos()
+
+    own, state = SMIL("released").state_dict(), {}
+    for places in (THETA, PSI):
+        half = {key: one for key, one in own.items() if key.rpartition(".")[0] in {ours for _, ours in places}}
+        filled = renamed(half, places)
+        weights = [key for key in filled if key.endswith(("weight", "bias"))]
+        for j, key in enumerate(weights):
+            filled[key] = 0.05 * cosines(filled[key].numel(), j).view(filled[key].shape)
+        state |= {f"{len(state)}.{key}": one for key, one in filled.items()}
+    ours = SMIL("released").eval()
+    ours.load_state_dict(official.convert("smil", {**state, "centres": cosines(3200).view(10, 320)}))
+    image, audio = (torch.sin(torch.arange(2.0 * n * n)).view(2, 1, n, n) for n in (28, 20))
+    with torch.no_grad():
+        alone, both = ours(image)[0], ours(image, audio)[0]
+    expected = [-0.09188186, -0.08223767, 0.02972079, 0.11910919, 0.07601043]
+    assert alone[:5].tolist() == pytest.approx(expected, abs=1e-5)
+    expected = [-0.01608873, -0.01426703, 0.00719724, 0.03348651, 0.03143026]
+    assert both[:5].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_centres_are_taken_either_way_up_and_in_any_number(tmp_path):
