@@ -105,7 +105,9 @@ def _weights(found: object) -> dict[str, Tensor] | None:
     """The state dict in an object of a file; None where it is something else."""
     if _parts(found) is not None:
         found = dict(_module(found))
-    if not isinstance(found, Mapping) or not found or not all(isinstance(one, Tensor) for one in found.values()):
+    if not isinstance(found, Mapping) or not found:
+        return None
+    if not all(isinstance(key, str) and isinstance(one, Tensor) for key, one in found.items()):
         return None
     if all(key.startswith("module.") for key in found):  # of torch's DataParallel
         return {key.removeprefix("module."): one for key, one in found.items()}

@@ -376,7 +376,7 @@ def test_one_of_several_state_dicts_is_chosen(tmp_path):
     assert list(both) == ["auxiliary.a.weight", "main.a.weight"]
     with pytest.raises(ValueError, match="no state dict 'teacher'; it has main, auxiliary"):
         official.read(tmp_path / "both.pth", entries=["teacher"])
-    torch.save({"epoch": 3}, tmp_path / "none.pth")
+    torch.save({"epoch": 3, "momenta": {0: torch.zeros(2)}}, tmp_path / "none.pth")
     with pytest.raises(ValueError, match=r"none\.pth has no state dict: no tensors by name"):
         official.read(tmp_path / "none.pth")
 
