@@ -1,4 +1,4 @@
-"""The command line: `python -m mmlib doctor LAYOUT PATH`."""
+"""The command line: `python -m mmlib doctor LAYOUT PATH` and `python -m mmlib convert METHOD OFFICIAL... OUT`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ class Layout(StrEnum):
     BRATS = "brats"
     IXI = "ixi"
     TABLE = "table"
+
+
+class Method(StrEnum):
+    """Whose released weights `convert` takes, as words of the command line."""
+
+    SHASPEC = "shaspec"
+    PROTOKD = "protokd"
+    SMIL = "smil"
+    GUIDANCE_RAD = "guidance-rad"
+    GUIDANCE_G = "guidance-g"
+    GUIDANCE_DC = "guidance-dc"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Tools of the book for your own data.")
@@ -39,6 +50,32 @@ def doctor(
         raise typer.BadParameter(str(error)) from None
     typer.echo(doctors.report(findings))
     raise typer.Exit(1 if doctors.faults(findings) else 0)
+
+
+@app.command()
+def convert(
+    method: Annotated[Method, typer.Argument(help="whose weights they are")],
+    official: Annotated[list[Path], typer.Argument(help="released files, in order where a model has several")],
+    out: Annotated[Path, typer.Argument(help="the safetensors file to write")],
+    names: Annotated[Path | None, typer.Option(help="YAML: regular expression -> replacement, for keys")] = None,
+    entry: Annotated[list[str] | None, typer.Option(help="state dict in the file; may be repeated, in order")] = None,
+    pickled: Annotated[bool, typer.Option("--pickled", help="open whole pickled models too; runs nothing")] = False,
+) -> None:
+    """Convert released weights to this package's: exit 0 if written, 1 if a file is refused, 2 on a wrong call."""
+    from mmlib import official as released  # the networks take seconds to import
+
+    try:
+        found = {
+            f"{place}.{key}" if len(official) > 1 else key: tensor
+            for place, path in enumerate(official)
+            for key, tensor in released.read(path, entries=entry or (), pickled=pickled).items()
+        }
+        weights = released.convert(method.value, found, released.read_names(names) if names else None)
+        released.write(weights, out)
+    except (ValueError, OSError) as error:
+        typer.echo(f"ERROR   {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{out}: {len(weights)} tensors, {sum(one.numel() for one in weights.values()):,} values")
 
 
 if __name__ == "__main__":
