@@ -8,7 +8,8 @@
 
 What differs: all share the blocks, the full-resolution path, the loss (Dice plus cross-entropy), the schedule and the
 data of the small ShaSpec net, so that a difference in scores is one of fusion. HeMIS's curriculum from complete to
-incomplete sets is left out. The variance is the population variance, zero for one modality (the original's divisor is UNVERIFIED).
+incomplete sets is left out. The variance is the population variance, zero for one modality (the original's divisor is
+UNVERIFIED).
 """
 
 from __future__ import annotations
