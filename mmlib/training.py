@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,46 @@ OPTIMIZERS = {
     "sgd": lambda weights, lr, decay: torch.optim.SGD(weights, lr, momentum=0.99, nesterov=True),
 }
 Loss = Callable[[nn.Module, dict], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """A stopping rule: train at the peak rate until a validation score stops rising, then let the rate fall to zero.
+
+    Attributes:
+        score: network in evaluation mode -> validation score, higher is better; draws no random numbers.
+        every: steps between two scores.
+        patience: share of the most steps (`steps` of `fit`) that may pass without a new best score.
+        fall: the rate falls linearly to zero over this share of the steps taken until then.
+    """
+
+    score: Callable[[Any], float]
+    every: int = 100
+    patience: float = 0.2
+    fall: float = 0.25
+
+    def falls_from(self, scores: Mapping[int, float], taken: int, steps: int) -> int | None:
+        """The number of steps after which the rate falls; None: not yet.
+
+        Args:
+            scores: number of steps -> validation score after them, in this order.
+            taken: steps taken so far.
+            steps: at most so many are taken, the fall included.
+        """
+        last = int(steps / (1 + self.fall))
+        best, since = -math.inf, 0
+        for step, score in scores.items():
+            if step > last:
+                break
+            if score > best:
+                best, since = score, step
+            if step - since >= self.patience * steps:
+                return step
+        return last if taken >= last else None
+
+    def end(self, start: int) -> int:
+        """The number of steps after which the rate, which falls from `start` on, is zero."""
+        return start + math.ceil(self.fall * start)
 
 
 @dataclass(frozen=True)
@@ -113,14 +153,15 @@ def fit(
     precision: str = "auto",
     device: str = "auto",
     workers: int = 0,
+    plateau: Plateau | None = None,
 ) -> pd.DataFrame:
-    """Train for a number of optimiser steps; the model is changed in place.
+    """Train for a number of optimiser steps, or by a stopping rule; the model is changed in place.
 
     Args:
         model: any module.
         batches: `batches[step]` is the batch of that step, a dict; the same whenever it is asked for.
         loss: (model, batch) -> (scalar to minimise, {name: part to log}).
-        steps: optimiser steps.
+        steps: optimiser steps; with a stopping rule the most that are taken.
         lr: peak learning rate.
         seed: of dropout and other draws inside the model.
         folder: where `<name>.checkpoint.pt` and, at the end, `<name>.safetensors` are written.
@@ -135,9 +176,10 @@ def fit(
         precision: `auto`, `bfloat16` or `float32`; weights stay float32.
         device: `auto` or `cpu`.
         workers: processes that prepare batches; 0 prepares them in this one.
+        plateau: the stopping rule; it takes the place of the schedule.
 
     Returns:
-        One row a step: step, loss, the loss's parts, lr, seconds.
+        One row a step: step, loss, the loss's parts, lr, seconds; with a stopping rule also score, NaN at most steps.
 
     Raises:
         FloatingPointError: if the loss is not finite; names the step, the cases and the last good checkpoint.
@@ -152,13 +194,24 @@ def fit(
     path = folder / f"{name}.checkpoint.pt"
     settings = {"steps": steps, "lr": lr, "seed": seed, "optimizer": optimizer, "schedule": schedule, "warmup": warmup}
     settings |= {"weight_decay": weight_decay, "max_norm": max_norm, "precision": precision}
+    if plateau is not None:
+        settings |= {"plateau": (plateau.every, plateau.patience, plateau.fall)}
 
     torch.manual_seed(seed)
     optimiser = OPTIMIZERS[optimizer](model.parameters(), lr, weight_decay)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, schedule, warmup))
     rows: list[dict[str, float]] = []
+    falls_from: int | None = None
+
+    def rate(step: int) -> float:
+        if plateau is None:
+            return learning_rate(step, steps, schedule, warmup)
+        rising = learning_rate(step, steps, "constant", warmup)
+        return rising * (1 if falls_from is None else max(0.0, 1 - (step - falls_from) / (plateau.fall * falls_from)))
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     if path.exists():
         rows = _resume(path, settings, model, optimiser, scheduler)
+        falls_from = _falls_from(plateau, rows, steps)
     start = len(rows)
     model, optimiser = accelerator.prepare(model, optimiser)
     model.train()
@@ -172,6 +225,8 @@ def fit(
     )
     with _deterministic():
         for step, batch in enumerate(progress, start=start):
+            if plateau is not None and falls_from is not None and step >= plateau.end(falls_from):
+                break
             began = time.perf_counter()
             batch = send_to_device(batch, accelerator.device)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -188,11 +243,16 @@ def fit(
                 accelerator.clip_grad_norm_(model.parameters(), max_norm)
             optimiser.step()
             row: dict[str, float] = {"step": step, "loss": total.item(), "lr": float(scheduler.get_last_lr()[0])}
+            row |= {key: float(part) for key, part in parts.items()}
+            end = steps if plateau is None or falls_from is None else plateau.end(falls_from)
+            if plateau is not None:
+                due = (falls_from is None and (step + 1) % plateau.every == 0) or step + 1 == end
+                row["score"] = _score(plateau, accelerator.unwrap_model(model)) if due else math.nan
+            rows.append(row)
+            falls_from = _falls_from(plateau, rows, steps) if falls_from is None else falls_from
             scheduler.step()
-            rows.append(
-                row | {key: float(part) for key, part in parts.items()} | {"seconds": time.perf_counter() - began}
-            )
-            if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+            row["seconds"] = time.perf_counter() - began
+            if (step + 1) % checkpoint_every == 0 or step + 1 == end:
                 state = {"settings": settings, "rows": rows, "rng": torch.get_rng_state()}
                 state |= {"model": accelerator.unwrap_model(model).state_dict()}
                 state |= {"optimizer": optimiser.state_dict(), "scheduler": scheduler.state_dict()}
@@ -203,6 +263,21 @@ def fit(
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
         _replace(folder / f"{name}.safetensors", partial(save_file, weights))
     return pd.DataFrame(rows)
+
+
+def _score(plateau: Plateau, model: nn.Module) -> float:
+    model.eval()
+    with torch.inference_mode():
+        value = float(plateau.score(model))
+    model.train()
+    return value
+
+
+def _falls_from(plateau: Plateau | None, rows: Sequence[Mapping[str, float]], steps: int) -> int | None:
+    if plateau is None:
+        return None
+    scored = {int(row["step"]) + 1: row["score"] for row in rows if not math.isnan(row["score"])}
+    return plateau.falls_from(scored, len(rows), steps)
 
 
 def _resume(path: Path, settings: dict, model: nn.Module, optimizer, scheduler) -> list[dict[str, float]]:

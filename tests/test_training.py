@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmlib.training import fit, learning_rate, precision_here
+from mmlib.training import Plateau, fit, learning_rate, precision_here
 
 # A small net with dropout and instance norm; killed once at a given step when a second argument is given.
 PROGRAM = """
@@ -143,6 +143,59 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 )  # fmt: skip
 def test_learning_rates_by_hand(step, schedule, warmup, factor):
     assert learning_rate(step, 100, schedule, warmup) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("scores", "taken", "start"),
+    [
+        ({10: 0.5, 20: 0.6}, 20, None),  # still rising
+        ({10: 0.6, 20: 0.6}, 20, None),  # 10 of 100 steps without a new best; 20 are allowed
+        ({10: 0.6, 20: 0.5, 30: 0.6}, 30, 30),  # an equal score is no new best
+        ({10: 0.6, 20: 0.5, 30: 0.7}, 30, None),
+        ({10: 0.1, 70: 0.7, 80: 0.8, 90: 0.9}, 90, 80),  # 80 + 25 % of 80 = 100, the most
+        ({}, 79, None),
+        ({}, 80, 80),
+    ],
+)
+def test_the_rate_falls_when_the_score_has_not_risen_for_a_fifth_of_the_steps(scores, taken, start):
+    rule = Plateau(score=lambda model: 0.0, patience=0.2, fall=0.25)
+    assert rule.falls_from(scores, taken, 100) == start
+    assert rule.end(80) == 100 and rule.end(30) == 38
+
+
+def weight(model: nn.Module) -> float:
+    return -float(model.weight.detach().sub(2).abs())
+
+
+def test_a_run_stops_by_its_validation_score_and_goes_on_after_an_interruption(tmp_path):
+    def run(folder, loss=squared):
+        torch.manual_seed(0)
+        model = nn.Linear(1, 1)
+        rule = Plateau(weight, every=5, patience=0.1, fall=0.5)
+        history = fit(model, Points(), loss, steps=200, lr=0.1, seed=0, folder=folder, checkpoint_every=5, plateau=rule)
+        return model, history
+
+    whole, history = run(tmp_path / "whole")
+    assert 30 < len(history) < 200, "less than the most"
+    scored = history["score"].dropna()
+    start = max(index for index in scored.index[:-1]) + 1
+    assert len(history) == start + -(-start // 2) and scored.index[-1] == len(history) - 1
+    rates = history["lr"]
+    assert rates[start - 1] == pytest.approx(0.1)
+    assert rates[start + 10] == pytest.approx(0.1 * (1 - 10 / (0.5 * start))) and rates.iloc[-1] < 0.005
+    calls = [0]
+
+    def broken(model, batch):
+        calls[0] += 1
+        if calls[0] == start + 3:  # while the rate falls
+            raise KeyboardInterrupt
+        return squared(model, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", broken)
+    again, resumed = run(tmp_path / "broken")
+    assert len(resumed) == len(history) and torch.equal(again.weight, whole.weight)
+    assert resumed["score"].equals(history["score"]), "nothing is scored differently"
 
 
 def test_unknown_schedules_and_precisions_are_refused():

@@ -54,10 +54,14 @@ def _dice_cells(scores: pd.DataFrame, arms: Sequence[str] | None) -> pd.DataFram
 
 # ---------------------------------------------------------------------------------------------------------- curves
 @styled
-def history_curves(runs: Results, experiment: str | None = None, arms: Sequence[str] | None = None) -> Figure:
-    """The training loss of every run, one panel per arm, one line per seed; running means.
+def history_curves(
+    runs: Results, experiment: str | None = None, arms: Sequence[str] | None = None, column: str = "loss"
+) -> Figure:
+    """The history of every run, one panel per arm, one line per seed.
 
-    Losses of different methods have different parts, so only the shape is compared.
+    Args:
+        column: `loss`, as running means; losses of different methods have different parts, so only the shape is
+            compared. Or `score`, the validation score of a stopping rule.
     """
     records = runs.records if experiment is None else runs.records[runs.records["experiment"] == experiment]
     records = records.assign(arm=arm_of(records))
@@ -71,14 +75,16 @@ def history_curves(runs: Results, experiment: str | None = None, arms: Sequence[
         colour, _, name = arm_style(arm)
         for index, row in enumerate(records[records["arm"] == arm].itertuples()):
             history = runs.history(row.run, row.experiment)
-            history = history.assign(loss=_smooth(history["loss"])).iloc[:: max(1, len(history) // 150)]
-            axis.plot(history["step"], history["loss"], color=colour, linestyle=("-", "--", ":", "-.")[index % 4])
+            curve = history.set_index("step")[column].dropna()
+            if column == "loss":
+                curve = _smooth(curve).iloc[:: max(1, len(curve) // 150)]
+            axis.plot(curve, color=colour, linestyle=("-", "--", ":", "-.")[index % 4])
         axis.set_title(name)
     for axis in axes.flat[len(known) - columns : len(known)]:
         axis.set_xlabel("optimiser step")
         axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
-        axis.set_ylabel("loss")
+        axis.set_ylabel("loss" if column == "loss" else "validation score")
     return figure
 
 

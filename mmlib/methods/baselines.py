@@ -6,9 +6,10 @@
 - `u-hemis`: Havaei et al., "HeMIS: Hetero-Modal Image Segmentation", MICCAI 2016, arXiv 1607.05194, in the U-Net form
   of Dorent et al. (MICCAI 2019): an encoder per modality, mean and variance of the available ones at every scale.
 
-What differs: all share the blocks, the loss (Dice plus cross-entropy), the schedule and the data of the small ShaSpec
-net, so that a difference in scores is one of fusion. HeMIS's curriculum from complete to incomplete sets is left out.
-The variance is the population variance, zero for one modality (the original's divisor is UNVERIFIED).
+What differs: all share the blocks, the full-resolution path, the loss (Dice plus cross-entropy), the schedule and the
+data of the small ShaSpec net, so that a difference in scores is one of fusion. HeMIS's curriculum from complete to
+incomplete sets is left out. The variance is the population variance, zero for one modality (the original's divisor is
+UNVERIFIED).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlib.modalities import check_available, label, parse
-from mmlib.networks.unet import Decoder, Encoder, available_mean, check_grid, encode_rows
+from mmlib.networks.unet import Decoder, Encoder, available_mean, check_grid, encode_rows, masked_images
 from mmlib.tasks.segmentation import segmentation_loss
 from mmlib.training import Recipe
 
@@ -48,18 +49,19 @@ class EarlyFusionUNet(nn.Module):
         self.modalities = tuple(modalities)
         self.encoder = Encoder(len(self.modalities), widths)
         self.stride = self.encoder.stride
-        self.decoder = Decoder(widths, 1, regions)
+        self.decoder = Decoder(widths, 1, regions, len(self.modalities))
 
     def encode(self, images: Tensor, available: Tensor) -> Tensor:
         """Nothing can be computed before the combination is known: the images themselves, zero where missing."""
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
-        return torch.where(available[..., None, None, None], images, 0)  # mask: B M 1 1 1
+        return masked_images(images, available)
 
     def decode(self, encoding: Tensor, available: Tensor) -> Tensor:
         """(1 or B, M, D, H, W) and (B, M) -> logits (B, R, D, H, W)."""
-        features = self.encoder(encoding * available[..., None, None, None])  # in: B M D H W
-        return self.decoder(features.bottleneck, features.skips)
+        images = masked_images(encoding, available)  # B M D H W
+        features = self.encoder(images)
+        return self.decoder(features.bottleneck, features.skips, images)
 
     def forward(self, images: Tensor, available: Tensor) -> Output:
         """(B, M, D, H, W) float and (B, M) bool -> `Output`."""
@@ -78,20 +80,22 @@ class UHeMIS(nn.Module):
         encoders = [Encoder(1, widths) for _ in self.modalities]
         self.encoders = nn.ModuleList(encoders)
         self.stride = encoders[0].stride
-        self.decoder = Decoder(widths, 2, regions)
+        self.decoder = Decoder(widths, 2, regions, len(self.modalities))
 
     def encode(self, images: Tensor, available: Tensor) -> list[Tensor]:
-        """Maps of every available modality, zero at missing ones: from fine to coarse, each (B, M, c, ...)."""
+        """Images and maps of every available modality, zero at missing ones: from fine to coarse, each (B, M, ...)."""
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
         encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]  # B+1 rows
         levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
-        return [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M c ... each
+        maps = [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M c ... each
+        return [masked_images(images, available), *maps]
 
     def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
-        """Maps (1 or B, M, c, ...) and (B, M) -> logits (B, R, D, H, W)."""
-        *skips, bottleneck = [moments(features, available).flatten(1, 2) for features in encoding]  # B 2*c ... each
-        return self.decoder(bottleneck, skips)
+        """Images and maps (1 or B, M, ...) and (B, M) -> logits (B, R, D, H, W)."""
+        images, *maps = encoding
+        *skips, bottleneck = [moments(features, available).flatten(1, 2) for features in maps]  # B 2*c ... each
+        return self.decoder(bottleneck, skips, masked_images(images, available))
 
     def forward(self, images: Tensor, available: Tensor) -> Output:
         """(B, M, D, H, W) float and (B, M) bool -> `Output`."""

@@ -8,8 +8,10 @@ losses. Released code consulted through a written description: ReubenDo/U-HVED; 
 What differs
 - The network is made of the book's own blocks, so that against U-HeMIS the fusion and its losses are all that changes:
   a residual encoder per modality with a strided stem, as many scales as widths (released: four, from the full grid on),
-  a decoder with skips for the segmentation and for each image. A 1x1x1 convolution turns the c maps of a scale into c
-  means and c log-variances (released: the encoder's own maps, half and half); the maps themselves end in a LeakyReLU.
+  a decoder with skips for the segmentation and for each image. The decoder of the segmentation sees the available
+  images again at full resolution, as in all small networks of the book. A 1x1x1 convolution turns the c maps of a
+  scale into c means and c log-variances (released: the encoder's own maps, half and half); the maps themselves end in a
+  LeakyReLU.
 - Regions are three sigmoids with the book's loss; the released code has four classes, cross-entropy plus Dice.
 - A batch holds images of the available modalities only, so only these are reconstructed, and the divergence runs over
   the subsets S of the available set A (released: over all 15, from all four images). The released divisors, 14 and 15,
@@ -33,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlib.modalities import check_available
-from mmlib.networks.unet import Decoder, Encoder, Features, check_grid, encode_rows
+from mmlib.networks.unet import Decoder, Encoder, Features, check_grid, encode_rows, masked_images
 from mmlib.tasks.segmentation import segmentation_loss
 from mmlib.training import Recipe
 
@@ -41,7 +43,7 @@ DIVERGENCE, RECONSTRUCTION = 0.1, 0.1  # weights in the loss
 
 
 class Output(NamedTuple):
-    """Logits (B, R, D, H, W), images (B, M, D, H, W), zero where missing, and what `UHVED.encode` returns."""
+    """Logits (B, R, D, H, W), images (B, M, D, H, W), zero where missing, and the Gaussians of every scale."""
 
     logits: Tensor
     reconstructions: Tensor
@@ -83,21 +85,23 @@ class UHVED(nn.Module):
         encoders = [GaussianEncoder(widths) for _ in self.modalities]
         self.encoders = nn.ModuleList(encoders)
         self.stride = encoders[0].stride
-        self.decoder = Decoder(widths, 1, regions)
+        self.decoder = Decoder(widths, 1, regions, len(self.modalities))
         self.image_decoders = nn.ModuleList(Decoder(widths, 1, 1) for _ in self.modalities)
 
     def encode(self, images: Tensor, available: Tensor) -> list[Tensor]:
-        """Means, then log-variances, of every available modality, zero at missing ones; per scale (B, M, 2c, ...)."""
+        """The images (B, M, ...), and per scale means, then log-variances (B, M, 2c, ...); zero where missing."""
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
         encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]  # B+1 rows
         levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
-        return [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M 2c ... each
+        maps = [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M 2c ... each
+        return [masked_images(images, available), *maps]
 
     def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
-        """Encodings (1 or B, M, 2c, ...) and (B, M) -> logits (B, R, D, H, W), from the mean of the latents."""
-        *skips, bottleneck = [product_of_experts(level, available).mean for level in encoding]
-        return self.decoder(bottleneck, skips)
+        """Encodings (1 or B, M, ...) and (B, M) -> logits (B, R, D, H, W), from the mean of the latents."""
+        images, *levels = encoding
+        *skips, bottleneck = [product_of_experts(level, available).mean for level in levels]
+        return self.decoder(bottleneck, skips, masked_images(images, available))
 
     def forward(self, images: Tensor, available: Tensor, sample: bool = False) -> Output:
         """Segment and reconstruct.
@@ -107,10 +111,10 @@ class UHVED(nn.Module):
             available: (B, M) bool.
             sample: decode a draw of the latents from torch's global generator, as in training; else their mean.
         """
-        encoding = self.encode(images, available)
+        given, *encoding = self.encode(images, available)
         fused = [product_of_experts(level, available) for level in encoding]
         *skips, bottleneck = [latent.draw() if sample else latent.mean for latent in fused]
-        logits = self.decoder(bottleneck, skips)
+        logits = self.decoder(bottleneck, skips, given)
         reconstructions = torch.zeros_like(images)
         for m, decoder in enumerate(self.image_decoders):
             rows = available[:, m].nonzero().flatten()

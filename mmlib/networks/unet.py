@@ -1,7 +1,8 @@
 """The few network pieces that MONAI lacks: two U-shaped encoder and decoder pairs with the same interface.
 
 `Encoder` and `Decoder` are small and made for a CPU: a strided stem halves the grid before the first block, where most
-of the work of a U-Net lies, and a transposed convolution brings the full grid back. `ResNetEncoder` and
+of the work of a U-Net lies. A transposed convolution brings the full grid back, where one convolution sees the images
+once more: without this full-resolution path no output is sharper than half the grid. `ResNetEncoder` and
 `ResNetDecoder` are the weight-standardised 3D ResNet-50 with ASPP of the released ShaSpec code.
 
 An encoder maps (N, C, D, H, W) to `Features`; a decoder maps stacked bottlenecks and skips to (N, R, D, H, W) logits.
@@ -18,6 +19,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.blocks.dynunet_block import UnetResBlock
 from torch import Tensor, nn
 
+FINE = 8, 16  # maps that come up to the full grid, maps of the convolution there
 INSTANCE = ("INSTANCE", {"affine": True})
 LEAKY = ("LEAKYRELU", {"negative_slope": 0.01})
 
@@ -70,9 +72,11 @@ class Decoder(nn.Module):
         widths: as those of the encoders.
         sources: how many encoders' maps are stacked on the channel axis.
         regions: output channels R.
+        images: channels of the images that the full-resolution path takes; 0: there is no such path, as where images
+            are the output.
     """
 
-    def __init__(self, widths: Sequence[int], sources: int, regions: int = 3):
+    def __init__(self, widths: Sequence[int], sources: int, regions: int = 3, images: int = 0):
         super().__init__()
         inputs = [*widths[:-1], sources * widths[-1]]
         levels = range(len(widths) - 2, -1, -1)
@@ -86,12 +90,21 @@ class Decoder(nn.Module):
         self.convs = nn.ModuleList(
             Convolution(3, widths[level], widths[level], kernel_size=3, act=LEAKY, norm=INSTANCE) for level in levels
         )
-        self.out = nn.ConvTranspose3d(widths[0], regions, 2, 2)
+        if images:
+            raised, maps = FINE
+            self.up = nn.ConvTranspose3d(widths[0], raised, 2, 2, bias=False)
+            self.fine = Convolution(3, raised + images, maps, kernel_size=3, act=LEAKY, norm=INSTANCE)
+            self.out: nn.Module = nn.Conv3d(maps, regions, 1)
+        else:
+            self.out = nn.ConvTranspose3d(widths[0], regions, 2, 2)
 
-    def forward(self, bottleneck: Tensor, skips: Sequence[Tensor]) -> Tensor:
+    def forward(self, bottleneck: Tensor, skips: Sequence[Tensor], images: Tensor | None = None) -> Tensor:
+        """Stacked bottlenecks and skips, and the images (N, images, D, H, W), zero where missing -> logits."""
         x = bottleneck
         for up, reduce, conv, skip in zip(self.ups, self.skips, self.convs, reversed(skips), strict=True):
             x = conv(up(x) + reduce(skip))  # N c d h w, the skip's grid
+        if images is not None:
+            x = self.fine(torch.cat([self.up(x), images], dim=1))  # N 8+M D H W -> N 16 D H W
         return self.out(x)  # N R D H W
 
 
@@ -241,6 +254,19 @@ def where_available(available: Tensor, features: Tensor, substitute: Tensor) -> 
     """Features where available, else the substitute; (B, M, ...)."""
     # mask: B M 1 ... 1
     return torch.where(available.view(*available.shape, *(1,) * (features.ndim - 2)), features, substitute)
+
+
+def masked_images(images: Tensor, available: Tensor) -> Tensor:
+    """The available images, zero where missing.
+
+    Args:
+        images: (B, M, D, H, W) or, for one case in B combinations, (1, M, D, H, W); a missing one is not read.
+        available: (B, M) bool.
+
+    Returns:
+        (B, M, D, H, W).
+    """
+    return torch.where(available[..., None, None, None], images, 0)  # mask: B M 1 1 1
 
 
 def check_grid(images: Tensor, available: Tensor, stride: Sequence[int]) -> None:

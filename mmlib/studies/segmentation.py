@@ -253,11 +253,26 @@ def fall(curves: Mapping[str, pd.Series]) -> str:
     return f"{min(shares):.0%} to {max(shares):.0%}"
 
 
+def stops(study: Study) -> str:
+    """How many steps each arm took, and which runs took the most that were allowed, as a text."""
+    taken = pd.Series({run: len(loss) for run, loss in losses(study).items()}, name="taken")
+    rows = study.records[study.records["arm"].isin(study.arms)].join(taken, on="run")
+    most = rows["parameters.steps"].astype(int)
+    each = [
+        f"{arm_name(arm)} {listed(f'{steps:,}' for steps in part['taken'])}"
+        for arm, part in rows.groupby("arm", sort=False)
+    ]
+    return f"{'; '.join(each)}. {(rows['taken'] >= most).sum()} of {len(rows)} runs took all {most.max():,} steps"
+
+
 def cost_table(study: Study) -> pd.DataFrame:
-    """Runs, weights, seconds and memory of every arm."""
-    rows = study.records[study.records["arm"].isin(study.arms)].groupby("arm", sort=False)
+    """Runs, weights, steps taken, seconds and memory of every arm."""
+    rows = study.records[study.records["arm"].isin(study.arms)]
+    taken = {run: len(loss) for run, loss in losses(study).items()}
+    rows = rows.assign(steps=rows["run"].map(taken)).groupby("arm", sort=False)
     cost = rows.agg(
         runs=("run", "size"),
+        steps=("steps", "mean"),
         parameters=("parameter_count", "mean"),
         train=("seconds.train", "mean"),
         evaluate=("seconds.evaluate", "mean"),
@@ -272,7 +287,8 @@ def setting(record: pd.Series) -> str:
     """Steps, crops, device, threads and precision of a run, as a text."""
     steps, batch = int(record["parameters.steps"]), int(record["parameters.batch_size"])
     threads = counted(int(record["threads"]), "thread")
-    return f"{steps} steps of {batch} crops, {record['device']}, {threads}, {record['precision']}"
+    most = "at most " if record.get("parameters.patience", 0) else ""
+    return f"{most}{steps} steps of {batch} crops, {record['device']}, {threads}, {record['precision']}"
 
 
 # ------------------------------------------------------------------------------------------------------------- scores
@@ -406,6 +422,22 @@ def true_regions(case: Case) -> np.ndarray:
     if case.labels is None:
         raise ValueError(f"case {case.name} has no labels, so there is no truth to compare with")
     return regions(case.labels, case.enhancing_label)
+
+
+def half_resolution_dice(cases: Any, names: Iterable[str], target: str = "et") -> float:
+    """Mean Dice, %, of the truth copied at half the resolution: 2x2x2 blocks that are at least half full.
+
+    Args:
+        cases: name -> `mmlib.data.cases.Case`.
+    """
+    place, values = REGIONS.index(target), []
+    for name in names:
+        truth = torch.from_numpy(true_regions(cases[name])[place])[None]  # 1 X Y Z
+        padded = torch.nn.functional.pad(truth.float(), [n for side in truth.shape[:0:-1] for n in (0, side % 2)])
+        coarse = torch.nn.functional.avg_pool3d(padded[None], 2)[0] >= 0.5  # 1 x y z
+        copied = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        values.append(dice_of(copied[None, :, : truth.shape[1], : truth.shape[2], : truth.shape[3]], truth).item())
+    return 100 * float(np.mean(values))
 
 
 def dice_percent(case: Case, predicted: np.ndarray) -> list[float]:

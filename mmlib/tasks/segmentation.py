@@ -10,7 +10,7 @@ where one of the two is empty: no distance is defined.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -167,6 +167,30 @@ def evaluate_combinations(
     if not rows:
         raise ValueError(f"nothing to score: no case has all modalities of one of {wanted}")
     return pd.DataFrame(rows, columns=["case", "available", "target", "metric", "value"])
+
+
+def watched_dice(cases: Iterable[Case], combination: Sequence[str] | None = None) -> Callable[[Segmenter], float]:
+    """A validation score to stop by: mean Dice in [0, 1] over cases, regions and combinations.
+
+    Args:
+        cases: with labels, and every modality that is asked for.
+        combination: what the network is trained with, where that is always the same; None: the combinations are all
+            modalities and each alone.
+
+    Returns:
+        network in evaluation mode -> score.
+    """
+    prepared: dict[tuple[str, ...], list[dict]] = {}
+
+    def score(model: Segmenter) -> float:
+        order = model.modalities
+        wanted = [tuple(order), *((name,) for name in order)] if combination is None else [tuple(combination)]
+        available = torch.stack([names.mask(one, order) for one in wanted])  # K M
+        samples = prepared.setdefault(order, [tensors(case, order)[0] for case in cases])
+        values = [dice(probabilities(model, one["images"], available) > 0.5, one["regions"]).mean() for one in samples]
+        return float(torch.stack(values).mean())
+
+    return score
 
 
 @torch.inference_mode()

@@ -106,6 +106,15 @@ def test_history_curves_have_a_panel_per_arm_and_a_line_per_seed(runs):
     assert [len(axis.lines) for axis in figure.axes] == [2, 2, 2]
 
 
+def test_curves_of_the_validation_score_pass_over_steps_that_were_not_scored(runs, monkeypatch):
+    history = pd.DataFrame({"step": range(4), "loss": 1.0, "score": [np.nan, 0.5, np.nan, 0.75]})
+    monkeypatch.setattr(type(runs), "history", lambda self, run, experiment=None: history)
+    figure = figures.history_curves(runs, column="score")
+    (first, *_) = figure.axes[0].lines
+    assert list(first.get_xdata()) == [1, 3] and list(first.get_ydata()) == [0.5, 0.75]
+    assert figure.axes[0].get_ylabel() == "validation score"
+
+
 def test_combination_dots_put_every_mean_in_its_row(runs):
     figure = figures.combination_dots(runs.scores, arms=["shaspec paper", "dropout-unet"])
     marks, panels = figure.axes[0], figure.axes[1:]

@@ -349,3 +349,26 @@ def test_the_runs_of_the_chapter_are_those_of_its_arms(runs: study.Study) -> Non
 def test_effects_with_infinite_bounds_do_not_count_as_beyond() -> None:
     effect = Effect(1.0, -np.inf, np.inf, np.nan, 0, 1, -np.inf, np.inf)
     assert study.Ceiling(50.0, {("a", "t1"): effect}).beyond == []
+
+
+def test_a_copy_at_half_the_resolution_keeps_full_blocks_and_loses_thin_ones() -> None:
+    labels = np.zeros((8, 8, 9), dtype=np.int16)
+    labels[2:4, 2:4, 2:4] = 4  # a block of the coarse grid
+    case = Case("a", {"t1": np.ones(labels.shape)}, np.eye(4), labels, enhancing_label=4)
+    assert study.half_resolution_dice({"a": case}, ["a"]) == 100
+    shifted = Case("b", case.images, case.affine, np.roll(labels, 1, axis=0), enhancing_label=4)
+    # half of each of two blocks: both are marked, twice as many voxels
+    assert study.half_resolution_dice({"b": shifted}, ["b"]) == pytest.approx(100 * 2 * 8 / (8 + 16))
+    thin = Case("c", case.images, case.affine, np.where(np.arange(8)[:, None, None] == 3, labels, 0), enhancing_label=4)
+    assert study.half_resolution_dice({"a": case, "c": thin}, ["a", "c"]) == pytest.approx((100 + 100 * 2 * 4 / 12) / 2)
+
+
+def test_the_text_of_stops_names_the_runs_that_took_all_steps(
+    runs: study.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {"shaspec-paper-s0": 1500, "shaspec-paper-s1": 900}
+    monkeypatch.setattr(
+        Results, "history", lambda self, run, experiment: pd.DataFrame({"loss": np.ones(taken.get(run, 800))})
+    )
+    text = study.stops(runs)
+    assert text.startswith("ShaSpec (paper) 1,500 and 900; ") and text.endswith("1 of 7 runs took all 1,500 steps")

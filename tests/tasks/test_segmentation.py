@@ -19,6 +19,7 @@ from mmlib.tasks.segmentation import (
     pooled_features,
     predict,
     probabilities,
+    watched_dice,
 )
 
 
@@ -55,6 +56,19 @@ def test_a_model_that_sees_the_tumour_scores_one():
     assert len(scores) == 15 * 3 * 2
     assert (scores.loc[scores["metric"] == "dice", "value"] == 1).all()
     assert (scores.loc[scores["metric"] == "hd95", "value"] == 0).all()
+
+
+def test_the_watched_score_is_the_mean_over_all_modalities_and_each_alone():
+    spoilt = case()
+    spoilt = Case(
+        "spoilt", {**spoilt.images, "t1": np.flip(spoilt.images["t1"], 0).copy()}, spoilt.affine, spoilt.labels
+    )
+    scores = evaluate_combinations(Threshold(), [spoilt], hausdorff=False)
+    means = scores.groupby("available")["value"].mean()
+    assert means["t1"] < means["t2"], "else the test shows nothing"
+    watched = watched_dice([spoilt])(Threshold().eval())
+    assert watched == pytest.approx(means[["t1+t1ce+t2+flair", *MRI]].mean())
+    assert watched_dice([spoilt], ("t1",))(Threshold().eval()) == pytest.approx(means["t1"])
 
 
 def test_combinations_with_a_lacking_modality_are_left_out():

@@ -9,6 +9,8 @@ What differs
 - `ShaSpecSegmenter(topology="small")` keeps the rules of the released network (fusion at the bottleneck only, skips
   from the shared encoder only, one projection for all modalities, modality classifier on pooled specific features) at
   widths that train on a CPU. `topology="released"` is the network of the released code, 187,708,132 parameters.
+- The decoder of the small topology sees the available images again at full resolution, as in all small networks of the
+  book; the released one ends at half the grid and is interpolated.
 - Encoders run on the available modalities only. Instance norm has no statistics across the batch, so this changes no
   number, saves almost half of the work, and an absent volume cannot reach the output.
 - Paper and released code disagree in places; each is a switch listed in `VARIANTS`. The paper is silent on the skips of
@@ -41,6 +43,7 @@ from mmlib.networks.unet import (
     available_mean,
     check_grid,
     encode_rows,
+    masked_images,
     where_available,
 )
 from mmlib.tasks.segmentation import segmentation_loss
@@ -128,6 +131,7 @@ class Encoding(NamedTuple):
         skips: from fine to coarse, each (B, M, c, ...), of the shared encoder.
         pooled: (B, M, C), spatial mean of the specific encoder's output.
         blank: like `skips`, (1, c, ...), of a zero volume; zero where the variant does not need it.
+        images: (B, M, D, H, W), zero where missing; the small topology decodes with them.
     """
 
     shared: Tensor
@@ -135,6 +139,7 @@ class Encoding(NamedTuple):
     skips: tuple[Tensor, ...]
     pooled: Tensor
     blank: tuple[Tensor, ...]
+    images: Tensor
 
 
 class Output(NamedTuple):
@@ -186,7 +191,7 @@ class ShaSpecSegmenter(nn.Module):
         self.stride = self.shared.stride
         self.specific = nn.ModuleList(Encoder(1, widths) if small else ResNetEncoder() for _ in range(count))
         self.projection = StandardisedConv3d(2 * channels, channels, 3)
-        self.decoder = Decoder(widths, count, regions) if small else ResNetDecoder(count, regions)
+        self.decoder = Decoder(widths, count, regions, count) if small else ResNetDecoder(count, regions)
         self.domain_head = nn.Linear(channels, count)
         order = [name for name in FILL_ORDER if name in self.modalities]
         order += [name for name in self.modalities if name not in order]
@@ -215,6 +220,7 @@ class ShaSpecSegmenter(nn.Module):
             tuple(skips),
             torch.stack([rows.pooled[:-1] for rows in specific], dim=1),  # B M C
             tuple(skip[-1:] for skip in encoded.skips),  # 1 c ... each
+            masked_images(images, available),  # B M D H W
         )
 
     def fuse(self, encoding: Encoding, available: Tensor) -> Tensor:
@@ -253,7 +259,10 @@ class ShaSpecSegmenter(nn.Module):
                 # 1 1 c ..., or a scalar
                 substitute = blank.unsqueeze(1) if self.variant.skips == "blank" else skip.new_zeros(())
             skips.append(where_available(available, skip, substitute).flatten(1, 2))  # B M*c ...
-        return self.decoder(fused.flatten(1, 2), skips)  # Eq. (3); B M*C d h w -> B R D H W
+        bottleneck = fused.flatten(1, 2)  # B M*C d h w
+        if isinstance(self.decoder, ResNetDecoder):
+            return self.decoder(bottleneck, skips)  # Eq. (3); B R D H W
+        return self.decoder(bottleneck, skips, masked_images(encoding.images, available))  # Eq. (3); B R D H W
 
     def forward(self, images: Tensor, available: Tensor) -> Output:
         """(B, M, D, H, W) float and (B, M) bool -> `Output`."""
