@@ -1,9 +1,6 @@
-"""How much of an image the other modalities of the same subject hold: correlations, and R2 of a left-out subject.
+"""How much of a modality the other modalities hold: what they predict of it in a subject never seen, and correlations.
 
-Intensities are scaled to mean 0 and standard deviation 1 over the voxels of a subject, image by image, since the scale
-of an MR image has no meaning. A model then predicts each modality of a voxel from the other modalities of the same
-voxel; it is fitted to all subjects but one and scored on that one. R2 is 1 minus the squared error over the variance:
-1 if the others determine the modality, 0 if they say nothing, below 0 if what they say elsewhere misleads here.
+On a phantom the answer is built in; on patients it is a measurement, and says how far a phantom is from them.
 """
 
 from __future__ import annotations
@@ -14,84 +11,81 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 
-KINDS = ("linear", "trees")
+from mmlib.data.cases import Case, zscore
+from mmlib.modalities import label
 
-
-def _standardised(images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    if len(images) < 2:
-        raise ValueError(f"R2 of a left-out subject needs at least two subjects; got {len(images)}")
-    for place, values in enumerate(images):
-        if values.ndim != 2 or values.shape[0] != images[0].shape[0] or values.shape[0] < 2:
-            raise ValueError(
-                f"subject {place}: expected (M, V) with the same M >= 2 for every subject; got {values.shape}"
-            )
-        if not np.isfinite(values).all() or (values.std(axis=1) == 0).any():
-            raise ValueError(f"subject {place}: a modality is constant or not finite over its voxels")
-    return [(v - v.mean(axis=1, keepdims=True)) / v.std(axis=1, keepdims=True) for v in images]
+PAIRS = (("t1", "t1ce"), ("t2", "flair"))
 
 
-def r2_from_others(images: Sequence[np.ndarray], kind: str = "linear", voxels: int = 4000, seed: int = 0) -> np.ndarray:
-    """R2 of each modality from the others, of the subject that the model was not fitted to.
+def brain_values(case: Case, modalities: Sequence[str], most: int = 20_000, seed: int = 0) -> np.ndarray:
+    """Intensities of a case at voxels of its brain, each modality with mean 0 and standard deviation 1 over the brain.
 
     Args:
-        images: one array (M, V) per subject, M >= 2 modalities and any number of voxels V.
-        kind: "linear": least squares; "trees": gradient-boosted trees, which find any relation.
-        voxels: at most so many voxels, drawn at random, of every subject are fitted to. All are scored.
-        seed: of that draw.
+        case: with all of `modalities`.
+        modalities: M names.
+        most: where the brain has more voxels, so many are drawn.
+        seed: of the draw.
 
     Returns:
-        (S, M), R2 of every left-out subject and modality, at most 1.
+        (voxels, M).
 
     Raises:
-        ValueError: if `kind` is unknown, there are fewer than two subjects, or an array is of another shape, constant
-            or not finite.
+        ValueError: if the case lacks a modality, or one cannot be normalised.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}; choose one of {KINDS}")
-    scaled = _standardised([np.asarray(values, dtype=np.float64) for values in images])
-    rng = np.random.default_rng(seed)
-    drawn = [v[:, rng.permutation(v.shape[1])[:voxels]] for v in scaled]
-    found = np.empty((len(scaled), len(scaled[0])))
-    for left_out, values in enumerate(scaled):
-        fitted = np.concatenate([part for place, part in enumerate(drawn) if place != left_out], axis=1)
-        for target in range(len(values)):
-            model = (
-                LinearRegression()
-                if kind == "linear"
-                else HistGradientBoostingRegressor(max_iter=60, max_leaf_nodes=15, early_stopping=False, random_state=0)
-            )
-            model.fit(np.delete(fitted, target, axis=0).T, fitted[target])
-            error = values[target] - model.predict(np.delete(values, target, axis=0).T)
-            found[left_out, target] = 1 - (error**2).mean()  # the variance is 1
-    return found
+    lacking = [name for name in modalities if name not in case.images]
+    if lacking:
+        raise ValueError(f"case {case.name} lacks {', '.join(lacking)}: leave it out, or ask for other modalities")
+    brain = case.brain_mask
+    values = np.stack([zscore(case.images[name], brain)[brain] for name in modalities], axis=1)
+    if len(values) <= most:
+        return values
+    return values[np.random.default_rng(seed).choice(len(values), most, replace=False)]
 
 
-def overlap_table(images: Mapping[str, np.ndarray], modalities: Sequence[str]) -> pd.DataFrame:
-    """All measures of overlap as rows.
+def modality_overlap(
+    subjects: Mapping[str, np.ndarray],
+    modalities: Sequence[str],
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """R2 of each modality from the others in a subject that the regression has not seen, and correlations of pairs.
+
+    Each subject is left out once: a linear regression and boosted trees (scikit-learn's, default settings) learn from
+    the voxels of the other subjects and predict those of this one. R2 is 1 - squared error / variance within the
+    subject left out: 1 where nothing is left unknown, 0 for a guess of its mean, below 0 for worse.
 
     Args:
-        images: subject -> (M, V), as in `r2_from_others`.
-        modalities: names of the M rows.
+        subjects: name -> (voxels, M), as `brain_values` returns them.
+        modalities: M names, the order of the columns.
+        pairs: of names, whose correlation over the voxels of each subject is computed.
+        seed: of the trees.
 
     Returns:
-        Columns subject, target, source, value, kind. Kind is `r2-linear` or `r2-trees`, whose source is the others
-        (`t1ce+t2+flair`), or `correlation` (Pearson) of target and source, each pair once, in the order of `modalities`.
+        Tidy: subject, target (the modality), source (what it is predicted from or compared with, joined by `+`),
+        value, kind (`r2-linear`, `r2-trees`, `correlation`).
 
     Raises:
-        ValueError: as `r2_from_others`.
+        ValueError: if there are fewer than two subjects or two modalities.
     """
-    rows = []
-    for kind in KINDS:
-        for subject, values in zip(images, r2_from_others(list(images.values()), kind), strict=True):
-            for target, value in zip(modalities, values, strict=True):
-                source = "+".join(name for name in modalities if name != target)
-                rows.append((subject, target, source, value, f"r2-{kind}"))
-    for subject, array in images.items():
-        matrix = np.corrcoef(array)
-        rows += [
-            (subject, target, source, matrix[i, i + 1 + j], "correlation")
-            for i, target in enumerate(modalities)
-            for j, source in enumerate(modalities[i + 1 :])
-        ]
+    if len(subjects) < 2 or len(modalities) < 2:
+        raise ValueError(f"two subjects and two modalities are needed; got {list(subjects)} and {tuple(modalities)}")
+    names = list(modalities)
+    rows: list[tuple[str, str, str, float, str]] = []
+    for left_out, values in subjects.items():
+        others = np.concatenate([one for name, one in subjects.items() if name != left_out])
+        for column, target in enumerate(names):
+            rest = [index for index in range(len(names)) if index != column]
+            source = label([names[index] for index in rest], modalities)
+            for kind, regression in (
+                ("r2-linear", LinearRegression()),
+                ("r2-trees", HistGradientBoostingRegressor(random_state=seed)),
+            ):
+                fitted = regression.fit(others[:, rest], others[:, column])
+                score = r2_score(values[:, column], fitted.predict(values[:, rest]))
+                rows.append((left_out, target, source, float(score), kind))
+        for first, second in pairs:
+            both = values[:, [names.index(first), names.index(second)]]
+            rows.append((left_out, second, first, float(np.corrcoef(both, rowvar=False)[0, 1]), "correlation"))
     return pd.DataFrame(rows, columns=["subject", "target", "source", "value", "kind"])

@@ -448,7 +448,7 @@ def make_subject(
                 clean += np.tensordot(
                     signal(modality, *both, site.times) - usual, np.stack(list(tissues.dense.values())), 1
                 )
-            clean = clean * _texture(common, seed, index, axes, options) * bias
+            clean = clean * _texture(common, seed, index, modality, axes, options) * bias
             if options.misregistration and modality != "t1":
                 clean = _moved(clean, np.random.default_rng((seed, 17, index + 1)), options.misregistration, spacing)
             sigma = noise * clean[brain].mean()
@@ -461,14 +461,15 @@ def make_subject(
     return Case(name, ordered, tissues.affine, tissues.labels, enhancing_label=4)
 
 
-def _texture(common: np.ndarray, seed: int, index: int, axes: list[np.ndarray], options: Options) -> np.ndarray:
+def _texture(
+    common: np.ndarray, seed: int, index: int, modality: str, axes: list[np.ndarray], options: Options
+) -> np.ndarray:
     """The multiplicative structure of a modality, (X, Y, Z): what all share, and what it has of its own."""
-    if not options.texture and options.shared == 1:
+    alone = options.flair_texture if modality == "flair" else 0.0
+    if not alone and options.shared == 1:
         return 1 + 0.03 * common
     own = _smooth(np.random.default_rng((seed, 18, index + 1)), axes, 8)
-    return (
-        1 + 0.03 * np.sqrt(options.shared) * common + np.sqrt(0.03**2 * (1 - options.shared) + options.texture**2) * own
-    )
+    return 1 + 0.03 * np.sqrt(options.shared) * common + np.hypot(0.03 * np.sqrt(1 - options.shared), alone) * own
 
 
 def _moved(image: np.ndarray, rng: np.random.Generator, size: float, spacing: float) -> np.ndarray:

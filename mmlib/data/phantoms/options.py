@@ -1,7 +1,7 @@
 """What a brain phantom may have beyond the plain one: realism, and two dials of what modalities tell of each other.
 
 Realism: irregular and multifocal tumours, sites that differ in gain field, noise and timing, a shift and a turn between
-modalities, brains stripped of the fluid around them, and images with structure of their own.
+modalities, brains stripped of the fluid around them, and a flair image with structure of its own.
 
 **`shared`: how much of the target the modalities have in common.** A feature that modalities share helps a method with
 a missing modality only if it tells of the tumour and if more than one modality shows it; anatomy that all show is no
@@ -12,7 +12,7 @@ feature that they have in common can say nothing of it. Below 1 a tumour does no
 would show everywhere, and each modality takes the share 1 - `shared` of the variance of its texture from a field of its
 own.
 
-**`predictable`: how much t2 and flair tell of what only t1ce shows.** Below 0 < `predictable` <= 1 a sector of the
+**`predictable`: how much t2 and flair tell of what only t1ce shows.** Above 0 a sector of the
 solid tissue, dense in cells, has a T2 of 90 instead of 120 ms and is dark in t2 and flair. It is drawn by the law of
 the enhancing sector, nothing at all in 12 % of the tumours included. With probability `predictable` it is the enhancing
 sector itself; otherwise it is another draw, independent of it. Nothing in the images tells which is the case.
@@ -49,7 +49,7 @@ class Options:
         misregistration: mm and degrees, at least 0: standard deviations of the shift of every modality but t1 along
             each axis, and of its turn about each.
         stripped: whether fluid around the brain is removed, as brain extraction does.
-        texture: standard deviation of a modality's own multiplicative structure, at least 0.
+        flair_texture: standard deviation of multiplicative structure that only flair shows, at least 0.
         shared: in [0, 1], see above.
         predictable: in [0, 1], see above.
 
@@ -62,7 +62,7 @@ class Options:
     sites: int = 0
     misregistration: float = 0.0
     stripped: bool = False
-    texture: float = 0.0
+    flair_texture: float = 0.0
     shared: float = 1.0
     predictable: float = 0.0
 
@@ -70,7 +70,7 @@ class Options:
         for name in ("irregular", "multifocal", "shared", "predictable"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)!r}")
-        for name in ("misregistration", "texture"):
+        for name in ("misregistration", "flair_texture"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be at least 0; got {getattr(self, name)!r}")
         if isinstance(self.sites, bool) or not isinstance(self.sites, int) or self.sites < 0:
@@ -83,7 +83,7 @@ class Options:
 
 
 PLAIN = Options()
-REALISTIC = Options(irregular=0.5, multifocal=0.3, sites=6, misregistration=0.4, stripped=True, texture=0.05)
+REALISTIC = Options(irregular=0.5, multifocal=0.3, sites=6, misregistration=0.4, stripped=True, flair_texture=0.08)
 PRESETS = {"plain": PLAIN, "realistic": REALISTIC}
 
 
@@ -122,7 +122,7 @@ def site_of(seed: int, sites: int) -> Site:
         return Site(times=TIMES)
     number = int(np.random.default_rng((seed, 8)).integers(sites))
     rng = np.random.default_rng((number, 0, 9))  # of three numbers: no subject draws from it
-    strength, noise = rng.uniform(0.04, 0.2), np.exp(rng.uniform(-0.5, 0.5))
+    strength, noise = rng.uniform(0.04, 0.2), np.exp(rng.uniform(-1.2, 0.2))
     times = {
         name: tuple(usual * np.exp(rng.normal(0, 0.08)).clip(0.85, 1.18) for usual in times)
         for name, times in TIMES.items()
