@@ -54,6 +54,19 @@ print(hashlib.sha256(b"".join(a.tobytes() for a in (*case.images.values(), case.
     assert fresh == digest(make_subject(5)) != digest(make_subject(6))
 
 
+@pytest.mark.parametrize(
+    ("seed", "spacing", "layout", "expected"),
+    [
+        (0, 4, "brats", "97ba350f8a741e3e"),
+        (7, 4, "ixi", "a1712a6105889382"),
+        (11, 3, "brats", "d090c222651c34b3"),
+    ],
+)
+def test_the_plain_phantom_keeps_its_voxels(seed, spacing, layout, expected):
+    """Of VERSION 3: raise VERSION when these change, for files on disk are reused by it."""
+    assert digest(make_subject(seed, spacing, layout)).startswith(expected)
+
+
 @pytest.fixture(scope="module")
 def fine() -> Case:
     return make_subject(1, 2)
