@@ -113,7 +113,8 @@ def regions(labels: np.ndarray, enhancing: int | None = None) -> np.ndarray:
 def raw_labels(regions: np.ndarray, enhancing: int = 4) -> np.ndarray:
     """Turn nested regions (3, ...) bool back into raw labels (...) uint8: 2 oedema, 1 core, `enhancing`.
 
-    A single region (1, ...) becomes label 1. Later regions overwrite earlier ones, so voxels marked `et` outside `wt` still become enhancing tumour.
+    A single region (1, ...) becomes label 1. Later regions overwrite earlier ones, so voxels marked `et` outside `wt`
+    still become enhancing tumour.
     """
     labels = np.zeros(regions.shape[1:], dtype=np.uint8)
     for region, value in zip(regions, (1,) if len(regions) == 1 else (2, 1, enhancing), strict=True):

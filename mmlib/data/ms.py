@@ -1,6 +1,6 @@
 """Patients with multiple sclerosis (Lesjak et al. 2017): four modalities and a consensus of three raters on lesions.
 
-Paper: Z. Lesjak, F. Pernus, B. Likar, Z. Spiclin, "A Novel Public MR Image Dataset of Multiple Sclerosis Patients With
+Paper: Ž. Lesjak, F. Pernuš, B. Likar, Ž. Špiclin, "A Novel Public MR Image Dataset of Multiple Sclerosis Patients With
 Lesion Segmentations Based on Multi-rater Consensus", Neuroinformatics 2017, DOI 10.1007/s12021-017-9348-7. CC BY.
 Files: github.com/muschellij2/open_ms_data, folder cross_sectional/MNI: corrected for bias, skull-stripped, registered
 to FLAIR and then to MNI space, 1 mm, 182 x 218 x 182.
@@ -30,8 +30,8 @@ NAMED = re.compile(r"(FLAIR|T1|T1POST|T2|GOLD_STANDARD)_.*\.nii(\.gz)?")
 PLACES = {"T1": "t1", "T1POST": "t1ce", "T2": "t2", "FLAIR": "flair", "GOLD_STANDARD": "seg"}
 LAYOUT = "<patient>/FLAIR_*.nii.gz, T1_*, T1POST_*, T2_*, GOLD_STANDARD_*"
 CREDIT = (
-    "30 patients with multiple sclerosis: Lesjak et al., Neuroinformatics (2017), DOI 10.1007/s12021-017-9348-7, CC BY; "
-    "registered copies from github.com/muschellij2/open_ms_data"
+    "30 patients with multiple sclerosis: Lesjak et al., Neuroinformatics (2017), DOI 10.1007/s12021-017-9348-7, "
+    "CC BY; registered copies from github.com/muschellij2/open_ms_data"
 )
 SOURCE = (
     "https://raw.githubusercontent.com/muschellij2/open_ms_data/"
@@ -119,7 +119,7 @@ class MsFolder(Cases):
 
 
 def git_blob(path: Path | str) -> str:
-    """The id that git gives to a file's content: SHA-1 of `blob <size>`, a zero byte, and the content; 40 hex digits."""
+    """Git's id of a file's content: SHA-1 of `blob <size>`, a zero byte and the content, 40 hex digits."""
     content = Path(path).read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 

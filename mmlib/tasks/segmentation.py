@@ -132,8 +132,8 @@ def evaluate_combinations(
         hausdorff: compute HD95 too, the slower half of the metrics.
 
     Returns:
-        Tidy: case, available (label of the combination), target (of the case: wt, tc, et, or lesion), metric (dice in [0, 1], hd95 in mm),
-        value. Combinations with a modality that a case lacks are left out for that case.
+        Tidy: case, available (label of the combination), target (a region of the case: wt, tc, et, or lesion), metric
+        (dice in [0, 1], hd95 in mm), value. Combinations with a modality that a case lacks are left out for that case.
 
     Raises:
         ValueError: if a case has no labels, or nothing at all could be scored.
