@@ -28,8 +28,8 @@ class Overlay:
 
     Attributes:
         available: the modalities given to the network; the case may have more.
-        predicted: (R, X, Y, Z) bool, the regions of the case (WT, TC, ET) on its grid, as `mmlib.tasks.segmentation.predict`
-            returns it.
+        predicted: (R, X, Y, Z) bool, the regions of the case, such as WT, TC, ET, on its grid, as
+            `mmlib.tasks.segmentation.predict` returns it.
         title: of the row, such as "best: Dice 91 / 85 / 80".
     """
 

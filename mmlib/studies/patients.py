@@ -1,4 +1,4 @@
-"""Real patients (Lesjak et al. 2017, CC BY): what the chapter tabulates, draws and says, and what the book ships of them.
+"""Real patients (Lesjak et al. 2017, CC BY): what their chapter tabulates, draws and says, and what the book ships.
 
     python -m mmlib.studies.patients FOLDER book
 
@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from mmlib.analysis.overlap import brain_values, modality_overlap
 from mmlib.analysis.results import Results
+from mmlib.analysis.statistics import paired_effects
 from mmlib.analysis.wording import select
 from mmlib.data.ms import MsFolder
 from mmlib.data.resample import resample
@@ -95,16 +95,13 @@ def every_patient(study: Study) -> Figure:
     """Dice of every patient in every combination, a dot each; arms by colour and marker."""
     figure, axes = new_figure(7.5, 5.2)
     axis = axes[0, 0]
-    colours = {arm: arm_style(arm)[0] for arm in study.arms}
-    sns.stripplot(
-        study.scores, x="value", y="available", hue="arm", order=COMBINATIONS, hue_order=study.arms, palette=colours,
-        dodge=True, jitter=False, size=4, ax=axis, legend=False,
-    )  # fmt: skip
-    for points, arm in zip(axis.collections, list(study.arms) * len(COMBINATIONS), strict=False):
-        points.set_paths([_marker(arm_style(arm)[1])])
-    for arm in study.arms:
-        axis.scatter([], [], color=colours[arm], marker=arm_style(arm)[1], label=arm_style(arm)[2])
-    axis.set(xlabel="Dice of lesions, %", ylabel="", xlim=(-2, 100))
+    for place, arm in enumerate(study.arms):
+        colour, marker, name = arm_style(arm)
+        part = study.scores[study.scores["arm"] == arm]
+        rows = part["available"].map(COMBINATIONS.index) + 0.7 * ((place + 0.5) / len(study.arms) - 0.5)
+        axis.scatter(part["value"], rows, s=14, color=colour, marker=marker, label=name)
+    axis.set(xlabel="Dice of lesions, %", xlim=(-2, 100), ylim=(len(COMBINATIONS) - 0.5, -0.5))
+    axis.set_yticks(range(len(COMBINATIONS)), COMBINATIONS)
     figure.legend(loc="outside lower center", ncols=len(study.arms))
     return figure
 
@@ -115,8 +112,6 @@ def gains(study: Study, rival: str = "dropout-unet", me: str = "shaspec paper") 
     Raises:
         ValueError: if there are too few patients for intervals.
     """
-    from mmlib.analysis.statistics import paired_effects
-
     if not study.is_sample:
         raise ValueError(f"{len(study.patients)} patients are no sample; {SAMPLE} are needed for an interval")
     sizes = study.scores["available"].str.count(r"\+") + 1
@@ -144,6 +139,20 @@ def coverage(study: Study | None, profile: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------- what the book ships
+def overlap_ranges(overlap: pd.DataFrame) -> pd.DataFrame:
+    """Lowest to highest subject of a table of overlaps, as texts; rows: modalities, columns: kinds."""
+    kinds = {"r2-linear": "R2, line", "r2-trees": "R2, trees", "correlation": "correlation"}
+    other = overlap["source"].where(overlap["kind"].eq("correlation"), "")
+    groups = overlap.assign(other=other).groupby(["target", "kind", "other"], sort=False)["value"]
+    texts = groups.agg(lambda values: f"{values.min():.2f} to {values.max():.2f}").reset_index()
+    texts["value"] += texts["other"].map(lambda name: f" (with {name})" if name else "")
+    return (
+        texts.pivot(index="target", columns="kind", values="value")
+        .reindex(list(MRI))[list(kinds)]
+        .rename(columns=kinds)
+    )
+
+
 def overlap_of(cases: MsFolder, spacing: float | None) -> pd.DataFrame:
     """`modality_overlap` of all patients, on cubes of `spacing` mm or, with None, on voxels as they are."""
     read = {name: cases[name] if spacing is None else resample(cases[name], spacing) for name in cases}
