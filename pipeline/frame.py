@@ -198,7 +198,9 @@ def open_run(
     """
     parameters = {name: cell[name] for name in parameters_of(notebook)}
     asked = _inputs(parameters)
-    name = parameters.get("run") or run_name(parameters["method"], parameters["variant"], parameters["seed"])
+    name = parameters.get("run") or run_name(
+        parameters["method"], parameters["variant"], parameters["seed"], parameters.get("fold", 0)
+    )
     results = project_root() / parameters["results"]
     run = records.open_run(results, parameters["profile"], parameters["experiment"], name, asked)
     manifest = read_manifest(data) if isinstance(data, Path) else {}

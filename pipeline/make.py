@@ -68,6 +68,12 @@ def make_data(profile_name: str, name: str) -> Path:
     if data["layout"] in SPLIT_WITHIN:
         if "phantom" in data:
             _write_phantom(data["layout"])(target, data["train"], data["valid"], data["test"], **data["phantom"])
+    elif "folds" in data:
+        from mmlib.data.ms import MsFolder
+        from mmlib.data.splits import make_folds, write_split
+
+        for fold, split in enumerate(make_folds(MsFolder(data["folder"]), data["folds"], seed=0), start=1):
+            write_split(split, target.with_name(f"{name}-fold{fold}.csv"))
     elif "folder" in data:
         from mmlib.data.brats import BratsFolder
         from mmlib.data.ixi import IxiFolder

@@ -20,6 +20,7 @@ OWN = "-own"  # ends the name of a profile whose data set is a folder of the rea
 RESULTS = "build/results"
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
+LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
 SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath")  # layouts that say themselves which cases are for testing
 
 
@@ -67,12 +68,16 @@ def _has_default(data: dict[str, Any]) -> bool:
 def profile(name: str) -> dict[str, Any]:
     """Read a profile; where its name ends in `-own`, the reader's folders stand in place of the default data.
 
+    A data set that is `optional` and not given is left out, and with it the experiments that need it; they are listed
+    under `left_out`, each with the variable that would bring it in.
+
     Raises:
         ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none.
     """
     base = name.removesuffix(OWN)
     settings = _written(base)
-    variables = [data["replaced_by"] for data in settings["data"].values()]
+    settings[LEFT_OUT] = _leave_out(settings)
+    variables = [data["replaced_by"] for data in settings["data"].values() if _has_default(data)]
     none_given = not any(os.environ.get(variable) for variable in variables)
     for data in settings["data"].values():
         variable = data.pop("replaced_by")
@@ -85,17 +90,37 @@ def profile(name: str) -> dict[str, Any]:
                 f"profile {name!r} needs a folder of cases in the {data['layout']} layout; {variable} is {given!r}, "
                 f"which is no folder: make book PROFILE={base} {variable}=folder"
             )
-        layout = data["layout"]
+        kept = {key: data[key] for key in ("layout", "folds") if key in data}
         data.clear()
-        data.update(layout=layout, folder=str(folder))
-        if layout not in SPLIT_WITHIN:
+        data.update(kept, folder=str(folder))
+        if data["layout"] not in SPLIT_WITHIN:
             data.update(train=0, valid=0, test=0)  # 0: all cases of that part
     return settings
 
 
-def run_name(method: str, variant: str, seed: int) -> str:
-    """The folder of a run with one variant and one seed: `shaspec-paper-s0`, `zero-fill-s0`."""
-    return "-".join([method, *([] if variant == STANDARD else [variant]), f"s{seed}"])
+def _leave_out(settings: dict[str, Any]) -> dict[str, str]:
+    """Take optional data that are not given out of a profile, with what needs them: experiment -> variable."""
+    absent = {
+        name: data["replaced_by"]
+        for name, data in settings["data"].items()
+        if data.pop("optional", False) and not os.environ.get(data["replaced_by"])
+    }
+    if not absent:
+        return {}
+    experiments = settings["experiments"]
+    left_out = {name: absent[asked["data"]] for name, asked in experiments.items() if asked["data"] in absent}
+    settings["data"] = {name: data for name, data in settings["data"].items() if name not in absent}
+    settings["experiments"] = {name: asked for name, asked in experiments.items() if name not in left_out}
+    for asked in settings["chapters"].values():
+        if asked and "experiments" in asked:
+            asked["experiments"] = [name for name in asked["experiments"] if name not in left_out]
+    return left_out
+
+
+def run_name(method: str, variant: str, seed: int, fold: int = 0) -> str:
+    """The folder of a run with one variant and one seed: `shaspec-paper-s0`, `zero-fill-s0`, `zero-fill-s0-fold1`."""
+    parts = [method, *([] if variant == STANDARD else [variant]), f"s{seed}", *([f"fold{fold}"] if fold else [])]
+    return "-".join(parts)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -123,9 +148,12 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
             name = group.get("name", group["method"])
             yield name, {**filed, "run": name, **cases, **members, **given}, group
             continue
-        for variant, seed in product(variants, group["seeds"]):
-            name = run_name(group["method"], variant, seed)
+        folds = range(1, data["folds"] + 1) if "folds" in data else [0]  # 0: one split, no cross-validation
+        for variant, seed, fold in product(variants, group["seeds"], folds):
+            name = run_name(group["method"], variant, seed, fold)
             taught = {"teacher": given["teacher"].format(seed=seed)} if "teacher" in given else {}
+            if fold:
+                taught |= {"fold": fold, "split": f"{place}-fold{fold}.csv"}
             yield name, {**filed, "variant": variant, "seed": seed, **cases, **given, **taught}, group
 
 

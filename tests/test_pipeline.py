@@ -323,6 +323,70 @@ def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch,
     assert next(iter(list_runs("quick", "segmentation").values()))["data"] == "build/data/quick/brats"
 
 
+OPTIONAL = """
+data:
+  ms: {layout: ms, replaced_by: MS, optional: true, folds: 3}
+experiments:
+  patients:
+    notebook: train_segmentation
+    data: ms
+    common: {layout: ms, steps: 3}
+    runs:
+      - {method: zero-fill, seeds: [0, 1], minutes: 1}
+chapters:
+  08_real_patients: {experiments: [patients]}
+"""
+
+
+@pytest.fixture
+def with_patients(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A project with a profile of optional data, and nothing else."""
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "tiny.yaml").write_text(OPTIONAL)
+    for module in (profiles, make):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.delenv("MS", raising=False)
+    return tmp_path
+
+
+def test_optional_data_that_are_not_given_are_left_out_with_what_needs_them(with_patients: Path) -> None:
+    settings = profile("tiny")
+    assert settings["left_out"] == {"patients": "MS"}
+    assert settings["data"] == {} and settings["experiments"] == {}
+    assert settings["chapters"] == {"08_real_patients": {"experiments": []}}
+
+
+def test_optional_data_that_are_given_make_a_run_for_each_fold(
+    monkeypatch: pytest.MonkeyPatch, with_patients: Path
+) -> None:
+    folder = with_patients / "open_ms"
+    for number in (1, 2, 3):
+        (folder / f"patient0{number}").mkdir(parents=True)
+        (folder / f"patient0{number}" / "T1_x.nii.gz").touch()
+    monkeypatch.setenv("MS", str(folder))
+    assert profiles.results_profile("tiny") == "tiny", "no stand-in is replaced, so the other runs stay"
+    listed = list_runs("tiny", "patients")
+    assert sorted(listed) == [f"zero-fill-s{seed}-fold{fold}" for seed in (0, 1) for fold in (1, 2, 3)]
+    run = listed["zero-fill-s1-fold2"]
+    assert (run["data"], run["fold"], run["seed"]) == (str(folder), 2, 1)
+    assert run["split"] == "build/data/tiny/ms-fold2.csv"
+    make.make_data("tiny", "ms")
+    tested = [
+        line.split(",")[0]
+        for fold in (1, 2, 3)
+        for line in (with_patients / f"build/data/tiny/ms-fold{fold}.csv").read_text().splitlines()
+        if line.endswith(",test")
+    ]
+    assert sorted(tested) == ["patient01", "patient02", "patient03"]
+    assert json.loads((with_patients / "build/data/tiny/ms.json").read_text())["stand_in"] is False
+
+
+def test_optional_data_given_wrongly_are_an_error(monkeypatch: pytest.MonkeyPatch, with_patients: Path) -> None:
+    monkeypatch.setenv("MS", "/no/such/folder")
+    with pytest.raises(ValueError, match="'/no/such/folder', which is no folder: make book PROFILE=tiny MS=folder"):
+        profile("tiny")
+
+
 def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     folder = small_project / "mine"
     write_brats(folder, [1, 2], spacing=4.0)

@@ -18,7 +18,7 @@ from nibabel.nifti1 import Nifti1Header
 
 from mmlib.modalities import MRI
 
-REGIONS = ("wt", "tc", "et")
+REGIONS = ("wt", "tc", "et")  # of a glioma, nested
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Case:
         modalities: all names the data set knows, in canonical order.
         brain: (X, Y, Z) bool, or None: then the brain is where any acquired image is not zero (skull-stripped data).
         enhancing_label: raw label of enhancing tumour; None leaves it to `regions`.
+        targets: names of the regions that the labels tell apart: those of a glioma, or one name such as `lesion` for
+            all that is labelled.
         header: of the file whose grid this is, so that what is written back carries the same geometry; None: not
             read from a NIfTI file.
     """
@@ -44,6 +46,7 @@ class Case:
     modalities: tuple[str, ...] = MRI
     brain: np.ndarray | None = field(default=None, repr=False)
     enhancing_label: int | None = None
+    targets: tuple[str, ...] = REGIONS
     header: Nifti1Header | None = field(default=None, repr=False)
 
     @property
@@ -61,6 +64,17 @@ class Case:
     def axes(self) -> str:
         """The direction in which each array axis grows, such as `RAS`: to the right, to the front, up."""
         return "".join(aff2axcodes(self.affine))
+
+    @property
+    def regions(self) -> np.ndarray:
+        """(R, X, Y, Z) bool, one region for each of `targets`.
+
+        Raises:
+            ValueError: if the case has no labels, or labels that its regions do not know (see `regions`).
+        """
+        if self.labels is None:
+            raise ValueError(f"case {self.name} has no labels: give it a segmentation, or leave it out")
+        return self.labels[None] > 0 if len(self.targets) == 1 else regions(self.labels, self.enhancing_label)
 
     @cached_property
     def brain_mask(self) -> np.ndarray:
@@ -99,10 +113,11 @@ def regions(labels: np.ndarray, enhancing: int | None = None) -> np.ndarray:
 def raw_labels(regions: np.ndarray, enhancing: int = 4) -> np.ndarray:
     """Turn nested regions (3, ...) bool back into raw labels (...) uint8: 2 oedema, 1 core, `enhancing`.
 
-    Later regions overwrite earlier ones, so voxels marked `et` outside `wt` still become enhancing tumour.
+    A single region (1, ...) becomes label 1. Later regions overwrite earlier ones, so voxels marked `et` outside `wt`
+    still become enhancing tumour.
     """
     labels = np.zeros(regions.shape[1:], dtype=np.uint8)
-    for region, value in zip(regions, (2, 1, enhancing), strict=True):
+    for region, value in zip(regions, (1,) if len(regions) == 1 else (2, 1, enhancing), strict=True):
         labels[region.astype(bool)] = value
     return labels
 
@@ -178,7 +193,7 @@ def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[d
 
     Returns:
         A dict on the batch contract without the batch axis: `images` (M, D, H, W) float32, `available` (M,) bool,
-        `case` its name and, where labels exist, `regions` (3, D, H, W) bool; and the frame that leads back.
+        `case` its name and, where labels exist, `regions` (R, D, H, W) bool; and the frame that leads back.
 
     Raises:
         ValueError: if the case has none of the modalities, or an image cannot be normalised; the case is named.
@@ -201,5 +216,5 @@ def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[d
                 raise ValueError(f"case {case.name}, modality {name}: {error}") from None
     sample: dict[str, Any] = {"images": torch.from_numpy(images), "available": available, "case": case.name}
     if case.labels is not None:
-        sample["regions"] = torch.from_numpy(frame.to_box(regions(case.labels, case.enhancing_label)))
+        sample["regions"] = torch.from_numpy(frame.to_box(case.regions))
     return sample, frame

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from mmlib.data import brats, ixi, table
+from mmlib.data import brats, ixi, ms, table
 from mmlib.data.nifti import UNREADABLE, CaseFiles, as_labels, grid_difference, read_volume
 
-LAYOUTS = ("brats", "ixi", "table")
+FOLDERS = {"brats": brats, "ixi": ixi, "ms": ms}  # the modules of layouts that are folders
+LAYOUTS = (*FOLDERS, "table")
 SEVERITIES = ("error", "warning", "note")
 OUTSIDE = 0.05  # a larger share of the tumour than this in the background means that image and labels do not match
 
@@ -48,7 +49,7 @@ def examine(layout: str, path: Path | str, progress: bool = False) -> list[Findi
     """Open every file of a data folder and list what is wrong with it.
 
     Args:
-        layout: "brats", "ixi" or "table".
+        layout: "brats", "ixi", "ms" or "table".
         path: the folder, or the CSV of the layout "table".
         progress: show a bar over the cases.
 
@@ -75,8 +76,7 @@ def examine(layout: str, path: Path | str, progress: bool = False) -> list[Findi
             findings.append(Finding("error", "", path.name, problem, remedy))
         expected = "a table with one row for each case"
     else:
-        module = brats if layout == "brats" else ixi
-        cases, expected = module.find_cases(path), module.LAYOUT
+        cases, expected = FOLDERS[layout].find_cases(path), FOLDERS[layout].LAYOUT
     if not cases and not findings:
         return [Finding("error", "", path.name, "no case found", f"expected {expected}")]
 
@@ -129,7 +129,7 @@ def _census(cases: list[CaseFiles], root: Path, layout: str) -> list[Finding]:
         for files in cases
         for path in (*files.images.values(), *files.ambiguous, *files.extra, files.seg, files.brain)
     }
-    expected = brats.LAYOUT if layout == "brats" else ixi.LAYOUT
+    expected = FOLDERS[layout].LAYOUT
     for path in sorted(root.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         if path.is_file() and not hidden and brats.NIFTI.search(path.name) and path not in known:

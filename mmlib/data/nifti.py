@@ -19,7 +19,7 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 from nibabel.wrapstruct import WrapStructError
 
-from mmlib.data.cases import Case, raw_labels
+from mmlib.data.cases import REGIONS, Case, raw_labels
 from mmlib.modalities import MRI
 
 SAME_AFFINE = 1e-3  # mm; entries of two affines of one grid differ by less
@@ -40,6 +40,7 @@ class CaseFiles:
         subject: who was scanned; cases of one subject are never split apart.
         modalities: all names the data set knows, in canonical order.
         enhancing_label: raw label of enhancing tumour, if the layout tells.
+        targets: names of the regions that the segmentation tells apart; see `mmlib.data.cases.Case`.
         ambiguous: files that claim a place already taken, such as `x_t1.nii` beside `x_t1.nii.gz`.
         extra: other files beside these.
     """
@@ -51,6 +52,7 @@ class CaseFiles:
     subject: str = ""
     modalities: tuple[str, ...] = MRI
     enhancing_label: int | None = None
+    targets: tuple[str, ...] = REGIONS
     ambiguous: tuple[Path, ...] = ()
     extra: tuple[Path, ...] = ()
 
@@ -135,6 +137,7 @@ def read_case(files: CaseFiles) -> Case:
         modalities=files.modalities,
         brain=volumes["brain"] > 0.5 if files.brain else None,
         enhancing_label=files.enhancing_label,
+        targets=files.targets,
         header=header,
     )
 
@@ -215,7 +218,7 @@ def write_segmentation(path: Path | str, segmentation: np.ndarray, case: Case) -
 
     Args:
         path: ends in .nii or .nii.gz; its folder is made.
-        segmentation: (X, Y, Z) integer raw labels, or (3, X, Y, Z) bool regions, which become labels by
+        segmentation: (X, Y, Z) integer raw labels, or (R, X, Y, Z) bool regions, which become labels by
             `mmlib.data.cases.raw_labels` with the case's label of enhancing tumour (4 if it has none).
         case: gives shape, affine and header.
 

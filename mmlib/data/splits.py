@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import KFold
 
 from mmlib.data.nifti import Cases
 
@@ -114,6 +115,31 @@ def make_split(cases: Cases, seed: int, fractions: tuple[float, float, float] = 
     parts = [set(order[start:end]) for start, end in zip((0, *ends[:-1]), ends, strict=True)]
     train, valid, test = (tuple(name for name, subject in subjects.items() if subject in part) for part in parts)
     return Split(train, valid, test, subjects)
+
+
+def make_folds(cases: Cases, count: int, seed: int) -> list[Split]:
+    """Cross-validation by subject: each subject is tested in one fold and trains in the others; none validates.
+
+    Args:
+        cases: by name.
+        count: of folds; with as many subjects, each is left out once.
+        seed: of the shuffle.
+
+    Raises:
+        ValueError: if there are fewer subjects than folds, or fewer than two folds.
+    """
+    subjects = {name: cases.subject(name) for name in sorted(cases)}
+    people = np.array(sorted(set(subjects.values())))
+    if not 2 <= count <= len(people):
+        raise ValueError(
+            f"{cases.source} holds {len(people)} subjects: {count} folds need at least that many, and two or more"
+        )
+    folds = []
+    for _, held_out in KFold(count, shuffle=True, random_state=seed).split(people):
+        test = set(people[held_out].tolist())
+        parts = {inside: tuple(name for name in subjects if (subjects[name] in test) == inside) for inside in (0, 1)}
+        folds.append(Split(parts[0], (), parts[1], subjects))
+    return folds
 
 
 def write_split(split: Split, path: Path | str) -> None:

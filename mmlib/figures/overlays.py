@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from nibabel import orientations
 
-from mmlib.data.cases import REGIONS, Case, regions, zscore
+from mmlib.data.cases import Case, zscore
 from mmlib.figures.style import BLUE, ORANGE, PURPLE, REGION, REGION_NAME, new_figure, styled
 
 WINDOW = (-2.0, 4.0)  # black and white, in standard deviations of the brain
@@ -28,8 +28,8 @@ class Overlay:
 
     Attributes:
         available: the modalities given to the network; the case may have more.
-        predicted: (3, X, Y, Z) bool, WT, TC, ET on the grid of the case, as `mmlib.tasks.segmentation.predict`
-            returns it.
+        predicted: (R, X, Y, Z) bool, the regions of the case, such as WT, TC, ET, on its grid, as
+            `mmlib.tasks.segmentation.predict` returns it.
         title: of the row, such as "best: Dice 91 / 85 / 80".
     """
 
@@ -59,6 +59,7 @@ def overlay_panel(overlays: Sequence[Overlay]) -> Figure:
     """
     modalities = overlays[0].case.modalities
     columns = [*modalities, "prediction", "truth", "error"]
+    targets = overlays[0].case.targets
     figure, axes = new_figure(1.25 * len(columns), 1.62 * len(overlays) + 0.5, len(overlays), len(columns))
     for line, overlay in zip(axes, overlays, strict=True):
         planes, predicted, truth = _planes(overlay)
@@ -79,9 +80,9 @@ def overlay_panel(overlays: Sequence[Overlay]) -> Figure:
                 axis.text(width / 2, height / 2, f"{name}\nmissing", **middle)
                 continue
             if name == "prediction":
-                shown = _tinted(shown, {REGION[r][0]: m for r, m in zip(REGIONS, predicted, strict=True)})
+                shown = _tinted(shown, {REGION[r][0]: m for r, m in zip(targets, predicted, strict=True)})
             elif name == "truth":
-                shown = _tinted(shown, {REGION[r][0]: m for r, m in zip(REGIONS, truth, strict=True)})
+                shown = _tinted(shown, {REGION[r][0]: m for r, m in zip(targets, truth, strict=True)})
             elif name == "error":
                 wrong_part = (predicted != truth).any(axis=0) & predicted[0] & truth[0]
                 missed, invented = truth[0] & ~predicted[0], predicted[0] & ~truth[0]
@@ -90,7 +91,7 @@ def overlay_panel(overlays: Sequence[Overlay]) -> Figure:
         line[0].set_title(overlay.title, fontsize=8)
     for axis, name in zip(axes[-1], columns, strict=True):
         axis.set_xlabel(name)
-    parts = [Patch(color=REGION[name][0], label=REGION_NAME[name]) for name in REGIONS]
+    parts = [Patch(color=REGION[name][0], label=REGION_NAME[name]) for name in targets]
     errors = [Patch(color=c, label=t) for c, t in ((BLUE, "missed"), (ORANGE, "invented"), (PURPLE, "wrong part"))]
     figure.legend(
         handles=parts + errors,
@@ -103,21 +104,28 @@ def overlay_panel(overlays: Sequence[Overlay]) -> Figure:
 
 
 @styled
-def portrait(case: Case) -> Figure:
+def portrait(case: Case, outline: bool = False) -> Figure:
     """The acquired modalities of a case and its true regions, in the slice and the colours of `overlay_panel`.
+
+    Args:
+        case: with labels.
+        outline: draw the border of the regions, which hides nothing of small ones, instead of filling them.
 
     Raises:
         ValueError: if the case has no labels.
     """
     acquired = tuple(case.images)
-    nothing = np.zeros((len(REGIONS), *case.images[acquired[0]].shape), dtype=bool)
+    nothing = np.zeros((len(case.targets), *case.images[acquired[0]].shape), dtype=bool)
     planes, _, truth = _planes(Overlay(case, acquired, nothing, ""))
     behind = planes["flair" if "flair" in planes else acquired[0]]
     figure, axes = new_figure(9, 2.4, 1, len(acquired) + 1)
     for axis, name in zip(axes[0], [*acquired, "truth"], strict=True):
         shown = np.repeat(_grey(planes.get(name, behind))[..., None], 3, axis=2)
-        if name == "truth":
-            shown = _tinted(shown, {REGION[r][0]: m for r, m in zip(REGIONS, truth, strict=True)}, strength=1)
+        colours = {REGION[r][0]: mask for r, mask in zip(case.targets, truth, strict=True)} if name == "truth" else {}
+        if not outline:
+            shown = _tinted(shown, colours, strength=1)
+        for colour, mask in colours.items() if outline else ():
+            axis.contour(mask, levels=[0.5], colors=colour, linewidths=0.8)
         axis.imshow(shown, interpolation="nearest", aspect=case.spacing[1] / case.spacing[0])
         axis.set(title=name, xticks=[], yticks=[])
         axis.grid(False)
@@ -125,17 +133,14 @@ def portrait(case: Case) -> Figure:
 
 
 def _planes(overlay: Overlay) -> tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The chosen slice, cropped to the brain: given modalities (row, column), predicted and true regions (3, ...)."""
+    """The chosen slice, cropped to the brain: given modalities (row, column), predicted and true regions (R, ...)."""
     case = overlay.case
     if case.labels is None:
         raise ValueError(f"case {case.name} has no labels, so there is no truth to draw")
-    if overlay.predicted.shape != (len(REGIONS), *case.labels.shape):
-        expected = (len(REGIONS), *case.labels.shape)
+    expected = (len(case.targets), *case.labels.shape)
+    if overlay.predicted.shape != expected:
         raise ValueError(f"predicted has shape {overlay.predicted.shape}, but case {case.name} needs {expected}")
-    truth, predicted = (
-        axial(regions(case.labels, case.enhancing_label), case.affine),
-        axial(overlay.predicted, case.affine),
-    )
+    truth, predicted = axial(case.regions, case.affine), axial(overlay.predicted, case.affine)
     marked = truth if truth.any() else predicted
     place = int(marked[0].sum(axis=(0, 1)).argmax()) if marked.any() else truth.shape[-1] // 2
     brain = axial(case.brain_mask, case.affine)

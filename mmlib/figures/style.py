@@ -33,8 +33,13 @@ MODALITY = {
     "superior": (GREY, "h"),
     "guided": ("#999933", ">"),
 }
-REGION = {"wt": (SKY, "o"), "tc": (YELLOW, "s"), "et": ("#E65528", "^")}  # as in mmlib.figures.viewer
-REGION_NAME = {"wt": "whole tumour", "tc": "tumour core", "et": "enhancing tumour"}
+REGION = {  # those of a tumour as in mmlib.figures.viewer
+    "wt": (SKY, "o"),
+    "tc": (YELLOW, "s"),
+    "et": ("#E65528", "^"),
+    "lesion": (VERMILLION, "D"),
+}
+REGION_NAME = {"wt": "whole tumour", "tc": "tumour core", "et": "enhancing tumour", "lesion": "lesion"}
 METHOD = {  # arm -> colour, marker, name
     "shaspec paper": (BLUE, "o", "ShaSpec (paper)"),
     "shaspec released": (SKY, "s", "ShaSpec (released)"),

@@ -72,7 +72,10 @@ def load(folder: Path | str, *, variant: str | None = None, seed: int | None = N
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: the run is not finished; run it again")
     recipe = importlib.import_module(module_of(record["task"], asked["method"])).recipe
-    network = recipe(asked["method"], variant or asked["variant"], record["modalities"], asked["widths"]).network
+    known = {"regions": len(record["targets"])} if "targets" in record else {}
+    network = recipe(
+        asked["method"], variant or asked["variant"], record["modalities"], asked["widths"], **known
+    ).network
     try:
         network.load_state_dict(load_file(path))
     except RuntimeError as error:

@@ -122,7 +122,7 @@ def baseline_loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tens
     return segmentation_loss(model(batch["images"], batch["available"]).logits, batch["regions"]), {}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int]) -> Recipe:
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int], regions: int = 3) -> Recipe:
     """What a run of a baseline trains.
 
     Args:
@@ -130,6 +130,7 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequenc
         variant: for `dedicated` the combination that it is trained and used on, such as `t1+flair`.
         modalities: M names.
         widths: channels per level.
+        regions: output channels R.
 
     Raises:
         ValueError: on an unknown method or combination.
@@ -142,6 +143,6 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequenc
     }
     if method not in networks:
         raise ValueError(f"this file has the methods {', '.join(networks)}; got {method}")
-    model = networks[method](modalities, widths)
+    model = networks[method](modalities, widths, regions)
     alone = {"zero-fill": label(modalities, modalities), "dedicated": variant}
     return Recipe(model, baseline_loss, combination=parse(alone[method], modalities) if method in alone else None)

@@ -209,7 +209,7 @@ def uhved_loss(model: UHVED, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int]) -> Recipe:
+def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int], regions: int = 3) -> Recipe:
     """What a run of this method trains: the network and its loss; it departs from the run's settings in nothing.
 
     Args:
@@ -217,10 +217,11 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequenc
         variant: `standard`.
         modalities: M names.
         widths: channels per level.
+        regions: output channels R.
 
     Raises:
         ValueError: on an unknown method or variant.
     """
     if (method, variant) != ("u-hved", "standard"):
         raise ValueError(f"this file has the method u-hved with the variant standard; got {method}, {variant}")
-    return Recipe(UHVED(modalities, widths), uhved_loss)
+    return Recipe(UHVED(modalities, widths, regions), uhved_loss)

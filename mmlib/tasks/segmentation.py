@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlib import modalities as names
-from mmlib.data.cases import REGIONS, Case, tensors
+from mmlib.data.cases import Case, tensors
 
 WINDOW = 128  # voxels a side; volumes no larger are predicted in one piece
 OVERLAP = 1 / 3  # of neighbouring windows, as in the released ShaSpec code
@@ -132,8 +132,8 @@ def evaluate_combinations(
         hausdorff: compute HD95 too, the slower half of the metrics.
 
     Returns:
-        Tidy: case, available (label of the combination), target (wt, tc, et), metric (dice in [0, 1], hd95 in mm),
-        value. Combinations with a modality that a case lacks are left out for that case.
+        Tidy: case, available (label of the combination), target (a region of the case: wt, tc, et, or lesion), metric
+        (dice in [0, 1], hd95 in mm), value. Combinations with a modality that a case lacks are left out for that case.
 
     Raises:
         ValueError: if a case has no labels, or nothing at all could be scored.
@@ -158,7 +158,7 @@ def evaluate_combinations(
         overlap = dice(predicted, truth)  # K R
         for index, one in enumerate(possible):
             label = names.label(one, case.modalities)
-            for region, target in enumerate(REGIONS):
+            for region, target in enumerate(case.targets):
                 rows.append((case.name, label, target, "dice", float(overlap[index, region])))
                 if hausdorff:
                     value = hd95(predicted[index, region], truth[region], spacing)

@@ -289,7 +289,9 @@ def shaspec_loss(model: ShaSpecSegmenter, batch: dict) -> tuple[Tensor, dict[str
     return total, {"task": task.detach(), "alignment": alignment.detach(), "domain": domain.detach()}
 
 
-def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int] | str) -> Recipe:
+def recipe(
+    method: str, variant: str, modalities: Sequence[str], widths: Sequence[int] | str, regions: int = 3
+) -> Recipe:
     """What a run of this method trains.
 
     Args:
@@ -297,6 +299,7 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequenc
         variant: see `variant_of`.
         modalities: M names.
         widths: channels per level, or `released` for the network of the released code.
+        regions: output channels R.
 
     Raises:
         ValueError: on an unknown method, variant or combination.
@@ -306,7 +309,7 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequenc
     chosen = variant_of(variant)
     alone = parse(variant.removeprefix(ONLY), modalities) if variant.startswith(ONLY) else None
     if isinstance(widths, str):
-        model = ShaSpecSegmenter(modalities, topology="released", variant=chosen)
+        model = ShaSpecSegmenter(modalities, topology="released", variant=chosen, regions=regions)
     else:
-        model = ShaSpecSegmenter(modalities, widths, variant=chosen)
+        model = ShaSpecSegmenter(modalities, widths, variant=chosen, regions=regions)
     return Recipe(model, shaspec_loss, {"schedule": chosen.schedule}, combination=alone)
