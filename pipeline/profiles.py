@@ -20,7 +20,7 @@ OWN = "-own"  # ends the name of a profile whose data set is a folder of the rea
 RESULTS = "build/results"
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
-SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath")  # layouts that say themselves which cases are for testing
+SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath", "tcga")  # layouts that say themselves which cases are for testing
 
 
 @cache
@@ -67,11 +67,14 @@ def _has_default(data: dict[str, Any]) -> bool:
 def profile(name: str) -> dict[str, Any]:
     """Read a profile; where its name ends in `-own`, the reader's folders stand in place of the default data.
 
+    Data that are `optional` and whose variable names no folder are left out, with the experiments on them.
+
     Raises:
         ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none.
     """
     base = name.removesuffix(OWN)
     settings = _written(base)
+    _leave_out(settings)
     variables = [data["replaced_by"] for data in settings["data"].values()]
     none_given = not any(os.environ.get(variable) for variable in variables)
     for data in settings["data"].values():
@@ -93,6 +96,17 @@ def profile(name: str) -> dict[str, Any]:
     return settings
 
 
+def _leave_out(settings: dict[str, Any]) -> None:
+    """Take out optional data that no variable names, the experiments on them, and what chapters say of these."""
+    for name, data in list(settings["data"].items()):
+        if data.pop("optional", False) and not os.environ.get(data["replaced_by"]):
+            del settings["data"][name]
+            gone = {key for key, asked in settings["experiments"].items() if asked.get("data") == name}
+            settings["experiments"] = {key: one for key, one in settings["experiments"].items() if key not in gone}
+            for asked in filter(None, (settings["chapters"] or {}).values()):
+                asked["experiments"] = [one for one in asked.get("experiments", []) if one not in gone]
+
+
 def run_name(method: str, variant: str, seed: int) -> str:
     """The folder of a run with one variant and one seed: `shaspec-paper-s0`, `zero-fill-s0`."""
     return "-".join([method, *([] if variant == STANDARD else [variant]), f"s{seed}"])
@@ -108,10 +122,12 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
     """Every run of an experiment: its name, its parameters, and the entry of the profile that it comes from."""
     settings = profile(profile_name)
     asked = settings["experiments"][experiment]
-    data = settings["data"][asked["data"]]
-    place = f"build/data/{profile_name}/{asked['data']}"
-    cases = {"root": data.get("folder", place if "phantom" in data else "")}
-    if data["layout"] not in SPLIT_WITHIN:
+    cases = {}
+    if "data" in asked:  # else its notebook draws its own cases
+        data = settings["data"][asked["data"]]
+        place = f"build/data/{profile_name}/{asked['data']}"
+        cases = {"root": data.get("folder", place if "phantom" in data else "")}
+    if "data" in asked and data["layout"] not in SPLIT_WITHIN:
         cases = {"data": data.get("folder", place), "split": data.get("split", f"{place}.csv")}
         cases |= {"cases_train": data["train"], "cases_test": data["test"]}
     for group in asked["runs"]:
