@@ -96,6 +96,11 @@ def profile(name: str) -> dict[str, Any]:
     return settings
 
 
+def experiments_of(profile_name: str, chapter: str) -> list[str]:
+    """The experiments that a chapter reads: those that the profile names, without those on data that are not there."""
+    return (profile(profile_name)["chapters"][chapter] or {}).get("experiments", [])
+
+
 def _leave_out(settings: dict[str, Any]) -> None:
     """Take out optional data that no variable names, the experiments on them, and what chapters say of these."""
     for name, data in list(settings["data"].items()):

@@ -93,9 +93,7 @@ def witness(noise: float, coupled: bool | None = None) -> float:
     return label if coupled is None else 1.0 if coupled else label**2
 
 
-def expected_accuracy(
-    s: float, cases: float, strength: float = STRENGTH, dimensions: int = DIMENSIONS
-) -> float:
+def expected_accuracy(s: float, cases: float, strength: float = STRENGTH, dimensions: int = DIMENSIONS) -> float:
     """Accuracy against the state of a classifier along the mean of v z_I: Phi(s m^2 / sqrt(s^2 m^2 + d / n)).
 
     Exact but for terms of order m^2 / n in the variance; the best for who knows neither direction nor state.
