@@ -75,12 +75,12 @@ def profile(name: str) -> dict[str, Any]:
     base = name.removesuffix(OWN)
     settings = _written(base)
     _leave_out(settings)
-    variables = [data["replaced_by"] for data in settings["data"].values()]
+    variables = [data["replaced_by"] for data in settings["data"].values() if "replaced_by" in data]
     none_given = not any(os.environ.get(variable) for variable in variables)
     for data in settings["data"].values():
-        variable = data.pop("replaced_by")
+        variable = data.pop("replaced_by", "")  # a phantom without it is never replaced
         given = os.environ.get(variable, "")
-        if _has_default(data) and (name == base or not (given or none_given)):
+        if _has_default(data) and (name == base or not variable or not (given or none_given)):
             continue
         folder = project_root() / Path(given).expanduser()
         if not given or not folder.is_dir():
