@@ -1,7 +1,7 @@
 """Guidance where its effect is known (latents with a dial), and on tables of breast tumours: what chapter 07 shows.
 
-Scores are in points. A setting of the dial is the target of a score, `coupled 0.3 300 1000`: kind of pairs, noise of the
-labels, labelled cases, pairs. A target of the tumours is `30 labels`, with `, published test part` where the test
+Scores are in points. A setting of the dial is the target of a score, `coupled 0.3 300 1000`: kind of pairs, noise of
+the labels, labelled cases, pairs. A target of the tumours is `30 labels`, with `, published test part` where the test
 samples are those of the published split and not of random ones.
 """
 
@@ -19,8 +19,10 @@ from mmlib.data.phantoms import latents as phantom
 from mmlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, new_figure, styled
 
 DIAL, TUMOURS = "guidance-dial", "guidance-tcga"  # experiments
+LESIONS = {"coupled": "guidance-lesions-coupled", "decoupled": "guidance-lesions-decoupled"}
 PUBLISHED = ", published test part"
 DIAL_CLAIMS = ("G11", "G12", "G13", "G14", "G15", "G16")  # in the claims ledger
+LESION_CLAIMS = ("G21", "G22")
 TUMOUR_CLAIMS = ("G17", "G18", "G19", "G17f", "G18f", "G19f", "G20")
 TUMOUR_ROWS = ("combined", "combined-b", "linear-combined")
 ROWS = {  # row -> name, colour, marker
@@ -43,7 +45,9 @@ ROWS = {  # row -> name, colour, marker
     "linear-combined-within-class": ("G(I)+I, linear, shuffled within the subtype", GREEN, "x"),
     "linear-superior": ("S, tuned logistic regression", GREY, "p"),
     "linear-both": ("I+S, tuned logistic regression", GREY, "*"),
+    "within-class": ("G(I)+I, shuffled within the label", BLUE, "x"),
 }
+CURVES = ("linear-guided", "guided-b", "combined")  # rows of the figure of the dial
 KINDS = {"coupled": ("coupled", BLUE, "o", "-"), "decoupled": ("decoupled", VERMILLION, "X", "--")}
 
 
@@ -91,7 +95,7 @@ def expected(setting, guided: bool) -> float:
 
 
 def dial_table(scores: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
-    """Accuracy of every row, % (standard deviation over repeats); below, what the theory expects; a column a setting."""
+    """Accuracy of every row, % (standard deviation over repeats), and below what theory expects; a column a setting."""
     settings = dial_settings(scores).set_index("target")
     columns = {}
     for target in targets:
@@ -117,7 +121,7 @@ def dial_gains(scores: pd.DataFrame, row: str, other: str = "centroid") -> pd.Da
 
 
 def gains_of_kinds(gains: pd.DataFrame, labels: int, noise: float) -> dict[str, str]:
-    """For the prose: kind of pairs -> the gain with as many labels as pairs, `+2.2 (+0.4 to +4.0)`; from `dial_gains`."""
+    """For the prose: kind of pairs -> the gain where all pairs have labels, `+2.2 (+0.4 to +4.0)`; of `dial_gains`."""
     at = gains[gains["labels"].eq(labels) & gains["pairs"].eq(labels) & gains["noise"].eq(noise)]
     return {row.kind: format_effect(row) for row in at.itertuples()}
 
@@ -130,8 +134,8 @@ def dial_figure(scores: pd.DataFrame, labels: int, noise: float) -> Figure:
         labels: labelled cases of the left column, all pairs labelled.
         noise: of the labels in the right column.
     """
-    figure, axes = new_figure(9, 5.6, 2, 2, sharex="col", sharey=True)
-    for line, row in zip(axes, ("guided-b", "combined"), strict=True):
+    figure, axes = new_figure(9, 7.4, len(CURVES), 2, sharex="col", sharey=True)
+    for line, row in zip(axes, CURVES, strict=True):
         gains = dial_gains(scores, row)
         line[0].set_ylabel(f"{ROWS[row][0]}\ngain, points")
         for kind, (name, colour, marker, dash) in KINDS.items():
@@ -152,13 +156,32 @@ def dial_figure(scores: pd.DataFrame, labels: int, noise: float) -> Figure:
                 line[1].plot(x, y, dash, color=colour)
         for axis in line:
             axis.axhline(0, color=BLACK, linewidth=0.8)
+            axis.set_ylim(-38, 42)
         line[1].set_xscale("log")
     axes[0, 0].set_title(f"{labels} labelled pairs")
     axes[0, 1].set_title(f"label noise {noise:g}, {'' if np.isnan(most) else f'{most:.0f} '}pairs")
-    axes[1, 0].set_xlabel("share of wrong labels")
-    axes[1, 1].set_xlabel("labelled cases")
+    axes[-1, 0].set_xlabel("share of wrong labels")
+    axes[-1, 1].set_xlabel("labelled cases")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+def lesion_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Balanced accuracy of the diagnosis, %, and the gain over I with its 95 % interval, for both kinds of pairs.
+
+    Args:
+        scores: of the experiments of `LESIONS`.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for kind, experiment in LESIONS.items():
+        own = scores[scores["experiment"].eq(experiment) & scores["metric"].eq("balanced")]
+        for row in (row for row in ROWS if row in set(own["variant"])):
+            mean = repeats(own, row, "DIAG").to_numpy().mean()
+            columns.setdefault(f"{kind}, %", {})[ROWS[row][0]] = f"{mean:.1f}"
+            if row != "inferior":
+                text = format_effect(gain(own, row, "inferior", "DIAG"))
+                columns.setdefault(f"{kind}, over I", {})[ROWS[row][0]] = text
+    return pd.DataFrame(columns).fillna("")
 
 
 # --------------------------------------------------------------------------------------------------------- the tumours
