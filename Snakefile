@@ -43,7 +43,8 @@ if workflow.is_main_process:
 
 
 def data_of_run(wildcards):
-    return f"build/data/{PROFILE}/{SETTINGS['experiments'][wildcards.experiment]['data']}.json"
+    data = SETTINGS["experiments"][wildcards.experiment].get("data")
+    return f"build/data/{PROFILE}/{data}.json" if data else []  # a notebook may draw its own cases
 
 
 def teacher_of_run(wildcards):

@@ -2,11 +2,12 @@
 
 from pipeline.frame import case_folder, open_run, stale_because
 from pipeline.make import data_folder, make_run, require_runs
-from pipeline.profiles import list_runs, profile, project_root
+from pipeline.profiles import experiments_of, list_runs, profile, project_root
 
 __all__ = [
     "case_folder",
     "data_folder",
+    "experiments_of",
     "list_runs",
     "make_run",
     "open_run",

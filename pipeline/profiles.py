@@ -21,7 +21,7 @@ RESULTS = "build/results"
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
-SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath")  # layouts that say themselves which cases are for testing
+SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath", "tcga")  # layouts that say themselves which cases are for testing
 
 
 @cache
@@ -77,12 +77,13 @@ def profile(name: str) -> dict[str, Any]:
     base = name.removesuffix(OWN)
     settings = _written(base)
     settings[LEFT_OUT] = _leave_out(settings)
-    variables = [data["replaced_by"] for data in settings["data"].values() if _has_default(data)]
+    with_default = [data for data in settings["data"].values() if _has_default(data)]
+    variables = [data["replaced_by"] for data in with_default if "replaced_by" in data]
     none_given = not any(os.environ.get(variable) for variable in variables)
     for data in settings["data"].values():
-        variable = data.pop("replaced_by")
+        variable = data.pop("replaced_by", "")  # a phantom without it is never replaced
         given = os.environ.get(variable, "")
-        if _has_default(data) and (name == base or not (given or none_given)):
+        if _has_default(data) and (name == base or not variable or not (given or none_given)):
             continue
         folder = project_root() / Path(given).expanduser()
         if not given or not folder.is_dir():
@@ -98,6 +99,11 @@ def profile(name: str) -> dict[str, Any]:
     return settings
 
 
+def experiments_of(profile_name: str, chapter: str) -> list[str]:
+    """The experiments that a chapter reads: those that the profile names, without those on data that are not there."""
+    return (profile(profile_name)["chapters"][chapter] or {}).get("experiments", [])
+
+
 def _leave_out(settings: dict[str, Any]) -> dict[str, str]:
     """Take optional data that are not given out of a profile, with what needs them: experiment -> variable."""
     absent = {
@@ -108,7 +114,7 @@ def _leave_out(settings: dict[str, Any]) -> dict[str, str]:
     if not absent:
         return {}
     experiments = settings["experiments"]
-    left_out = {name: absent[asked["data"]] for name, asked in experiments.items() if asked["data"] in absent}
+    left_out = {name: absent[asked["data"]] for name, asked in experiments.items() if asked.get("data") in absent}
     settings["data"] = {name: data for name, data in settings["data"].items() if name not in absent}
     settings["experiments"] = {name: asked for name, asked in experiments.items() if name not in left_out}
     for asked in settings["chapters"].values():
@@ -133,10 +139,12 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
     """Every run of an experiment: its name, its parameters, and the entry of the profile that it comes from."""
     settings = profile(profile_name)
     asked = settings["experiments"][experiment]
-    data = settings["data"][asked["data"]]
-    place = f"build/data/{profile_name}/{asked['data']}"
-    cases = {"root": data.get("folder", place if "phantom" in data else "")}
-    if data["layout"] not in SPLIT_WITHIN:
+    cases = {}
+    if "data" in asked:  # else its notebook draws its own cases
+        data = settings["data"][asked["data"]]
+        place = f"build/data/{profile_name}/{asked['data']}"
+        cases = {"root": data.get("folder", place if "phantom" in data else "")}
+    if "data" in asked and data["layout"] not in SPLIT_WITHIN:
         cases = {"data": data.get("folder", place), "split": data.get("split", f"{place}.csv")}
         cases |= {"cases_train": data["train"], "cases_test": data["test"]}
     for group in asked["runs"]:

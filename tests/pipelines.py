@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-CALLERS = ("PROFILE", "HTML", "DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "MS")
+CALLERS = ("PROFILE", "HTML", "DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "MS", "TCGA")
 PROFILE = """
 data:
   brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}

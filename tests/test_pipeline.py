@@ -470,6 +470,24 @@ chapters:
 """
 
 
+EXTRA = """  tumours:
+    notebook: evaluate_guidance_dial
+    one_run_per_entry: true
+    data: tcga
+    common: {layout: tcga}
+    runs:
+      - {method: guidance, seeds: [0], minutes: 1}
+  drawn:
+    notebook: evaluate_guidance_dial
+    one_run_per_entry: true
+    common: {layout: latents}
+    runs:
+      - {method: guidance, seeds: [0], minutes: 1}
+chapters:
+  07_guidance: {experiments: [guidance-derm7pt, tumours, drawn]}
+"""
+
+
 @pytest.fixture
 def paired(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A project with a profile of the two data sets of pairs, and nothing else."""
@@ -512,6 +530,31 @@ def test_own_pairs_leave_the_other_phantoms_where_they_are(monkeypatch: pytest.M
     monkeypatch.setenv("RADPATH", str(paired / "nowhere"))
     with pytest.raises(ValueError, match="in the radpath layout; RADPATH is .*nowhere', which is no folder"):
         profile("tiny-own")
+
+
+def test_optional_data_that_no_variable_names_take_their_experiments_with_them(
+    monkeypatch: pytest.MonkeyPatch, paired: Path
+) -> None:
+    text = PAIRED.replace("experiments:\n", "  tcga: {layout: tcga, replaced_by: TCGA, optional: true}\nexperiments:\n")
+    text = text.replace("chapters:\n", EXTRA)
+    (paired / "profiles" / "tiny.yaml").write_text(text)
+    monkeypatch.delenv("TCGA", raising=False)
+    assert profiles.experiments_of("tiny", "07_guidance") == ["guidance-derm7pt", "drawn"]
+    assert "tcga" not in profile("tiny")["data"] and "tumours" not in profile("tiny")["experiments"]
+    (paired / "tables").mkdir()
+    monkeypatch.setenv("TCGA", str(paired / "tables"))
+    assert profiles.experiments_of("tiny", "07_guidance") == ["guidance-derm7pt", "tumours", "drawn"]
+    assert list_runs("tiny", "tumours")["guidance"]["root"] == str(paired / "tables")
+    assert profiles.results_profile("tiny") == "tiny", "they are added, nothing is replaced by them"
+    monkeypatch.setenv("TCGA", str(paired / "nowhere"))
+    with pytest.raises(ValueError, match="in the tcga layout; TCGA is .*nowhere', which is no folder"):
+        profile("tiny")
+
+
+def test_an_experiment_without_data_draws_its_own(paired: Path) -> None:
+    (paired / "profiles" / "tiny.yaml").write_text(PAIRED.replace("chapters:\n", EXTRA.replace("tumours, ", "")))
+    made = list_runs("tiny", "drawn")["guidance"]
+    assert made["seeds"] == [0] and not {"root", "data", "split"} & set(made)
 
 
 def test_a_phantom_rests_on_what_writes_it() -> None:

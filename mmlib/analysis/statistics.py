@@ -398,3 +398,30 @@ def shared_effect(first: pd.DataFrame, second: pd.DataFrame) -> Effect:
     if seeds.empty:
         raise ValueError(f"no common seed: {list(first.index)} and {list(second.index)}")
     return paired_effects([(first.loc[seeds, cases], second.loc[seeds, cases])])[0]
+
+
+def resampled_effect(differences: Sequence[float], test_over_train: float, *, level: float = LEVEL) -> Effect:
+    """The mean of differences over repeats of training and testing, by the corrected resampled t of Nadeau and Bengio.
+
+    Where the repeats are random splits of the same cases, they overlap, and the variance of their mean is no longer
+    that of one repeat over J; Nadeau and Bengio (Machine Learning 52, 2003) put (1 / J + n_test / n_train) in its place.
+
+    Args:
+        differences: one a repeat, J of them.
+        test_over_train: n_test / n_train; 0 for repeats on cases of their own, which gives Student's interval.
+        level: coverage of the interval.
+
+    Raises:
+        ValueError: if there are fewer than two repeats, or the ratio is negative.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        raise ValueError(f"an interval over repeats needs at least two; got {len(values)}")
+    if test_over_train < 0:
+        raise ValueError(f"test_over_train is n_test / n_train, at least 0; got {test_over_train}")
+    error = values.std(ddof=1) * (1 / len(values) + test_over_train) ** 0.5
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
+    mean = float(values.mean())
+    p = float(2 * stats.t.sf(abs(mean) / error, len(values) - 1)) if error > 0 else float(mean == 0)
+    low, high = mean - half, mean + half
+    return Effect(mean, low, high, p, 0, len(values), low, high, "repeats")

@@ -37,7 +37,7 @@ from mmlib.ledgers.paper_tables import ARITHMETIC
 VERDICTS = ("REPRODUCED", "DIRECTION ONLY", "NO EFFECT", "CONTRADICTED", "UNDERPOWERED", "NOT TESTED HERE")
 WEAKEST_FIRST = ("CONTRADICTED", "NO EFFECT", "UNDERPOWERED", "DIRECTION ONLY", "REPRODUCED")
 KINDS = ("measured", "arithmetic")
-OWN_METRICS = ("audit", "linear", "gain-and-gap")  # statistics that name their metrics themselves
+OWN_METRICS = ("audit", "linear", "repeats", "gain-and-gap")  # statistics that name their metrics themselves
 RULES = ("greater", "no-worse", "equivalent", "at-least", "exact")
 WANTED = ("id", "paper", "claim", "source", "kind", "paper_says", "contrast", "sesoi", "unit", "rule")  # of a claim
 NO_RESULT = "a few steps show that everything runs, its numbers are no result"
@@ -158,7 +158,7 @@ def _row(claim: dict[str, Any], **facts: Any) -> dict[str, Any]:
 
 def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
     """What tells the runs of every arm of a contrast from others: method and, where they are given, more."""
-    if contrast["statistic"] == "linear":
+    if contrast["statistic"] in ("linear", "repeats"):
         named = [arm for part in contrast["parts"] for side in ("add", "subtract") for arm in part[side]]
     elif contrast["statistic"] == "gain-and-gap":
         named = [contrast[side] for side in ("first", "second", "reference")]

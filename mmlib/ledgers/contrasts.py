@@ -20,6 +20,7 @@ from mmlib.analysis.statistics import (
     page_trend,
     paired_effects,
     rank_distribution,
+    resampled_effect,
     seed_effect,
     violation_rate,
 )
@@ -222,6 +223,13 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own.
     """
     contrast = claim["contrast"]
+    asked = [{**claim, **part} for part in contrast["parts"]]
+    judged = zip(asked, paired_effects(_sides(contrast, runs)), strict=True)
+    return [(part["name"], effect, part["sesoi"], part["rule"]) for part, effect in judged], ""
+
+
+def _sides(contrast: dict[str, Any], runs: Results) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Both sides of every part of a contrast: sums of tables (seeds, cases), on the seeds that all arms share."""
     pairs = []
     for part in contrast["parts"]:
         sides = [[{**contrast.get("all", {}), **arm} for arm in part[side]] for side in ("add", "subtract")]
@@ -230,9 +238,21 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
         if not seeds:
             raise NotTestedError(f"{part['name']}: its arms share no seed")
         pairs.append(tuple(sum(table.loc[seeds] for table in side) for side in tables))
-    asked = [{**claim, **part} for part in contrast["parts"]]
-    judged = zip(asked, paired_effects(pairs), strict=True)
-    return [(part["name"], effect, part["sesoi"], part["rule"]) for part, effect in judged], ""
+    return pairs
+
+
+def _by_repeat(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
+    """As `_linear`, with an interval over repeats of data and training: `resampled_effect` of each part.
+
+    How far repeats overlap stands in the records of the runs (`test_over_train`, the largest counts).
+    """
+    contrast, parts = claim["contrast"], []
+    experiment = contrast["all"]["experiment"]
+    overlap = runs.records.loc[runs.records["experiment"].eq(experiment), "test_over_train"].max()
+    for part, (first, second) in zip(contrast["parts"], _sides(contrast, runs), strict=True):
+        effect = resampled_effect((first - second).mean(axis=1), overlap)
+        parts.append((part["name"], effect, claim["sesoi"], claim["rule"]))
+    return parts, ""
 
 
 def _gain_and_gap(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
@@ -365,6 +385,7 @@ MEASURED: dict[str, Callable[[dict[str, Any], Results], tuple[list[Part], str]]]
     "where-scored": _where_scored,
     "tuned": _by_tuned_family,
     "linear": _linear,
+    "repeats": _by_repeat,
     "gain-and-gap": _gain_and_gap,
     "rates": _by_rate,
     "trend": _by_trend,

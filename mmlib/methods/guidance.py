@@ -225,15 +225,17 @@ def _frozen(*networks: nn.Module) -> None:
 
 
 def train_unimodal(
-    name: str, encoder: nn.Module, decoder: nn.Module, cases, weights, *, batch_size: int, seed: int, **settings
-) -> pd.DataFrame:
-    """Stage (a): an encoder and its decoder on one modality, with flips; of the cases that have it.
+    name: str, encoder: nn.Module, decoder: nn.Module, cases, weights, *, batch_size: int, seed: int,
+    flips: bool = True, **settings,
+) -> pd.DataFrame:  # fmt: skip
+    """Stage (a): an encoder and its decoder on one modality; of the cases that have it.
 
     Args:
         name: of the modality; its place in `cases.available` is that in `inputs`.
         cases: as in `encode`, with `available` and `subset`.
         weights: of classes, see `class_weights`.
         batch_size: cases per step.
+        flips: whether inputs are flipped, see `Flips`; False for tables.
         settings: of `mmlib.training.fit`, as in every stage: steps, lr, folder and others.
 
     Returns:
@@ -247,7 +249,8 @@ def train_unimodal(
         return task_loss(decoder(latents_of(encoder, batch, name)), labels_of(batch), weights), {}
 
     shown = _having(cases, list(cases[:1]["inputs"]).index(name))
-    batches = Flips(Minibatches(shown, batch_size, seed), name, seed)
+    batches: Dataset = Minibatches(shown, batch_size, seed)
+    batches = Flips(batches, name, seed) if flips else batches
     return fit(nn.ModuleList([encoder, decoder]), batches, loss, seed=seed, name=f"a-{name}", **settings)
 
 

@@ -7,7 +7,7 @@ Cases are anything with a length, `available`, `subset(indices)` and `cases[indi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -83,6 +83,26 @@ def encode(encoders: Mapping[str, nn.Module], cases, chunk: int = 64) -> Latents
         inputs[name] = known.new_zeros(len(cases), *known.shape[1:])  # n F
         inputs[name][available[:, place]] = known
     return Latents(inputs, available, labels, tuple(case for *_, names in batches for case in names))
+
+
+def other_partners(latents: Latents, name: str, seed: int, classes: Tensor | None = None) -> Latents:
+    """A control: every case gets the latent of one modality from another case, each latent once.
+
+    Args:
+        latents: of cases that all have the modality.
+        name: of the modality whose latents move.
+        seed: of the order.
+        classes: (n,); latents move within a class then, so that what they say about the class stays. A class of one
+            case keeps its own.
+    """
+    groups = torch.zeros(len(latents)) if classes is None else classes
+    moved = latents.inputs[name].clone()
+    generator = torch.Generator().manual_seed(seed)
+    for group in groups.unique():
+        rows = (groups == group).nonzero().flatten()
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        moved[order] = latents.inputs[name][order.roll(1)]
+    return replace(latents, inputs={**latents.inputs, name: moved})
 
 
 def latents_of(network: nn.Module, batch: dict, name: str, rows: Tensor | slice = slice(None)) -> Tensor:

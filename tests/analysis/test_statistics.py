@@ -17,6 +17,7 @@ from mmlib.analysis.statistics import (
     page_trend,
     paired_effects,
     rank_distribution,
+    resampled_effect,
     seed_effect,
     shared_effect,
     signed_rank,
@@ -278,3 +279,37 @@ def test_arms_without_a_common_seed_are_not_compared() -> None:
     table = pd.DataFrame([[1.0, 2.0]], columns=["a", "b"])
     with pytest.raises(ValueError, match="no common seed"):
         shared_effect(table, table.set_axis([7]))
+
+
+def test_repeats_that_overlap_have_the_interval_of_nadeau_and_bengio():
+    # mean 2, sd 1, J 3, n_test / n_train 2/3: error sqrt(1/3 + 2/3) = 1; t of 2 degrees of freedom 4.302653
+    effect = resampled_effect([1, 2, 3], 2 / 3)
+    assert (effect.effect, effect.low, effect.high) == pytest.approx((2, 2 - 4.302653, 2 + 4.302653), abs=1e-5)
+    assert effect.p == pytest.approx(2 * stats.t.sf(2, 2)) and effect.seeds == 3
+
+
+def test_repeats_that_do_not_overlap_have_the_interval_of_student():
+    values = [1.0, 2.5, 3.0, 0.5]
+    ours, students = resampled_effect(values, 0), seed_effect(values, 0)
+    assert (ours.low, ours.high) == pytest.approx((students.low, students.high))
+    assert resampled_effect([2, 2], 0).p == 0 and resampled_effect([0, 0], 0).p == 1
+
+
+def test_one_repeat_has_no_interval():
+    with pytest.raises(ValueError, match="at least two; got 1"):
+        resampled_effect([1.0], 0.5)
+    with pytest.raises(ValueError, match="at least 0; got -1"):
+        resampled_effect([1.0, 2.0], -1)
+
+
+def test_intervals_over_splits_of_one_sample_hold_the_truth_only_when_corrected():
+    """Two constant guesses of noise, on splits of 60 cases: the true difference is 0."""
+    held = {0.0: 0, 0.5: 0}
+    for trial in range(200):
+        generator = np.random.default_rng(trial)
+        cases = generator.normal(size=60)
+        differences = [generator.choice(cases, 20, replace=False).mean() for _ in range(10)]
+        for ratio in held:
+            effect = resampled_effect(differences, ratio)
+            held[ratio] += effect.low <= 0 <= effect.high
+    assert held[0.5] / 200 > 0.9 > 0.85 > held[0.0] / 200

@@ -649,6 +649,22 @@ def test_a_scale_of_its_own(tmp_path):
     assert decide_entry(tmp_path, entry)["effect"] == pytest.approx(0.03)
 
 
+def test_repeats_of_splits_are_judged_by_the_interval_that_knows_their_overlap(tmp_path):
+    for variant, values in {"standard": (0.43, 0.44, 0.45), "pixel": (0.40, 0.40, 0.40)}.items():
+        for seed, value in enumerate(values):
+            make_students(tmp_path, "protokd", variant, flat(value), seeds=(seed,))
+    entry = linear(part(["standard"], ["pixel"]))
+    entry["contrast"]["statistic"] = "repeats"
+    runs = read_runs(tmp_path, "quick")
+    found = {}
+    for overlap in (0.0, 0.9):
+        runs.records["test_over_train"] = overlap
+        (row,) = claims.measured_parts(entry, *claims.with_arms(runs))
+        found[overlap] = row
+        assert row["effect"] == pytest.approx(4) and row["seeds"] == 3
+    assert (found[0.0]["verdict"], found[0.9]["verdict"]) == ("REPRODUCED", "UNDERPOWERED")
+
+
 def test_a_part_may_have_a_rule_and_a_smallest_effect_of_its_own(tmp_path):
     for variant, value in {"standard": 0.42, "pixel": 0.45, "prototype": 0.40}.items():
         make_students(tmp_path, "protokd", variant, flat(value))

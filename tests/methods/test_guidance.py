@@ -402,3 +402,18 @@ def test_errors_name_what_is_wrong(tmp_path):
         encode(encoders, made(4, 0))
     with pytest.raises(ValueError, match="no training pairs"):
         regress(GuidanceNet(128, 128, (8,)), encoders, made(4, 0), **settings(tmp_path / "none"))
+
+
+def test_tables_are_not_flipped(tmp_path):
+    values = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    labels = (values[:, :1] > values[:, -1:]).long()  # a flip of the columns turns the class round
+    known = torch.ones(64, 1, dtype=torch.bool)
+    cases = Latents({"table": values}, known, labels, tuple(map(str, range(64))))
+    weights, right = class_weights(labels, {"task": 2}), {}
+    for flips in (False, True):
+        torch.manual_seed(0)
+        head = unimodal_decoder(6, {"task": 2})
+        given = {**settings(tmp_path / str(flips), 60), "lr": 0.1}
+        train_unimodal("table", nn.Identity(), head, cases, weights, flips=flips, **given)
+        right[flips] = (head(values)["task"].argmax(dim=1) == labels[:, 0]).float().mean().item()
+    assert right[False] > 0.9 > 0.75 > right[True]

@@ -164,3 +164,40 @@ def test_errors_name_what_was_given(tmp_path) -> None:
         melanoma_ceiling("mri")
     with pytest.raises(ValueError, match="the part valid has between 1 and 100000 lesions; got 0"):
         write_derm7pt(tmp_path, 1, 0, 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- the dial
+def test_diagnoses_are_wrong_in_the_share_that_was_asked_for() -> None:
+    drawn = [draw(number) for number in range(3000)]
+    written = [lesion.misread(one, 0.3)[0] for one in drawn]
+    wrong = np.mean([a.labels["DIAG"] != b.labels["DIAG"] for a, b in zip(written, drawn, strict=True)])
+    assert wrong == pytest.approx(0.3, abs=0.03)
+    assert all(a.labels["PN"] == b.labels["PN"] for a, b in zip(written, drawn, strict=True)), "the signs stay"
+    assert lesion.misread(drawn[5], 0.3) == lesion.misread(drawn[5], 0.3)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_the_label_tells_as_much_about_what_dermoscopy_shows_for_both_kinds(decoupled: bool) -> None:
+    pairs = [lesion.misread(draw(number), 0.3, decoupled) for number in range(3000)]
+    agree = np.mean([written.labels["DIAG"] == shown.labels["DIAG"] for written, shown in pairs])
+    assert agree == pytest.approx(0.7, abs=0.03)
+    truth = np.mean([draw(n).labels["DIAG"] == shown.labels["DIAG"] for n, (_, shown) in enumerate(pairs)])
+    # anew: right twice, or wrong and by chance back to one of four others
+    assert truth == pytest.approx(0.7**2 + 0.3**2 / 4 if decoupled else 1.0, abs=0.03)
+
+
+def test_noise_that_is_no_probability_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"label_noise .* in \[0, 1\); got 1"):
+        lesion.misread(draw(0), 1.0)
+
+
+def test_only_training_cases_are_misread_and_only_their_dermoscopy_is_drawn_anew(tmp_path) -> None:
+    sizes = {"train": 40, "valid": 20, "test": 20, "size": 8}
+    clean = load(write_derm7pt(tmp_path / "clean", **sizes), 8)
+    noisy = load(write_derm7pt(tmp_path / "noisy", **sizes, label_noise=0.5, decoupled=True), 8)
+    assert torch.equal(clean.test.labels, noisy.test.labels)
+    assert torch.equal(clean.test.inputs["derm"], noisy.test.inputs["derm"])
+    assert torch.equal(clean.train.inputs["clinic"], noisy.train.inputs["clinic"])
+    assert not torch.equal(clean.train.inputs["derm"], noisy.train.inputs["derm"])
+    changed = clean.train.labels != noisy.train.labels
+    assert changed[:, 0].any() and not changed[:, 1:].any()

@@ -10,13 +10,16 @@ The dermoscopic image shows all seven criteria, sharp, and not the height: the g
 clinical photograph is taken from farther away: smaller, blurred, lit unevenly, with glare and hairs. It shows the gross
 signs (veil, pigmentation, regression, height) mostly, and the fine ones (network, vessels, streaks, dots) seldom.
 
+By a dial, training cases can have wrong diagnoses (`misread`), and then their dermoscopic image can show either the lesion
+or one with the diagnosis that was written down: what a superior image that knows more than the label is worth.
+
 Probabilities are made up, in the order of size that dermatology describes; none is estimated from patients.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -70,6 +73,40 @@ class Lesion:
         """What an image is drawn from: sign -> class id, 0 where the sign is absent or not shown."""
         signs = {**self.labels, "elevation": self.elevation}
         return {sign: signs[sign] * self.visible[modality][sign] for sign in SIGNS}
+
+
+def misread(lesion: Lesion, noise: float, decoupled: bool = False) -> tuple[Lesion, Lesion]:
+    """Write down a wrong diagnosis in some cases, and draw the lesion that the dermoscopic image shows.
+
+    A wrong diagnosis is any of the others. The image shows the lesion itself or, decoupled, one with signs drawn anew
+    from a diagnosis that is to the label as the label is to the truth; so of both kinds label and image tell the same
+    about each other.
+
+    Args:
+        lesion: as drawn.
+        noise: probability of a wrong diagnosis, in [0, 1).
+        decoupled: whether the image shows what the label says.
+
+    Returns:
+        The lesion with the diagnosis that is written down, and the one that the dermoscopic image shows.
+
+    Raises:
+        ValueError: if the noise is outside [0, 1).
+    """
+    if not 0 <= noise < 1:
+        raise ValueError(f"label_noise is the probability of a wrong diagnosis, in [0, 1); got {noise}")
+    rng = np.random.default_rng((lesion.number, 6))
+
+    def flipped(diagnosis: int) -> int:
+        other = int(rng.choice(np.delete(np.arange(len(PRIOR)), diagnosis)))
+        return other if rng.random() < noise else diagnosis
+
+    label = flipped(lesion.labels["DIAG"])
+    written = replace(lesion, labels={**lesion.labels, "DIAG": label})
+    shown = flipped(label)
+    signs = {sign: int(rng.choice(len(rows[0]), p=rows[shown])) for sign, rows in GIVEN_DIAGNOSIS.items()}
+    anew = replace(lesion, labels={"DIAG": shown, **{sign: signs[sign] for sign in POINTS}})
+    return written, anew if decoupled else lesion
 
 
 def draw(number: int) -> Lesion:
@@ -171,7 +208,15 @@ def render(lesion: Lesion, modality: str, size: int = 64) -> np.ndarray:
     return photograph(lesion.number, lesion.shown(modality), modality, size)
 
 
-def write_derm7pt(folder: str | Path, train: int, valid: int, test: int, size: int = 64) -> Path:
+def write_derm7pt(
+    folder: str | Path,
+    train: int,
+    valid: int,
+    test: int,
+    size: int = 64,
+    label_noise: float = 0.0,
+    decoupled: bool = False,
+) -> Path:
     """Write phantom lesions in the layout of the Derm7pt release: meta/ and images/, read by `mmlib.data.derm7pt.load`.
 
     Case n of a part is the same however many there are. Its number in meta.csv is what `draw` takes. A folder of the
@@ -181,12 +226,13 @@ def write_derm7pt(folder: str | Path, train: int, valid: int, test: int, size: i
         folder: where to.
         train, valid, test: numbers of cases.
         size: sides of the images, pixels.
+        label_noise, decoupled: of the training cases, see `misread`; other cases keep their diagnoses and images.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: if a part has no case or more than 100,000.
+        ValueError: if a part has no case or more than 100,000, or the noise is no probability.
     """
     target = Path(folder)
     counts = dict(zip(PARTS, (train, valid, test), strict=True))
@@ -201,9 +247,12 @@ def write_derm7pt(folder: str | Path, train: int, valid: int, test: int, size: i
     rows = []
     for number in tqdm([number for part in PARTS for number in numbers[part]], desc="lesion phantom", unit="case"):
         lesion = draw(number)
+        seen = {modality: lesion for modality in MODALITIES}
+        if label_noise and number in numbers["train"]:
+            lesion, seen["derm"] = misread(lesion, label_noise, decoupled)
         files = {modality: f"{modality}/{number:06d}.png" for modality in MODALITIES}
         for modality, file in files.items():
-            Image.fromarray(render(lesion, modality, size)).save(partial_folder / "images" / file)
+            Image.fromarray(render(seen[modality], modality, size)).save(partial_folder / "images" / file)
         rows.append({**_row(lesion), **files})
     pd.DataFrame(rows).to_csv(partial_folder / "meta" / "meta.csv", index=False)
     first = 0
