@@ -66,7 +66,8 @@ def test_there_are_notebooks_of_both_kinds() -> None:
 def test_parameters_are_plain_values(path: Path) -> None:
     values = parameters(path)
     assert "profile" in values
-    assert all(isinstance(value, str | int | float | bool) for value in values.values())
+    parts = [part for value in values.values() for part in (value if isinstance(value, list) else [value])]
+    assert all(isinstance(part, str | int | float | bool) for part in parts), "plain values or lists of them"
 
 
 @named

@@ -511,7 +511,7 @@ def test_phantoms_with_a_split_of_their_own_are_written_and_read(paired: Path) -
     assert json.loads((place / "derm7pt.json").read_text())["settings"]["phantom"] == {"size": 8}
     assert not list(place.glob("*.csv")), "the split lies within"
     made = list_runs("tiny", "guidance-derm7pt")["guidance"]
-    assert made["root"] == "build/data/tiny/derm7pt" and made["seeds"] == "0 1" and "split" not in made
+    assert made["root"] == "build/data/tiny/derm7pt" and made["seeds"] == [0, 1] and "split" not in made
 
 
 def test_own_pairs_leave_the_other_phantoms_where_they_are(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
@@ -565,8 +565,8 @@ def test_a_phantom_rests_on_what_writes_it() -> None:
 
 def test_one_run_holds_all_members_of_a_group_of_digits() -> None:
     made = list_runs("quick", "avmnist")
-    assert made["smil"]["variants"] == "paper released" and made["smil"]["seeds"] == "0 1 2"
-    assert made["smil"]["audio_rates"].split()[:2] == ["5", "10"] and made["lower-longer"]["method"] == "lower"
+    assert made["smil"]["variants"] == ["paper", "released"] and made["smil"]["seeds"] == [0, 1, 2]
+    assert made["smil"]["audio_rates"][:2] == [5, 10] and made["lower-longer"]["method"] == "lower"
     assert all(name == parameters["run"] for name, parameters in made.items())
 
 
