@@ -11,7 +11,7 @@ clinical photograph is taken from farther away: smaller, blurred, lit unevenly, 
 signs (veil, pigmentation, regression, height) mostly, and the fine ones (network, vessels, streaks, dots) seldom.
 
 By a dial, training cases can have wrong diagnoses (`misread`), and then their dermoscopic image shows either the lesion
-or one with the diagnosis that was written down. So it can be seen what an image is worth that knows more than the label.
+or one with the diagnosis that was written down. What is an image worth that knows more than the label?
 
 Probabilities are made up, in the order of size that dermatology describes; none is estimated from patients.
 """
