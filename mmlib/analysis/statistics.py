@@ -404,7 +404,7 @@ def resampled_effect(differences: Sequence[float], test_over_train: float, *, le
     """The mean of differences over repeats of training and testing, by the corrected resampled t of Nadeau and Bengio.
 
     Where the repeats are random splits of the same cases, they overlap, and the variance of their mean is no longer
-    that of one repeat over J; Nadeau and Bengio (Machine Learning 52, 2003) put (1 / J + n_test / n_train) in its place.
+    that of one repeat over J; Nadeau and Bengio (Machine Learning 52, 2003) put (1 / J + n_test / n_train) for 1 / J.
 
     Args:
         differences: one a repeat, J of them.

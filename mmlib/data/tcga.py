@@ -89,7 +89,7 @@ def _part(folder: Path, part: str, inferior: str, superior: str) -> Tumours:
         if len(values) != len(subtype):
             raise ValueError(f"{path}: {len(values)} samples, but {len(subtype)} subtypes; {REMEDY}")
         tables.append(values)
-    return Tumours(*tables, subtype)
+    return Tumours(tables[0], tables[1], subtype)
 
 
 def _read(folder: Path, name: str) -> tuple[Path, pd.DataFrame]:

@@ -154,10 +154,10 @@ def dial_figure(scores: pd.DataFrame, labels: int, noise: float) -> Figure:
                 x = np.geomspace(fewer["labels"].min(), most, 40)
                 y = [phantom.expected_gain(noise, kind == "coupled", one, most) for one in x]
                 line[1].plot(x, y, dash, color=colour)
+                line[1].set_xscale("log")
         for axis in line:
             axis.axhline(0, color=BLACK, linewidth=0.8)
             axis.set_ylim(-38, 42)
-        line[1].set_xscale("log")
     axes[0, 0].set_title(f"{labels} labelled pairs")
     axes[0, 1].set_title(f"label noise {noise:g}, {'' if np.isnan(most) else f'{most:.0f} '}pairs")
     axes[-1, 0].set_xlabel("share of wrong labels")

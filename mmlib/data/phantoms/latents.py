@@ -1,10 +1,10 @@
 """Latents with a dial: pairs of feature vectors in which guidance can help, and pairs in which it cannot.
 
-A case has a state u, -1 or +1, that nobody sees; its label y is u, flipped with probability `noise`. The inferior latent
-is u along one direction plus unit noise. The superior latent is rectified and shows a state v clearly: v is u where the
-two are *coupled*; where they are *decoupled*, v is drawn anew from the label. Given the label, both have the same
-distribution, so that every classifier of the superior latent alone scores the same on labels; only a coupled one holds
-what the label does not say.
+A case has a state u, -1 or +1, that nobody sees; its label y is u, flipped with probability `noise`. The inferior
+latent is u along one direction plus unit noise. The superior latent is rectified and shows a state v clearly: v is u
+where the two are *coupled*; where they are *decoupled*, v is drawn anew from the label. Given the label, both have the
+same distribution, so that every classifier of the superior latent alone scores the same on labels; only a coupled one
+holds what the label does not say.
 
 What can be gained is known. The mean of v z_I over n cases points along the direction with the strength s |mu|, where
 s = E[uv], among noise of length sqrt(d / n). Read along it, a new case is classified rightly with the probability of

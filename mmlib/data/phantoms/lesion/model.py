@@ -10,8 +10,8 @@ The dermoscopic image shows all seven criteria, sharp, and not the height: the g
 clinical photograph is taken from farther away: smaller, blurred, lit unevenly, with glare and hairs. It shows the gross
 signs (veil, pigmentation, regression, height) mostly, and the fine ones (network, vessels, streaks, dots) seldom.
 
-By a dial, training cases can have wrong diagnoses (`misread`), and then their dermoscopic image can show either the lesion
-or one with the diagnosis that was written down: what a superior image that knows more than the label is worth.
+By a dial, training cases can have wrong diagnoses (`misread`), and then their dermoscopic image shows either the lesion
+or one with the diagnosis that was written down. What is an image worth that knows more than the label?
 
 Probabilities are made up, in the order of size that dermatology describes; none is estimated from patients.
 """
