@@ -10,11 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pipelines import ROOT, snakemake, what_failed, write_records, write_small_project
 
 from mmlib.data import derm7pt, radpath
-from mmlib.data.phantoms.brain import write_brats, write_ixi
+from mmlib.data.brats import BratsFolder
+from mmlib.data.phantoms.brain import make_subject, write_brats, write_ixi
+from mmlib.data.phantoms.options import read_options
 from pipeline import data_folder, frame, list_runs, make, profile, profiles
 from pipeline.sources import _code as notebook_code
 from pipeline.sources import book_files, code_fingerprint, parameters_of, sources
@@ -512,6 +515,17 @@ def test_phantoms_with_a_split_of_their_own_are_written_and_read(paired: Path) -
     assert not list(place.glob("*.csv")), "the split lies within"
     made = list_runs("tiny", "guidance-derm7pt")["guidance"]
     assert made["root"] == "build/data/tiny/derm7pt" and made["seeds"] == [0, 1] and "split" not in made
+
+
+def test_the_options_of_a_phantom_reach_its_maker_and_the_manifest(paired: Path) -> None:
+    settings = {"spacing": 4.0, "preset": "realistic", "shared": 0.5}
+    file = paired / "profiles" / "tiny.yaml"
+    file.write_text(PAIRED.replace("phantom: {spacing: 4.0}", f"phantom: {settings}", 1))
+    folder = data_folder("tiny", "brats")
+    assert json.loads(folder.with_suffix(".json").read_text())["settings"]["phantom"] == settings
+    case = next(iter(BratsFolder(folder).values()))
+    made = make_subject(int(case.name.rsplit("-", 1)[1]), options=read_options("realistic", shared=0.5))
+    assert np.array_equal(case.images["flair"], made.images["flair"])
 
 
 def test_own_pairs_leave_the_other_phantoms_where_they_are(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:

@@ -1,0 +1,164 @@
+"""Options and dials of the brain phantom, for its chapter: figures, ceilings, and overlap beside that of patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmlib.analysis.overlap import brain_values, modality_overlap
+from mmlib.data.cases import Case
+from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_subject, make_tissues
+from mmlib.data.phantoms.options import REALISTIC, Options, enhancement_ceiling, tumour_ceiling
+from mmlib.figures.overlays import axial
+from mmlib.figures.style import BLACK, MODALITY, ORANGE, REGION, new_figure, styled
+from mmlib.modalities import MRI
+
+SHOWN = {  # what the figure of options shows
+    "plain": Options(),
+    "irregular 1": Options(irregular=1.0),
+    "multifocal 1": Options(multifocal=1.0),
+    "sites 3": Options(sites=3),
+    "misregistration 4": Options(misregistration=4.0),
+    "realistic": REALISTIC,
+}
+DIAL = np.linspace(0, 1, 41)
+
+
+def overlap_of(options: Options, seeds: Iterable[int], spacing: float, most: int) -> pd.DataFrame:
+    """`mmlib.analysis.overlap.modality_overlap` of phantom subjects.
+
+    Args:
+        options: of the phantom.
+        seeds: at least two subjects.
+        spacing: mm.
+        most: so many voxels of each brain at most.
+    """
+    cases = [make_subject(seed, spacing, options=options) for seed in seeds]
+    return modality_overlap({case.name: brain_values(case, MRI, most) for case in cases}, MRI)
+
+
+def overlap_table(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Means over subjects: a row per data set, a column per R2 (of trees) and per correlation.
+
+    Args:
+        measured: data set -> tidy table, as `mmlib.analysis.overlap.modality_overlap` returns it.
+    """
+    rows = {}
+    for name, table in measured.items():
+        means = table.groupby(["kind", "target", "source"], sort=False)["value"].mean()
+        trees = means["r2-trees"].droplevel("source").reindex(list(MRI))
+        pairs = means["correlation"]
+        rows[name] = {f"R² {target}": value for target, value in trees.items()}
+        rows[name] |= {f"r {source}, {target}": value for (target, source), value in pairs.items()}
+    return pd.DataFrame(rows).T
+
+
+def best_fixed_marking(masks: np.ndarray) -> float:
+    """The highest mean Dice of one marking that is the same for all subjects: a level set of how often tumour is there.
+
+    Args:
+        masks: (N, X, Y, Z) bool, the tumours; empty ones are left out.
+
+    Returns:
+        In [0, 1]. It is found on the subjects that it is scored on, so it errs upwards.
+
+    Raises:
+        ValueError: if no mask holds anything.
+    """
+    flat = masks.reshape(len(masks), -1)
+    flat = flat[flat.any(axis=1)]
+    if not len(flat):
+        raise ValueError("none of the masks holds a tumour")
+    chance = flat.mean(axis=0)
+    scores = []
+    for cut in np.unique(np.quantile(chance[chance > 0], np.linspace(0, 0.995, 25))):
+        marked = chance >= cut
+        scores.append((2 * flat[:, marked].sum(axis=1) / (flat.sum(axis=1) + marked.sum())).mean())
+    return float(max(scores))
+
+
+def simulated_ceiling(predictable: float, seeds: Iterable[int], spacing: float) -> float:
+    """Mean of `ceiling_without_t1ce` over subjects with a tumour."""
+    options = Options(predictable=predictable)
+    made = (make_tissues(seed, spacing, True, options) for seed in seeds)
+    return float(np.mean([ceiling_without_t1ce(tissues, predictable) for tissues in made]))
+
+
+def _slice(case: Case, name: str, axes: Axes, z: int, outline: np.ndarray | None = None) -> None:
+    window = np.percentile(case.images[name][case.brain_mask], 99.7)
+    axes.imshow(axial(case.images[name], case.affine)[..., z], cmap="gray", vmin=0, vmax=window)
+    if outline is not None and outline[..., z].any():
+        axes.contour(outline[..., z], levels=[0.5], colors=[REGION["wt"][0]], linewidths=0.8)
+    axes.axis("off")
+
+
+def _largest(mask: np.ndarray) -> int:
+    return int(mask.sum(axis=(0, 1)).argmax())
+
+
+@styled
+def draw_options(seed: int, spacing: float) -> Figure:
+    """The same axial slice of t2 of one subject under each of `SHOWN`; outlined: the whole tumour."""
+    figure, panels = new_figure(10, 2.4, 1, len(SHOWN))
+    z = None
+    for axes, (name, options) in zip(panels[0], SHOWN.items(), strict=True):
+        case = make_subject(seed, spacing, tumour=True, options=options)
+        tumour = axial(np.asarray(case.labels) > 0, case.affine)
+        z = _largest(tumour) if z is None else z
+        _slice(case, "t2", axes, z, tumour)
+        axes.set_title(name)
+    return figure
+
+
+@styled
+def draw_shared(seed: int, spacing: float, blind: float) -> Figure:
+    """One subject with `shared` = 0, and the ceiling for the whole tumour along the dial.
+
+    Args:
+        seed, spacing: of the subject; mm.
+        blind: as `mmlib.data.phantoms.options.tumour_ceiling`.
+    """
+    figure, panels = new_figure(10, 2.6, 1, 5, width_ratios=(1, 1, 1, 1, 1.6))
+    case = make_subject(seed, spacing, tumour=True, options=Options(shared=0.0))
+    tumour = axial(np.asarray(case.labels) > 0, case.affine)
+    for axes, name in zip(panels[0], MRI, strict=False):
+        _slice(case, name, axes, _largest(tumour), tumour)
+        axes.set_title(name)
+    for k, name in enumerate(MRI, start=1):
+        colour, marker = MODALITY[name]
+        curve = [tumour_ceiling(shared, MRI[:k], blind) for shared in DIAL]
+        panels[0, 4].plot(DIAL, curve, color=colour, marker=marker, markevery=10, label=f"{k} of 4")
+    panels[0, 4].set(xlabel="shared", ylabel="best mean WT Dice", ylim=(0, 1.02))
+    panels[0, 4].legend()
+    return figure
+
+
+@styled
+def draw_predictable(seed: int, spacing: float, simulated: Mapping[float, float]) -> Figure:
+    """The sign of enhancement in one subject, and the ceiling without t1ce along the dial.
+
+    Args:
+        seed, spacing: of a subject whose tumour enhances; mm.
+        simulated: `predictable` -> mean ceiling of simulated subjects.
+    """
+    figure, panels = new_figure(10, 2.6, 1, 5, width_ratios=(1, 1, 1, 1, 1.6))
+    drawn = {  # a chance of one in a million: the sign is there, and says nothing
+        "t1ce": ("t1ce", Options()),
+        "flair, 0": ("flair", Options()),
+        "flair, just above 0": ("flair", Options(predictable=1e-6)),
+        "flair, 1": ("flair", Options(predictable=1.0)),
+    }
+    for axes, (title, (name, options)) in zip(panels[0], drawn.items(), strict=False):
+        case = make_subject(seed, spacing, tumour=True, options=options)
+        enhancing = axial(np.asarray(case.labels) == 4, case.affine)
+        _slice(case, name, axes, _largest(enhancing), enhancing)
+        axes.set_title(title)
+    panels[0, 4].plot(DIAL, [enhancement_ceiling(q) for q in DIAL], color=BLACK, label="enumerated")
+    panels[0, 4].plot(list(simulated), list(simulated.values()), "o", color=ORANGE, label="simulated")
+    panels[0, 4].set(xlabel="predictable", ylabel="best mean ET Dice", ylim=(0, 1.02))
+    panels[0, 4].legend()
+    return figure

@@ -1,0 +1,53 @@
+"""The tables and figures of the chapter on the brain phantom."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmlib.data.phantoms.options import PLAIN
+from mmlib.modalities import MRI
+from mmlib.studies import phantom as study
+
+
+def test_overlap_has_a_row_per_data_set_and_means_over_subjects():
+    def table(first: float, second: float) -> pd.DataFrame:
+        rows = [
+            (subject, name, "others", value, "r2-trees")
+            for subject, value in (("a", first), ("b", second))
+            for name in MRI
+        ]
+        rows += [("a", "t1ce", "t1", 0.5, "correlation"), ("b", "t1ce", "t1", 0.7, "correlation")]
+        return pd.DataFrame(rows, columns=["subject", "target", "source", "value", "kind"])
+
+    found = study.overlap_table({"plain": table(0.2, 0.4), "patients": table(0.8, 1.0)})
+    assert found.index.tolist() == ["plain", "patients"]
+    assert found.columns.tolist() == [*[f"R² {name}" for name in MRI], "r t1, t1ce"]
+    assert found.loc["plain", "R² t2"] == pytest.approx(0.3)
+    assert found.loc["patients", "r t1, t1ce"] == pytest.approx(0.6)
+
+
+def test_the_best_fixed_marking_by_hand():
+    masks = np.zeros((3, 1, 1, 4), dtype=bool)
+    masks[0, 0, 0, :2] = masks[1, 0, 0, 1:3] = True  # the third is empty and does not count
+    # the middle voxel alone: 2 * 1 / (2 + 1) for both; all three: 2 * 2 / (2 + 3) for both, which is more
+    assert study.best_fixed_marking(masks) == pytest.approx(4 / 5)
+
+
+def test_without_a_tumour_there_is_nothing_to_mark():
+    with pytest.raises(ValueError, match="none of the masks holds a tumour"):
+        study.best_fixed_marking(np.zeros((2, 1, 1, 3), dtype=bool))
+
+
+def test_phantom_modalities_predict_each_other_in_part():
+    found = study.overlap_table({"plain": study.overlap_of(PLAIN, (0, 1), 4.0, 800)})
+    assert ((found.filter(like="R²") > 0.2) & (found.filter(like="R²") < 1)).to_numpy().all()
+
+
+def test_figures_have_a_panel_for_everything_they_name():
+    assert [axes.get_title(loc="left") for axes in study.draw_options(1, 4.0).axes] == list(study.SHOWN)
+    shared = study.draw_shared(1, 4.0, blind=0.2).axes
+    assert [axes.get_title(loc="left") for axes in shared[:4]] == list(MRI)
+    assert len(shared[4].lines) == 4
+    predictable = study.draw_predictable(1, 4.0, {0.0: 0.5, 1.0: 1.0}).axes
+    assert predictable[4].lines[0].get_ydata()[-1] == pytest.approx(1.0)
+    assert predictable[4].lines[1].get_xdata() == [0.0, 1.0]
