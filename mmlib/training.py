@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -109,6 +110,7 @@ def fit(
     warmup: float = 0.1,
     weight_decay: float = 1e-4,
     max_norm: float | None = 5.0,
+    average: float | None = None,
     checkpoint_every: int = 100,
     precision: str = "auto",
     device: str = "auto",
@@ -131,6 +133,7 @@ def fit(
         warmup: share of the steps over which the rate rises.
         weight_decay: of Adam and AdamW.
         max_norm: gradients are clipped to this norm; None: not at all.
+        average: decay of a moving average of the weights, which ends in their place; None: the last weights are kept.
         checkpoint_every: steps between checkpoints.
         precision: `auto`, `bfloat16` or `float32`; weights stay float32.
         device: `auto` or `cpu`.
@@ -152,13 +155,15 @@ def fit(
     path = folder / f"{name}.checkpoint.pt"
     settings = {"steps": steps, "lr": lr, "seed": seed, "optimizer": optimizer, "schedule": schedule, "warmup": warmup}
     settings |= {"weight_decay": weight_decay, "max_norm": max_norm, "precision": precision}
+    settings |= {} if average is None else {"average": average}
 
     torch.manual_seed(seed)
     optimiser = OPTIMIZERS[optimizer](model.parameters(), lr, weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, schedule, warmup))
+    averaged = None if average is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(average))
     rows: list[dict[str, float]] = []
     if path.exists():
-        rows = _resume(path, settings, model, optimiser, scheduler)
+        rows = _resume(path, settings, model, optimiser, scheduler, averaged)
     start = len(rows)
     model, optimiser = accelerator.prepare(model, optimiser)
     model.train()
@@ -187,6 +192,8 @@ def fit(
             if max_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), max_norm)
             optimiser.step()
+            if averaged is not None:
+                averaged.update_parameters(accelerator.unwrap_model(model))
             row: dict[str, float] = {"step": step, "loss": total.item(), "lr": float(scheduler.get_last_lr()[0])}
             scheduler.step()
             rows.append(
@@ -196,16 +203,21 @@ def fit(
                 state = {"settings": settings, "rows": rows, "rng": torch.get_rng_state()}
                 state |= {"model": accelerator.unwrap_model(model).state_dict()}
                 state |= {"optimizer": optimiser.state_dict(), "scheduler": scheduler.state_dict()}
+                state |= {} if averaged is None else {"averaged": averaged.state_dict()}
                 if accelerator.is_main_process:
                     _replace(path, partial(torch.save, state))
     model = accelerator.unwrap_model(model).eval()
+    if averaged is not None:
+        model.load_state_dict(averaged.module.state_dict())
     if accelerator.is_main_process:
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
         _replace(folder / f"{name}.safetensors", partial(save_file, weights))
     return pd.DataFrame(rows)
 
 
-def _resume(path: Path, settings: dict, model: nn.Module, optimizer, scheduler) -> list[dict[str, float]]:
+def _resume(
+    path: Path, settings: dict, model: nn.Module, optimizer, scheduler, averaged: nn.Module | None
+) -> list[dict[str, float]]:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["settings"] != settings:
         different = {
@@ -222,6 +234,8 @@ def _resume(path: Path, settings: dict, model: nn.Module, optimizer, scheduler) 
         raise ValueError(f"{path} holds another network: delete it or use another folder ({error})") from None
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
+    if averaged is not None:
+        averaged.load_state_dict(state["averaged"])
     torch.set_rng_state(state["rng"])
     return state["rows"]
 
