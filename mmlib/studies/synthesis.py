@@ -554,8 +554,8 @@ def knobs(study: Study) -> pd.DataFrame:
 def noise_facts(study: Study) -> dict[str, str]:
     """How the prediction of noise fares, and why, as texts by name.
 
-    The loss of a network that predicts no noise at all stands beside the losses. `handed_over` is the noise network with
-    its first reverse step taken by the network that predicts images, against that network alone.
+    The loss of a network that predicts no noise stands beside the losses. `handed_over` is the noise network with its
+    first reverse step taken by the network that predicts images, against that network alone.
     """
     behind = study.gain("m2dn unet-noise", "m2dn unet")
     images = study.studied("psnr-mean", "probe-unet")
@@ -650,7 +650,8 @@ def told_apart(study: Study) -> pd.DataFrame:
         )
         return f"{value:.2f} ({low:.2f}-{high:.2f})"
 
-    return pd.DataFrame({NAMES[arm]: {target: cell(name, target) for target in MRI} for name, arm in STUDIED.items()}).T
+    rows = {NAMES[arm]: {target: cell(name, target) for target in MRI} for name, arm in STUDIED.items()}
+    return pd.DataFrame(rows).T
 
 
 def sharper(study: Study, variant: str, other: str) -> Effect:
@@ -962,13 +963,14 @@ def painted(study: Study) -> pd.DataFrame:
     """What is found of a region and what of it is painted where there is none, and the error over both.
 
     Returns:
-        kind (`enhancement`, `oedema`), arm, found, invented (shares) and rmse, means over subjects; with the arm `bound`
+        kind (`enhancement`, `oedema`), arm, found, invented (shares) and rmse, means over subjects; in the arm `bound`
         the least error that is possible where enhancement cannot be known. No rows without a known answer.
     """
     rows = []
     for kind in ("enhancement", "oedema"):
         for name, arm in STUDIED.items() if study.has("synthesis-studies", metric=f"found-{kind}") else ():
-            means = {part: study.studied(f"{part}-{kind}", name).to_numpy().mean() for part in ("found", "invented", "rmse")}
+            parts = {part: study.studied(f"{part}-{kind}", name) for part in ("found", "invented", "rmse")}
+            means = {part: table.to_numpy().mean() for part, table in parts.items()}
             rows.append({"kind": kind, "arm": arm, **means})
     if study.has("synthesis-studies", metric="rmse-enhancement", variant="bound"):
         least = study.studied("rmse-enhancement", "bound").to_numpy().mean()
@@ -1087,7 +1089,7 @@ def use_of_noise(errors: pd.DataFrame) -> dict[str, str]:
 
 
 def spread_table(study: Study) -> pd.DataFrame:
-    """How honest the spread of several results is, by network and modality: see `mmlib.analysis.realism.calibration`."""
+    """How honest the spread of several results is, by network and modality: `realism.calibration` in numbers."""
     metrics = ["spread", "error", "honesty", "coverage", "nominal", "rank"]
     if study.has("synthesis-studies", metric="honesty-et"):
         metrics += ["honesty-et", "coverage-et"]

@@ -55,9 +55,9 @@ def test_calibration_of_two_results_by_hand() -> None:
     assert found.error == pytest.approx(math.sqrt((0.01 + 0.04 + 0) / 3))
     assert found.honesty == pytest.approx(found.spread * math.sqrt(1.5) / found.error)
     assert found.coverage == pytest.approx(2 / 3) and found.nominal == pytest.approx(1 / 3)
-    for results, mask in ((results[:1], mask), (results, mask & False)):
+    for several, area in ((results[:1], mask), (results, mask & False)):
         with pytest.raises(ValueError, match="calibration needs two results and a pixel"):
-            realism.calibration(results, truth, mask)
+            realism.calibration(several, truth, area)
 
 
 def test_a_truth_that_is_one_more_result_is_covered_as_often_as_said() -> None:
