@@ -160,7 +160,11 @@ def fit(
     torch.manual_seed(seed)
     optimiser = OPTIMIZERS[optimizer](model.parameters(), lr, weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, schedule, warmup))
-    averaged = None if average is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(average))
+    averaged = (
+        None
+        if average is None
+        else AveragedModel(model, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(average))
+    )
     rows: list[dict[str, float]] = []
     if path.exists():
         rows = _resume(path, settings, model, optimiser, scheduler, averaged)

@@ -1,7 +1,9 @@
 """Baselines of synthesis in one pass: a regression U-Net and a small MM-GAN.
 
 - `regression`: one U-Net from any part of the modalities to all of them, trained by the squared error. It predicts the
-  mean of all images that fit what is available: the best one can do by PSNR, and blurred where much would fit.
+  mean of all images that fit what is available: the best one can do by PSNR, and blurred where much would fit. Its
+  variant `unet` has the network, the loss and the moving average of M2DN's variant of that name, so that the two
+  differ by diffusion alone.
 - `mm-gan`: A. Sharma, G. Hamarneh, "Missing MRI Pulse Sequence Synthesis Using Multi-Modal Generative Adversarial
   Network", IEEE TMI 39(4), 2020, arXiv 1904.12200: the same U-Net against a discriminator of patches. Of it: zeros at
   the door for what is missing; implicit conditioning, that is, true images take the place of generated ones where they
