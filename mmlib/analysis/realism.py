@@ -45,7 +45,10 @@ def sharpness(images: Tensor, truth: Tensor, brain: Tensor) -> Tensor:
 
 
 def radial_power(images: Tensor) -> Tensor:
-    """Mean power of each slice at every spatial frequency, (N, 16) float64; bins from 0 to 0.5 cycles per pixel."""
+    """Mean power of each slice at every spatial frequency, (N, 16) float64; bins from 0 to 0.5 cycles per pixel.
+
+    NaN where a small grid has no frequency in a bin.
+    """
     power = torch.fft.fft2(images.double() + 1).abs().square().flatten(1)  # N H*W; background is 0
     frequencies = [torch.fft.fftfreq(side) for side in images.shape[1:]]
     frequency = torch.hypot(*torch.meshgrid(*frequencies, indexing="ij")).flatten()  # H*W
@@ -99,7 +102,7 @@ def two_sample_test(
 
 
 def _features(images: Tensor, brain: Tensor) -> np.ndarray:
-    """(N, 26): log power by frequency, quantiles of gradients and of grey values in the brain."""
+    """(N, up to 26): log power by frequency, quantiles of gradients and of grey values in the brain."""
     steps, inside = gradients(images, brain)
     kept = torch.tensor(QUANTILES, dtype=images.dtype)
     found = [
@@ -107,6 +110,7 @@ def _features(images: Tensor, brain: Tensor) -> np.ndarray:
         for row in range(len(images))
     ]
     power = radial_power(images).clamp(min=1e-8).log()
+    power = power[:, ~power[0].isnan()]  # N bins
     return torch.cat([power, torch.stack(found).double()], dim=1).numpy()
 
 

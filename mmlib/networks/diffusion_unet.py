@@ -78,7 +78,8 @@ class DiffusionUNet(nn.Module):
         """(B, inputs, H, W) and times (B,) -> (B, outputs, H, W), float32 and without bounds."""
         check_grid(x, self.stride)
         time = self.time(get_timestep_embedding(t, self.width))  # B -> B width -> B 4*width
-        x, maps = self.first(x), []
+        x = self.first(x)
+        maps: list[Tensor] = []
         for level, block in enumerate(self.down):
             x = block(x, time)
             maps.append(x)

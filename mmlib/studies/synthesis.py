@@ -966,7 +966,7 @@ def painted(study: Study) -> pd.DataFrame:
         kind (`enhancement`, `oedema`), arm, found, invented (shares) and rmse, means over subjects; in the arm `bound`
         the least error that is possible where enhancement cannot be known. No rows without a known answer.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for kind in ("enhancement", "oedema"):
         for name, arm in STUDIED.items() if study.has("synthesis-studies", metric=f"found-{kind}") else ():
             parts = {part: study.studied(f"{part}-{kind}", name) for part in ("found", "invented", "rmse")}
