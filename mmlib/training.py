@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -149,6 +150,7 @@ def fit(
     warmup: float = 0.1,
     weight_decay: float = 1e-4,
     max_norm: float | None = 5.0,
+    average: float | None = None,
     checkpoint_every: int = 100,
     precision: str = "auto",
     device: str = "auto",
@@ -172,6 +174,7 @@ def fit(
         warmup: share of the steps over which the rate rises.
         weight_decay: of Adam and AdamW.
         max_norm: gradients are clipped to this norm; None: not at all.
+        average: decay of a moving average of the weights, which ends in their place; None: the last weights are kept.
         checkpoint_every: steps between checkpoints.
         precision: `auto`, `bfloat16` or `float32`; weights stay float32.
         device: `auto` or `cpu`.
@@ -196,9 +199,15 @@ def fit(
     settings |= {"weight_decay": weight_decay, "max_norm": max_norm, "precision": precision}
     if plateau is not None:
         settings |= {"plateau": (plateau.every, plateau.patience, plateau.fall)}
+    settings |= {} if average is None else {"average": average}
 
     torch.manual_seed(seed)
     optimiser = OPTIMIZERS[optimizer](model.parameters(), lr, weight_decay)
+    averaged = (
+        None
+        if average is None
+        else AveragedModel(model, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(average))
+    )
     rows: list[dict[str, float]] = []
     falls_from: int | None = None
 
@@ -210,7 +219,7 @@ def fit(
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     if path.exists():
-        rows = _resume(path, settings, model, optimiser, scheduler)
+        rows = _resume(path, settings, model, optimiser, scheduler, averaged)
         falls_from = _falls_from(plateau, rows, steps)
     start = len(rows)
     model, optimiser = accelerator.prepare(model, optimiser)
@@ -242,6 +251,8 @@ def fit(
             if max_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), max_norm)
             optimiser.step()
+            if averaged is not None:
+                averaged.update_parameters(accelerator.unwrap_model(model))
             row: dict[str, float] = {"step": step, "loss": total.item(), "lr": float(scheduler.get_last_lr()[0])}
             row |= {key: float(part) for key, part in parts.items()}
             end = steps if plateau is None or falls_from is None else plateau.end(falls_from)
@@ -256,9 +267,12 @@ def fit(
                 state = {"settings": settings, "rows": rows, "rng": torch.get_rng_state()}
                 state |= {"model": accelerator.unwrap_model(model).state_dict()}
                 state |= {"optimizer": optimiser.state_dict(), "scheduler": scheduler.state_dict()}
+                state |= {} if averaged is None else {"averaged": averaged.state_dict()}
                 if accelerator.is_main_process:
                     _replace(path, partial(torch.save, state))
     model = accelerator.unwrap_model(model).eval()
+    if averaged is not None:
+        model.load_state_dict(averaged.module.state_dict())
     if accelerator.is_main_process:
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
         _replace(folder / f"{name}.safetensors", partial(save_file, weights))
@@ -280,7 +294,9 @@ def _falls_from(plateau: Plateau | None, rows: Sequence[Mapping[str, float]], st
     return plateau.falls_from(scored, len(rows), steps)
 
 
-def _resume(path: Path, settings: dict, model: nn.Module, optimizer, scheduler) -> list[dict[str, float]]:
+def _resume(
+    path: Path, settings: dict, model: nn.Module, optimizer, scheduler, averaged: nn.Module | None
+) -> list[dict[str, float]]:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["settings"] != settings:
         different = {
@@ -297,6 +313,8 @@ def _resume(path: Path, settings: dict, model: nn.Module, optimizer, scheduler) 
         raise ValueError(f"{path} holds another network: delete it or use another folder ({error})") from None
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
+    if averaged is not None:
+        averaged.load_state_dict(state["averaged"])
     torch.set_rng_state(state["rng"])
     return state["rows"]
 

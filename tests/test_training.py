@@ -45,7 +45,7 @@ def loss(model, batch, calls=[0]):
         os.kill(os.getpid(), signal.SIGKILL)
     return shaspec_loss(model, batch)
 
-history = fit(model, batches, loss, steps=12, lr=1e-3, seed=0, folder=folder, checkpoint_every=3)
+history = fit(model, batches, loss, steps=12, lr=1e-3, seed=0, folder=folder, checkpoint_every=3, average=0.9)
 print(len(history), history["loss"].sum())
 """
 
@@ -108,6 +108,24 @@ def test_the_released_code_s_optimiser_by_hand(tmp_path):
     batch = Points()[0]
     slope = -2 * (batch["x"] * batch["y"]).mean().item()
     assert model.weight.item() == pytest.approx(-0.1 * 1.99 * slope, rel=1e-5)  # Nesterov: gradient + 0.99 * gradient
+
+
+def test_the_moving_average_of_the_weights_by_hand(tmp_path):
+    weights, model = [], nn.Linear(1, 1)
+
+    def noted(model, batch):
+        weights.append(model.weight.item())  # before the step
+        return squared(model, batch)
+
+    settings = {"lr": 0.1, "seed": 0, "precision": "float32"}
+    fit(model, Points(), noted, steps=4, folder=tmp_path, average=0.75, **settings)
+    state = torch.load(tmp_path / "fit.checkpoint.pt", weights_only=True)
+    first, second, third, last = [*weights[1:], state["model"]["weight"].item()]
+    expected = 0.75 * (0.75 * (0.75 * first + 0.25 * second) + 0.25 * third) + 0.25 * last
+    assert model.weight.item() == pytest.approx(expected, rel=1e-5) and model.weight.item() != last
+    again = nn.Linear(1, 1)
+    fit(again, Points(bad=0), squared, steps=4, folder=tmp_path, average=0.75, **settings)
+    assert torch.equal(model.weight, again.weight)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):

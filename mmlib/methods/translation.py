@@ -1,7 +1,9 @@
 """Baselines of synthesis in one pass: a regression U-Net and a small MM-GAN.
 
 - `regression`: one U-Net from any part of the modalities to all of them, trained by the squared error. It predicts the
-  mean of all images that fit what is available: the best one can do by PSNR, and blurred where much would fit.
+  mean of all images that fit what is available: the best one can do by PSNR, and blurred where much would fit. Its
+  variant `unet` has the network, the loss and the moving average of M2DN's variant of that name, so that the two
+  differ by diffusion alone.
 - `mm-gan`: A. Sharma, G. Hamarneh, "Missing MRI Pulse Sequence Synthesis Using Multi-Modal Generative Adversarial
   Network", IEEE TMI 39(4), 2020, arXiv 1904.12200: the same U-Net against a discriminator of patches. Of it: zeros at
   the door for what is missing; implicit conditioning, that is, true images take the place of generated ones where they
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mmlib.modalities import check_available
+from mmlib.networks.diffusion_unet import AVERAGE, DiffusionUNet, check_grid
 from mmlib.training import Recipe
 
 METHODS = ("regression", "mm-gan")
@@ -40,8 +43,6 @@ class Translator(nn.Module):
     Args:
         modalities: M names, the order of the modality axis.
         widths: channels per level, fine to coarse.
-        full_resolution: False leaves that way around the U-Net out, so that nothing finer than half the resolution
-            reaches the result, as in M2DN's network.
 
     Attributes:
         stride: H and W must be divisible by it.
@@ -50,39 +51,32 @@ class Translator(nn.Module):
         ValueError: in `forward`, if a slice has no modality, or the stride does not divide H and W.
     """
 
-    def __init__(
-        self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64, 128), full_resolution: bool = True
-    ):
+    def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64, 128)):
         super().__init__()
         self.modalities = tuple(modalities)
         self.stride = 2 ** (len(widths) - 1)
         count, width = len(self.modalities), widths[0]
         strides = [2] * (len(widths) - 1)
-        outputs = width if full_resolution else count
-        self.net = UNet(2, 2 * count, outputs, widths, strides, num_res_units=1, act="LEAKYRELU")
-        self.head: nn.Module | None = None
-        if full_resolution:
-            self.head = nn.Sequential(
-                nn.LeakyReLU(),
-                nn.Conv2d(width + 2 * count, width, 3, padding=1),
-                nn.LeakyReLU(),
-                nn.Conv2d(width, count, 1),
-            )
+        self.net = UNet(2, 2 * count, width, widths, strides, num_res_units=1, act="LEAKYRELU")
+        self.head = nn.Sequential(
+            nn.LeakyReLU(),
+            nn.Conv2d(width + 2 * count, width, 3, padding=1),
+            nn.LeakyReLU(),
+            nn.Conv2d(width, count, 1),
+        )
 
     def forward(self, images: Tensor, available: Tensor) -> Tensor:
         """(B, M, H, W) and (B, M) bool -> (B, M, H, W) in [-1, 1]; what is not available is not read."""
-        check_available(available, self.modalities)
-        legal = tuple(-(-side // self.stride) * self.stride for side in images.shape[2:])
-        if legal != tuple(images.shape[2:]):
-            raise ValueError(
-                f"the stride {self.stride} does not divide {tuple(images.shape[2:])}; the next legal size: {legal}"
-            )
-        shown = available[..., None, None]  # B M 1 1
-        flags = shown.expand_as(images).to(images.dtype)  # B M H W
-        given = torch.cat([torch.where(shown, images, 0), flags], dim=1)  # B 2*M H W
-        made = self.net(given)  # B width H W; without a head B M H W
-        # head: B width+2*M H W -> B M H W
-        return (made if self.head is None else self.head(torch.cat([made, given], dim=1))).tanh()
+        check_grid(images, self.stride)
+        given = _given(images, available, self.modalities)  # B 2*M H W
+        return self.head(torch.cat([self.net(given), given], dim=1)).tanh()  # B width+2*M H W -> B M H W
+
+
+def _given(images: Tensor, available: Tensor, modalities: Sequence[str]) -> Tensor:
+    """Zeros in place of what is missing, and a flag for each pixel of what is there: B M H W -> B 2*M H W."""
+    check_available(available, modalities)
+    shown = available[..., None, None]  # B M 1 1
+    return torch.cat([torch.where(shown, images, 0), shown.expand_as(images).to(images.dtype)], dim=1)
 
 
 class MMGAN(nn.Module):
@@ -105,11 +99,46 @@ class MMGAN(nn.Module):
         return self.translator(images, available)
 
 
-def regression_loss(model: Translator, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean squared error over all modalities that were acquired, available or not; for batches of `Masked`."""
+class OnePass(nn.Module):
+    """The network of M2DN's variant `unet` without diffusion: zeros for noise, one time, one pass.
+
+    Args:
+        modalities: M names, the order of the modality axis.
+        widths: channels per level, fine to coarse; multiples of 8.
+
+    Attributes:
+        stride: H and W must be divisible by it.
+    """
+
+    def __init__(self, modalities: Sequence[str], widths: Sequence[int] = (16, 32, 64)):
+        super().__init__()
+        self.modalities, count = tuple(modalities), len(modalities)
+        self.net = DiffusionUNet(2 * count, count, widths)
+        self.stride = self.net.stride
+
+    def forward(self, images: Tensor, available: Tensor) -> Tensor:
+        """(B, M, H, W) and (B, M) bool -> (B, M, H, W), in [-1, 1] once it is trained; errors as `Translator`'s."""
+        t = torch.zeros(len(images), dtype=torch.long, device=images.device)  # B
+        made = self.net(_given(images, available, self.modalities), t)  # B 2*M H W -> B M H W
+        return made if self.training else made.clamp(-1, 1)
+
+
+def _errors(model: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
+    """Mean squared error of each image, (B, M), and which were acquired and are missing, (B, M) bool."""
     error = (model(batch["images"], batch["available"]).float() - batch["images"]).square().mean(dim=(2, 3))  # B M
-    missing = batch["acquired"] & ~batch["available"]
+    return error, batch["acquired"] & ~batch["available"]
+
+
+def regression_loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean squared error over all modalities that were acquired, available or not; for batches of `Masked`."""
+    error, missing = _errors(model, batch)
     return error[batch["acquired"]].mean(), {"missing": error[missing].mean().detach()}
+
+
+def missing_loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean squared error over the missing modalities that were acquired, like that of M2DN's variant `unet`."""
+    error, missing = _errors(model, batch)
+    return error[missing].mean(), {}
 
 
 def adversarial_loss(model: MMGAN, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -147,17 +176,17 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequenc
 
     Args:
         method: `regression` or `mm-gan`.
-        variant: `standard`; of regression also `half-resolution`, see `Translator`.
+        variant: `standard`; of regression also `unet`, see `OnePass`.
         modalities: M names.
         widths: channels per level.
 
     Raises:
         ValueError: on an unknown method or variant.
     """
-    if (method, variant) == ("mm-gan", "standard"):
-        return Recipe(MMGAN(modalities, widths), adversarial_loss)
-    if method == "regression" and variant in ("standard", "half-resolution"):
-        return Recipe(Translator(modalities, widths, full_resolution=variant == "standard"), regression_loss)
-    raise ValueError(
-        f"this file has {' and '.join(METHODS)}, standard, and regression half-resolution; got {method} {variant}"
-    )
+    if variant == "standard" and method in METHODS:
+        if method == "mm-gan":
+            return Recipe(MMGAN(modalities, widths), adversarial_loss)
+        return Recipe(Translator(modalities, widths), regression_loss)
+    if (method, variant) == ("regression", "unet"):
+        return Recipe(OnePass(modalities, widths), missing_loss, {"average": AVERAGE})
+    raise ValueError(f"this file has {' and '.join(METHODS)}, standard, and regression unet; got {method} {variant}")

@@ -564,7 +564,7 @@ def test_costs_of_two_chapters_lie_on_different_data(tmp_path):
         *(("all", "image", "cost", f"memory-slope{end}", 0.0) for end in ("", "-low", "-high")),
     ])  # fmt: skip
     spent = {"ddim-25": 0.1, "ancestral-1000": 4.0}
-    for variant, seconds in ((f"{net} {sampler}", spent[sampler]) for net in ("paper", "skips") for sampler in spent):
+    for variant, seconds in ((f"{net} {sampler}", spent[sampler]) for net in ("paper", "unet") for sampler in spent):
         gains = [
             ("one missing", "all", f"psnr-gain{end}", value)
             for end, value in (("", -0.1), ("-low", -0.15), ("-high", -0.05))

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from scipy import ndimage
 from scipy.io import loadmat
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mmlib.data.batches import Minibatches
@@ -31,6 +31,11 @@ REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 def small(num_modalities: int = 4, **options) -> m2dn.MultiModalDenoiser:
     torch.manual_seed(0)
     return m2dn.MultiModalDenoiser(num_modalities, width=8, **{"levels": 2, **options}).eval()
+
+
+def unet(num_modalities: int = 4) -> m2dn.UNetDenoiser:
+    torch.manual_seed(0)
+    return m2dn.UNetDenoiser(num_modalities, (8, 16)).eval()
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -102,8 +107,9 @@ def test_what_was_never_acquired_has_no_say_in_the_loss() -> None:
 class Sines(Dataset):
     """Batches of slices of sines, complete; availability goes through all patterns."""
 
-    def __init__(self, size: int = 2, modalities: int = 4):
-        self.images = torch.stack([sine(modalities, GRID, GRID).float() * (0.5 + k / 8) for k in range(size)])
+    def __init__(self, size: int = 2, modalities: int = 4, distinct: int | None = None):
+        levels = [0.5 + k % (distinct or size) / 8 for k in range(size)]
+        self.images = torch.stack([sine(modalities, GRID, GRID).float() * level for level in levels])
         self.patterns = patterns(modalities)
 
     def __getitem__(self, step: int) -> dict:
@@ -122,12 +128,16 @@ def test_a_batch_is_a_function_of_its_step_and_the_seed() -> None:
 def test_variants_differ_in_what_their_names_say() -> None:
     built = {name: m2dn.recipe("m2dn", name, ("t1", "t2", "pd"), [8, 8]) for name in m2dn.VARIANTS}
     assert {name for name, made in built.items() if made.dedicated} == {"cdm", "cdm-joint"}
+    networks = {name: getattr(made.network, "network", made.network) for name, made in built.items()}
     assert {name for name, made in built.items() if isinstance(made.network, m2dn.NoiseDenoiser)} == {
         "noise",
-        "noise-skips",
+        "unet-noise",
     }
-    assert {name for name, made in built.items() if made.network.skips} == {"skips", "noise-skips"}
-    assert {name for name, made in built.items() if not made.network.masked} == {
+    assert {name for name, made in built.items() if made.overrides == {"average": 0.99}} == {"unet", "unet-noise"}
+    drawn = {name: one for name, one in networks.items() if isinstance(one, m2dn.MultiModalDenoiser)}
+    assert set(networks) - set(drawn) == {"unet", "unet-noise"}
+    assert {name for name, one in drawn.items() if one.skips} == {"skips"}
+    assert {name for name, one in drawn.items() if not one.masked} == {
         "no-mask",
         "neither",
         "cdm",
@@ -135,12 +145,14 @@ def test_variants_differ_in_what_their_names_say() -> None:
     }
     batch = m2dn.NoisedSlices(Sines(2, 3), seed=0)[0]
     noisy = m2dn.diffuse(batch["images"], batch["eps"], batch["t"], batch["available"], m2dn.linear_alpha_bar())
-    for name, joint in (("paper", True), ("no-joint", False)):
+    for name, joint in (("paper", True), ("no-joint", False), ("unet", False)):
         prediction = built[name].network(noisy, batch["t"], batch["available"])
         expected = m2dn.denoising_loss(prediction, batch["images"], batch["available"], joint)
         assert built[name].loss(built[name].network, batch)[0].item() == pytest.approx(expected.item())
     with pytest.raises(ValueError, match="this file has the method m2dn in the variants paper, skips"):
         m2dn.recipe("m2dn", "nosuch", ("t1", "t2"), [8, 8])
+    with pytest.raises(ValueError, match=r"the network of paper has the same width on all levels; got \[8, 16\]"):
+        m2dn.recipe("m2dn", "paper", ("t1", "t2"), [8, 16])
 
 
 # --- the network -----------------------------------------------------------------------------------------------
@@ -201,21 +213,83 @@ def test_skips_carry_what_is_available_past_the_bottleneck() -> None:
     assert changes[0] > 0 and changes[1] == 0
 
 
-def test_a_gradient_reaches_every_weight() -> None:
-    denoiser = small().train()
-    total, _ = m2dn.m2dn_loss()(denoiser, m2dn.NoisedSlices(Sines(), seed=0)[0])
-    total.backward()
+@pytest.mark.parametrize("network", ["as drawn", "unet"])
+def test_a_gradient_reaches_every_weight(network: str) -> None:
+    denoiser = (small() if network == "as drawn" else unet()).train()
+    total = torch.zeros(())
+    for step in range(3 if network == "unet" else 1):  # MONAI's blocks end in zeros: a first step lets gradients in
+        total, _ = m2dn.m2dn_loss()(denoiser, m2dn.NoisedSlices(Sines(), seed=0)[step])
+        denoiser.zero_grad()
+        total.backward()
+        with torch.no_grad():
+            for weights in denoiser.parameters() if network == "unet" else ():
+                weights -= 0.05 * weights.grad
     assert all(weights.grad is not None and weights.grad.abs().sum() > 0 for weights in denoiser.parameters())
 
 
-def test_the_noise_denoiser_turns_its_noise_into_images() -> None:
-    torch.manual_seed(0)
-    denoiser = m2dn.NoiseDenoiser(3, 8, levels=2).eval()
+@pytest.mark.parametrize("network", ["as drawn", "unet"])
+def test_the_noise_denoiser_turns_its_noise_into_images(network: str) -> None:
+    denoiser = m2dn.NoiseDenoiser(small(3) if network == "as drawn" else unet(3)).eval()
     images, eps, available = 0.3 * sine(2, 3, GRID, GRID).float(), noise(2, 3, GRID, GRID), patterns(3)[[1, 5]]
     t = torch.tensor([40, 700])
-    denoiser.output = lambda *_: torch.where(available[..., None, None], images, eps)  # type: ignore[method-assign]
+    denoiser.network.output = lambda *_: torch.where(available[..., None, None], images, eps)
     noisy = m2dn.diffuse(images, eps, t, available, m2dn.linear_alpha_bar())
     assert torch.allclose(denoiser(noisy, t, available), images, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_a_network_that_predicts_no_noise_has_a_loss_known_beforehand(count: int) -> None:
+    available, names = patterns(count).repeat(200, 1), MRI[:count]
+    target = torch.where(available[..., None, None], torch.ones(()), noise(len(available), count, 4, 4))
+    learnt_nothing = torch.where(available[..., None, None], target, 0)
+    for joint, expected in ((True, 0.5), (False, 1.0)):
+        assert m2dn.no_noise_loss(names, joint) == pytest.approx(expected)
+        assert m2dn.denoising_loss(learnt_nothing, target, available, joint).item() == pytest.approx(expected, rel=0.02)
+
+
+class Fields(Dataset):
+    """Batches of two modalities: one is always the same, one is drawn anew, pixel by pixel, and is missing."""
+
+    def __getitem__(self, step: int) -> dict:
+        drawn = torch.rand(8, 1, GRID, GRID, generator=torch.Generator().manual_seed(step)) * 2 - 1
+        images = torch.cat([torch.full_like(drawn, 0.5), drawn], dim=1)
+        return {"images": images, "available": torch.tensor([[True, False]]).expand(8, 2), "case": ["a"] * 8}
+
+
+def trained(variant: str, data: Dataset, steps: int) -> tuple[nn.Module, float]:
+    """A small U-Net, and its mean loss over the last tenth of the steps."""
+    torch.manual_seed(0)
+    made = m2dn.recipe("m2dn", variant, ("t1", "t2"), [16, 16])
+    batches, losses = made.batches(data, 0), []
+    stepper = torch.optim.Adam(made.network.parameters(), 4e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(stepper, 1.0, 0.05, steps)
+    for step in range(steps):
+        total, _ = made.loss(made.network, batches[step])
+        stepper.zero_grad()
+        total.backward()
+        stepper.step()
+        schedule.step()
+        losses.append(total.item())
+    return made.network.eval(), float(np.mean(losses[-steps // 10 :]))
+
+
+def test_the_noise_of_two_slices_is_learnt_by_heart_far_below_what_no_learning_gives() -> None:
+    _, loss = trained("unet-noise", Sines(8, 2, distinct=2), 300)
+    assert loss < 0.1 < m2dn.no_noise_loss(("t1", "t2"), joint=False)
+
+
+@torch.no_grad()
+def error_at(network: nn.Module, t: int) -> float:
+    """Squared error of the missing modality of new `Fields`, predicted from their state at time t."""
+    batch, times = Fields()[10_000], torch.full((8,), t)
+    noisy = m2dn.diffuse(batch["images"], noise(8, 2, GRID, GRID), times, batch["available"], m2dn.linear_alpha_bar())
+    return (network(noisy, times, batch["available"]) - batch["images"])[:, 1].square().mean().item()
+
+
+def test_the_error_depends_on_the_time_where_nothing_but_the_noisy_image_tells_the_answer() -> None:
+    network, _ = trained("unet", Fields(), 120)
+    assert error_at(network, 10) < 0.3 * error_at(network, 990)
+    assert error_at(network, 990) > 0.2, "from noise no more can be known than the mean, whose error is one third"
 
 
 def test_two_slices_can_be_learnt_by_heart() -> None:

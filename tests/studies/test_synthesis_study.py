@@ -15,9 +15,12 @@ from mmlib.studies import synthesis as study
 CASES = ("a", "b", "c")
 LEVEL = {  # arm -> PSNR, dB
     ("m2dn", "paper"): 24.0,
-    ("m2dn", "skips"): 25.0,
+    ("m2dn", "unet"): 25.0,
+    ("m2dn", "skips"): 24.5,
+    ("m2dn", "noise"): 4.0,
+    ("m2dn", "unet-noise"): 20.0,
     ("regression", "standard"): 27.0,
-    ("regression", "half-resolution"): 26.0,
+    ("regression", "unet"): 25.5,
     ("mm-gan", "standard"): 23.0,
     ("floors", "mean"): 20.0,
     ("floors", "nearest"): 22.0,
@@ -48,11 +51,23 @@ def scores() -> study.Study:
                     rows += rows_of(experiment, method, variant, "psnr", level + len(left), **where)
         if method == "m2dn":
             rows += rows_of("synthesis", method, variant, "valid-psnr", level)
+    for method, level in (("regression", 24.0), ("mm-gan", 22.0)):
+        rows += rows_of("synthesis-steps", method, "standard", "psnr-mean", level, available="one missing")
     rows += rows_of("synthesis-ixi", "m2dn", "no-mask", "psnr-mean", 23.5)
+    for variant, level in {"noise": 20.0, "noise handed-over": 24.0, "probe-unet": 25.0}.items():
+        rows += rows_of("synthesis-studies", "studies", variant, "psnr-mean", level)
     table = pd.DataFrame(rows)
     records = table[["experiment", "run"]].drop_duplicates().assign(stand_in=True)
     other = rows_of("segmentation", "shaspec", "paper", "dice", 0.5)
     return study.read_study(Results(records, pd.concat([table, pd.DataFrame(other)], ignore_index=True)))
+
+
+def studied(rows: list[tuple[str, str, str, float]]) -> study.Study:
+    """Scores of `synthesis-studies` alone: variant, target, metric, value."""
+    same = {"experiment": "synthesis-studies", "run": "studies", "method": "studies", "seed": 0, "case": "a"}
+    names = ["variant", "target", "metric", "value"]
+    table = pd.DataFrame([{**same, "available": "", **dict(zip(names, row, strict=True))} for row in rows])
+    return study.read_study(Results(table[["experiment", "run"]].drop_duplicates().assign(stand_in=True), table))
 
 
 def cost_scores() -> study.Study:
@@ -83,13 +98,13 @@ def cost_scores() -> study.Study:
 
 
 def test_the_study_leaves_other_experiments_out_and_names_its_sample(scores: study.Study) -> None:
-    assert set(scores.scores["experiment"]) == {"synthesis", "synthesis-ixi"}
+    assert set(scores.scores["experiment"]) == set(study.EXPERIMENTS) - {"synthesis-sampling"}
     assert scores.sample("synthesis") == "n = 3 test subjects, 2 seeds, phantom, BraTS layout"
 
 
 def test_validation_subjects_choose_the_better_network(scores: study.Study) -> None:
-    assert scores.better == "skips" and scores.better_arm == "m2dn skips"
-    assert scores.skips_gain().effect == pytest.approx(1)
+    assert scores.better == "unet" and scores.better_arm == "m2dn unet"
+    assert scores.network_gain().effect == pytest.approx(1)
 
 
 def test_scores_that_are_not_there_are_an_error_and_can_be_asked_for(scores: study.Study) -> None:
@@ -107,18 +122,32 @@ def test_the_standing_compares_the_better_network_with_every_rival(scores: study
     assert rows.loc["over regression U-Net, BraTS layout", "verdict"] == "CONTRADICTED"
 
 
-def test_duels_are_corrected_for_their_number(scores: study.Study) -> None:
-    rows = study.duels(scores)
-    assert len(rows) == 16 and (rows["Holm"] >= rows["p"]).all()
+def test_budgets_compare_equal_steps_and_equal_time_apart(scores: study.Study) -> None:
+    rows = study.budgets(scores)
+    effects = rows.set_index("part")["effect"]
+    assert effects["M2DN, U-Net over regression U-Net, equal steps"] == pytest.approx(1)
+    assert effects["M2DN, U-Net over regression U-Net, equal time"] == pytest.approx(-2)
+    assert effects["M2DN, as drawn over MM-GAN, equal steps"] == pytest.approx(2)
+    facts = study.budget_facts(rows)
+    assert facts["over_twin"].startswith("-0.50") and facts["near_twin"] == "This holds."
+    assert study.budget_facts(rows.assign(low=-0.8))["near_twin"] == "This does not hold."
 
 
-def test_the_control_splits_the_loss_between_resolution_and_the_rest(scores: study.Study) -> None:
-    facts = study.resolution_facts(study.resolution_control(scores), "M2DN with skips")
-    assert (facts["connection"], facts["left"], facts["with_connection"]) == ("+1.0", "-1.0", "-2.0")
-    assert facts["resolution_verdict"].startswith("So 50% of what it loses")
-    whole = study.resolution_facts(pd.DataFrame({"effect": [2.0, 2.0, 0.5, 0.5]}), "M2DN")
-    assert whole["resolution_verdict"].startswith("So all that it loses")
-    assert whole["resolution_headline"].startswith("The network counts for more")
+def test_noise_is_judged_by_what_was_allowed_and_by_its_first_step(scores: study.Study, monkeypatch) -> None:
+    steps = {"network": "fit", "seed": 0, "step": [0, 1]}
+    ends = {"m2dn": ("noise", 0.51), "m2dn-unet": ("unet-noise", 0.04)}
+
+    def history(_, run: str, experiment: str) -> pd.DataFrame:
+        variant, loss = ends[run]
+        return pd.DataFrame({**steps, "variant": variant, "loss": loss})
+
+    monkeypatch.setattr(Results, "history", history)
+    facts = study.noise_facts(scores)
+    assert (facts["noise_floor"], facts["noise_loss"]) == ("0.50", "0.51")
+    assert (facts["noise_floor_unet"], facts["noise_loss_unet"], facts["noise_factor"]) == ("1", "0.040", "157")
+    assert facts["noise_gain"].startswith("-5.00") and facts["handed_over"].startswith("-1.00")
+    assert "its first step" not in facts["noise_verdict"] and "for the first step alone" in facts["noise_verdict"]
+    assert list(study.knobs(scores)["effect"][:2].round(2)) == [5.0, 5.0]
 
 
 def test_the_best_cell_of_a_table_is_bold(scores: study.Study) -> None:
@@ -131,7 +160,7 @@ def test_the_best_cell_of_a_table_is_bold(scores: study.Study) -> None:
 def test_gains_over_the_trivial_baselines_answer_what_was_asked(scores: study.Study) -> None:
     gains = study.over_baselines(scores)
     assert len(gains) == 2 * (len(MRI) + len(IXI))
-    facts = study.baseline_facts(gains, "m2dn skips")
+    facts = study.baseline_facts(gains, "m2dn unet")
     assert facts["patterns_above"] == "7 of 7" and facts["asked_of_mean"] == "This holds."
     assert facts["over_mean"] == "+5.0" and facts["over_copy"] == "+3.0"
     assert list(study.over_baselines_table(gains)["missing"][:3]) == ["t1", "t1", "t1ce"]
@@ -197,17 +226,42 @@ def test_a_leak_is_named_where_more_is_recovered_than_there_can_be() -> None:
     assert study.contrast_table(known)["synthesised by"].iloc[0] == "M2DN, as drawn"
 
 
+def test_what_is_painted_stands_beside_the_least_error_that_is_possible() -> None:
+    values = {"found": 0.6, "invented": 0.6, "rmse": 0.4}
+    rows = [
+        (name, "t1ce", f"{metric}-{kind}", value)
+        for name in study.STUDIED
+        for kind in ("enhancement", "oedema")
+        for metric, value in values.items()
+    ]
+    scores = studied([*rows, ("bound", "t1ce", "rmse-enhancement", 0.3)])
+    rates = study.painted(scores)
+    assert len(rates) == 2 * len(study.STUDIED) + 1 and rates["rmse"].iloc[-1] == 0.3
+    assert rates.loc[0, ["found", "invented", "rmse"]].tolist() == [0.6, 0.6, 0.4]
+    figure = study.known_and_unknown(rates)
+    assert [line.get_label() for line in figure.axes[1].lines][-1] == "least, enhancement"
+    assert study.painted(studied([("paper", "t1", "sharpness", 1.0)])).empty, "without a known answer there is none"
+
+
+def test_the_classifier_s_success_is_printed_with_its_interval() -> None:
+    ends = {"two-sample": 0.9, "two-sample-low": 0.85, "two-sample-high": 0.95}
+    rows = [(name, target, end, value) for name in study.STUDIED for target in MRI for end, value in ends.items()]
+    table = study.told_apart(studied(rows))
+    assert table.shape == (len(study.STUDIED), len(MRI)) and table.loc["MM-GAN", "t1"] == "0.90 (0.85-0.95)"
+
+
 def test_a_network_whose_error_does_not_rise_ignores_the_noise() -> None:
-    flat = pd.DataFrame({"untrained": [1, 1], "briefly trained": [1, 1], "trained": [0.5, 0.5]}, index=[1, 1000])
-    facts = study.use_of_noise(flat.assign(**{"trained, with skips": [0.1, 0.5]}))
+    errors = pd.DataFrame({"untrained": [1, 1], "trained": [0.1, 0.5], "as drawn": [0.5, 0.5]}, index=[1, 1000])
+    facts = study.use_of_noise(errors)
     assert "does not look at the noisy image" in facts["noise_as_drawn"]
-    assert facts["noise_with_skips"] == "With skips it does use it." and facts["rise_skips"] == "5.0"
+    assert facts["noise_with_unet"] == "The U-Net uses it." and facts["rise_unet"] == "5.0"
 
 
 def test_a_spread_far_below_the_error_is_no_sign_of_a_right_image() -> None:
-    table = pd.DataFrame({"network": ["x"], "missing": ["t1"], "spread": [0.1], "error": [0.5], "spread-error": [0.3]})
-    facts = study.spread_facts(table)
+    row = {"network": ["x"], "missing": ["t1"], "honesty": [0.2], "coverage": [0.3], "nominal": [5 / 7], "rank": [0.3]}
+    facts = study.spread_facts(pd.DataFrame(row))
     assert facts["spread_most"] == "20%" and "no sign of a right image" in facts["spread_verdict"]
+    assert (facts["nominal"], facts["coverage"], facts["spread_ranks"]) == ("71%", "30%", "0.30")
 
 
 def test_every_pattern_has_a_panel_per_modality(scores: study.Study) -> None:
@@ -235,9 +289,5 @@ def test_pictures_are_drawn_around_the_slice_with_most_enhancing_tumour() -> Non
         pictures[f"drawn paper {target}"] = np.zeros((2, 2, 8, 8))
         pictures[f"spread paper {target}"] = pictures[f"error paper {target}"] = np.zeros((2, 8, 8))
     assert study.most_enhancing(pictures) == 1
-    assert len(study.invented(pictures).axes) == 24 and len(study.spectra(pictures).axes) == 4
+    assert len(study.invented(pictures).axes) == 28 and len(study.spectra(pictures).axes) == 4
     assert sum(axis.get_visible() for axis in study.spreads(pictures, "paper").axes) == 10
-
-
-def test_skips_cost_weights() -> None:
-    assert 0 < study.skip_weights([16, 16]) < 1

@@ -177,3 +177,12 @@ def test_means_over_what_is_missing():
     means = found.iloc[len(scores) :].set_index(["case", "available"])["value"]
     assert means.to_dict() == {("a", "one missing"): 25.0, ("a", "several missing"): 14.0, ("b", "one missing"): 28.0}
     assert set(found["metric"].iloc[len(scores) :]) == {"psnr-mean"}
+
+
+def test_ssim_is_the_same_where_networks_run_in_bfloat16():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(2, 24, 24, generator=generator) * 2 - 1
+    flat = torch.full_like(truth, 0.003)
+    expected = ssim(flat, truth)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ssim(flat, truth), expected)

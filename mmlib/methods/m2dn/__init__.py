@@ -11,12 +11,15 @@ is the share of signal left at t, and MONAI's schedulers count the same steps fr
 
 What differs
 - UNVERIFIED, because the paper does not say: T and the betas (linear, 1e-4 to 0.02), the number of reverse steps, the
-  time embedding (sinusoids, then two layers), the groups of GroupNorm (32 or the largest divisor), up-sampling (by
+  time embedding (sinusoids, then two layers), the groups of GroupNorm (32 or the largest
+  divisor: with 16 channels that is one channel a group, an instance norm), up-sampling (by
   repetition), the loss's reduction (mean over batch, modalities and pixels), clamping of predictions to [-1, 1].
 - The figure draws no skip connections although the text calls the network U-shaped. `skips=False` is as drawn; with
   `skips=True` the maps of the way down, after their ResBlocks and a 1x1 convolution, are added to those of the way up.
 - `levels=3` is the figure's fusion block; fewer levels suit small slices. Down-sampling by means of 2 x 2 pixels, which
   is what bilinear interpolation by one half does.
+- `UNetDenoiser` is this book's own choice of network (variant `unet`): the U-Net that diffusion models usually have, a
+  loss over the missing modalities alone, a moving average of weights. No part of it is the paper's.
 - A prediction of the noise instead of the images (`NoiseDenoiser`) is a comparison of this book.
 """
 
@@ -30,17 +33,19 @@ from mmlib.methods.m2dn.diffusion import (
     diffuse,
     linear_alpha_bar,
     m2dn_loss,
+    no_noise_loss,
     recipe,
     respaced,
     sample,
 )
-from mmlib.methods.m2dn.network import MultiModalDenoiser, load_weights
+from mmlib.methods.m2dn.network import MultiModalDenoiser, UNetDenoiser, load_weights
 
 __all__ = [
     "MultiModalDenoiser",
     "NoiseDenoiser",
     "NoisedSlices",
     "T",
+    "UNetDenoiser",
     "VARIANTS",
     "Variant",
     "denoising_loss",
@@ -48,6 +53,7 @@ __all__ = [
     "linear_alpha_bar",
     "load_weights",
     "m2dn_loss",
+    "no_noise_loss",
     "recipe",
     "respaced",
     "sample",

@@ -12,8 +12,10 @@ from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mmlib.methods.m2dn.network import MultiModalDenoiser
+from mmlib.data.slices import patterns
+from mmlib.methods.m2dn.network import MultiModalDenoiser, UNetDenoiser
 from mmlib.modalities import check_available
+from mmlib.networks.diffusion_unet import AVERAGE
 from mmlib.training import Loss, Recipe
 
 T = 1000  # time steps of the forward process
@@ -71,15 +73,22 @@ def denoising_loss(
     return (weights * error).sum() / weights.sum()
 
 
-class NoiseDenoiser(MultiModalDenoiser):
-    """The same network, which predicts the noise of the missing modalities; the images follow from it.
+class NoiseDenoiser(nn.Module):
+    """A network that predicts the noise of the missing modalities; the images follow from it.
 
-    Its last convolutions have no tanh, since noise has no bounds. Available modalities are reconstructed as before.
+    Available modalities are reconstructed as before.
+
+    Args:
+        network: a `MultiModalDenoiser`, whose tanh is left out since noise has no bounds, or a `UNetDenoiser`.
     """
+
+    def __init__(self, network: MultiModalDenoiser | UNetDenoiser):
+        super().__init__()
+        self.network = network
 
     def forward(self, images: Tensor, t: Tensor, available: Tensor) -> Tensor:
         """As `MultiModalDenoiser.forward`: x0 = (xt - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar), within [-1, 1]."""
-        output = self.output(images, t, available)
+        output = self.network.output(images, t, available)
         signal = linear_alpha_bar().to(images.device)[t - 1].view(-1, 1, 1, 1)  # B 1 1 1
         clean = ((images - (1 - signal).sqrt() * output) / signal.sqrt()).float()  # x0, B M H W
         return torch.where(available[..., None, None], output, clean).clamp(-1, 1)
@@ -113,7 +122,8 @@ def m2dn_loss(joint: bool = True) -> Loss:
         images, available, t, eps = (batch[name] for name in ("images", "available", "t", "eps"))
         noisy = diffuse(images, eps, t, available, linear_alpha_bar())
         if isinstance(model, NoiseDenoiser):
-            prediction, target = model.output(noisy, t, available), torch.where(available[..., None, None], images, eps)
+            prediction = model.network.output(noisy, t, available)
+            target = torch.where(available[..., None, None], images, eps)  # B M H W
         else:
             prediction, target = model(noisy, t, available), images
         return denoising_loss(prediction, target, available, joint, acquired=batch.get("acquired")), {}
@@ -121,15 +131,35 @@ def m2dn_loss(joint: bool = True) -> Loss:
     return loss
 
 
+def no_noise_loss(modalities: Sequence[str], joint: bool = True) -> float:
+    """The loss of a network that predicts no noise at all and copies what is available: nothing was learnt above it.
+
+    The mean square of noise is 1, so this is the share of modalities that are missing, over all patterns alike; one
+    half, whatever their number, since a pattern and its inverse are as likely. Without the available ones it is 1.
+
+    Args:
+        modalities: M names.
+        joint: see `denoising_loss`.
+    """
+    if not joint:
+        return 1.0
+    shares = [1 - len(one) / len(modalities) for one in patterns(modalities)]
+    return sum(shares) / len(shares)
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to build and train the network; the defaults are the paper's, U+J+M in its Table VII.
+
+    The U-Net is trained by the missing modalities alone: it has the available ones beside its last layers, so that
+    copying them teaches it nothing, and a network that predicts no noise has the loss 1 instead of one half.
 
     Attributes:
         skips, masked: see `MultiModalDenoiser`; without the mask it is U+J.
         joint: see `denoising_loss`; without it it is U+M.
         dedicated: one network for each pattern, instead of one for all: an ordinary conditional diffusion model (cDM).
         noise: predict the noise.
+        unet: the usual U-Net of diffusion models, with a moving average of its weights.
     """
 
     skips: bool = False
@@ -137,6 +167,7 @@ class Variant:
     joint: bool = True
     dedicated: bool = False
     noise: bool = False
+    unet: bool = False
 
 
 VARIANTS = {
@@ -148,7 +179,8 @@ VARIANTS = {
     "cdm-joint": Variant(masked=False, dedicated=True),
     "cdm": Variant(masked=False, joint=False, dedicated=True),
     "noise": Variant(noise=True),
-    "noise-skips": Variant(noise=True, skips=True),
+    "unet": Variant(unet=True, joint=False),
+    "unet-noise": Variant(unet=True, joint=False, noise=True),
 }
 
 
@@ -159,19 +191,28 @@ def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequenc
         method: `m2dn`.
         variant: one of `VARIANTS`.
         modalities: M names.
-        widths: channels per level, the same on all of them; the paper's are 128, 128, 128.
+        widths: channels per level; the same on all of them but for the U-Net; the paper's are 128, 128, 128.
 
     Raises:
-        ValueError: on an unknown method or variant, or widths that differ.
+        ValueError: on an unknown method or variant, or widths that do not suit it.
     """
     if method != "m2dn" or variant not in VARIANTS:
         raise ValueError(f"this file has the method m2dn in the variants {', '.join(VARIANTS)}; got {method} {variant}")
     chosen = VARIANTS[variant]
-    if len(set(widths)) != 1:
-        raise ValueError(f"this network has the same width on all levels; got {list(widths)}")
-    kind = NoiseDenoiser if chosen.noise else MultiModalDenoiser
-    denoiser = kind(len(modalities), widths[0], chosen.skips, len(widths), chosen.masked)
-    return Recipe(denoiser, m2dn_loss(chosen.joint), batches=NoisedSlices, dedicated=chosen.dedicated)
+    network: MultiModalDenoiser | UNetDenoiser
+    if chosen.unet:
+        network = UNetDenoiser(len(modalities), widths)
+    elif len(set(widths)) == 1:
+        network = MultiModalDenoiser(len(modalities), widths[0], chosen.skips, len(widths), chosen.masked)
+    else:
+        raise ValueError(f"the network of {variant} has the same width on all levels; got {list(widths)}")
+    return Recipe(
+        NoiseDenoiser(network) if chosen.noise else network,
+        m2dn_loss(chosen.joint),
+        {"average": AVERAGE} if chosen.unet else {},
+        batches=NoisedSlices,
+        dedicated=chosen.dedicated,
+    )
 
 
 @torch.no_grad()

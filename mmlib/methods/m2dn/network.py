@@ -1,7 +1,8 @@
-"""The network of M2DN: one denoiser from all modalities to all modalities (paper, figure 3)."""
+"""The network of M2DN (paper, figure 3), and the usual U-Net of diffusion models in its place."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import gcd
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmlib.modalities import check_available
+from mmlib.networks.diffusion_unet import DiffusionUNet, check_grid
 
 EMBEDDING = 32  # sinusoids of the time
 
@@ -110,7 +112,8 @@ class MultiModalDenoiser(nn.Module):
 
     def output(self, images: Tensor, t: Tensor, available: Tensor) -> Tensor:
         """What the last convolutions give, (B, M, H, W) float32; arguments and errors as in `forward`."""
-        self._check(images, available)
+        check_given(images, available, self.num_modalities)
+        check_grid(images, self.stride)
         time = self.time(get_timestep_embedding(t, EMBEDDING))  # B -> B 32 -> B 128
         # from B 1 H W each to B M*C H/2 W/2
         x = torch.cat([encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)], dim=1)
@@ -132,20 +135,50 @@ class MultiModalDenoiser(nn.Module):
         found = [decoder(one) for decoder, one in zip(self.decoders, features, strict=True)]  # B 1 H W each
         return torch.cat(found, dim=1).float()  # B M H W
 
-    def _check(self, images: Tensor, available: Tensor) -> None:
-        check_available(available)
-        if images.ndim != 4 or images.shape[:2] != available.shape:
-            raise ValueError(
-                f"images must be (B, M, H, W) with (B, M) = {tuple(available.shape)}; got {tuple(images.shape)}"
-            )
-        if images.shape[1] != self.num_modalities:
-            raise ValueError(
-                f"images have {images.shape[1]} modalities but this network was made for {self.num_modalities}"
-            )
-        grid = tuple(images.shape[2:])
-        legal = tuple(-(-side // self.stride) * self.stride for side in grid)
-        if legal != grid:
-            raise ValueError(f"the grid {grid} is not divisible by {self.stride}: pad it to {legal}")
+
+class UNetDenoiser(nn.Module):
+    """The denoiser without the paper's network: a `DiffusionUNet` that is given all images and the mask.
+
+    Nothing has to pass a bottleneck here, neither the available images nor the noise of single pixels.
+
+    Args:
+        num_modalities: M.
+        widths: channels per level, fine to coarse; multiples of 8.
+
+    Attributes:
+        stride: the sides of the images must be multiples of it.
+    """
+
+    def __init__(self, num_modalities: int, widths: Sequence[int] = (16, 32, 64)):
+        super().__init__()
+        self.num_modalities = num_modalities
+        self.net = DiffusionUNet(2 * num_modalities, num_modalities, widths)
+        self.stride = self.net.stride
+
+    def forward(self, images: Tensor, t: Tensor, available: Tensor) -> Tensor:
+        """As `MultiModalDenoiser.forward`, but without bounds: `sample` clamps what it is given."""
+        return self.output(images, t, available)
+
+    def output(self, images: Tensor, t: Tensor, available: Tensor) -> Tensor:
+        """(B, M, H, W), float32; arguments and errors as in `MultiModalDenoiser.forward`."""
+        check_given(images, available, self.num_modalities)
+        flags = available[..., None, None].expand_as(images).to(images.dtype)  # B M H W
+        return self.net(torch.cat([images, flags], dim=1), t)  # B 2*M H W -> B M H W
+
+
+def check_given(images: Tensor, available: Tensor, num_modalities: int) -> None:
+    """Refuse what a denoiser cannot take.
+
+    Raises:
+        ValueError: if the images do not fit the mask or the number of modalities, or a case has no modality.
+    """
+    check_available(available)
+    if images.ndim != 4 or images.shape[:2] != available.shape:
+        raise ValueError(
+            f"images must be (B, M, H, W) with (B, M) = {tuple(available.shape)}; got {tuple(images.shape)}"
+        )
+    if images.shape[1] != num_modalities:
+        raise ValueError(f"images have {images.shape[1]} modalities but this network was made for {num_modalities}")
 
 
 def load_weights(denoiser: MultiModalDenoiser, path: Path | str) -> MultiModalDenoiser:
