@@ -1,23 +1,24 @@
 """Paired effects with intervals, equivalence, orderings and violations of "more is better".
 
-The unit is the test subject, the repeat is the seed. Every subject is scored by every seed, so a score has a part of its
-seed, a part of its subject and a rest: two crossed random effects. Their variances come from mean squares (method of
-moments), and the variance of a mean over S seeds and n subjects is
+The unit is the test subject, the repeat is the seed. Every subject is scored by every seed, so a score has a part of
+its seed, a part of its subject and a rest: two crossed random effects. Their variances come from mean squares (method
+of moments), and the variance of a mean over S seeds and n subjects is
 
     seeds / S + subjects / n + rest / (S n).
 
-The first and last term are what the means of seeds vary by, known with S - 1 degrees of freedom; the second is known with
-n - 1. An interval is that variance's root times the mean of both quantiles of Student's t, weighted by the two variances
-(Cochran 1964, Biometrics 20:191): with two seeds that differ much it is wide, as it must be.
+The first and last term are what the means of seeds vary by, known with S - 1 degrees of freedom; the second is known
+with n - 1. An interval is that variance's root times the mean of both quantiles of Student's t, weighted by the two
+variances (Cochran 1964, Biometrics 20:191): with two seeds that differ much it is wide, as it must be.
 
-Coverage of nominal 95 % intervals in the simulation of `tests/analysis/test_statistics.py` (true effect 0, 40 subjects that
-differ by 6 points, 4,000 trials) is 96 to 97 % for two, three and five seeds that differ by 1.5 or 2.5 points, and not below
-93 % over other shares of the three variances. Satterthwaite's degrees of freedom hold 90 to 92 % with two seeds, and
-resampling two seeds holds 69 % where seeds differ as much as subjects; neither is used. One seed says nothing about
+Coverage of nominal 95 % intervals in the simulation of `tests/analysis/test_statistics.py` (true effect 0, 40
+subjects that differ by 6 points, 4,000 trials) is 96 to 97 % for two, three and five seeds that differ by 1.5 or 2.5
+points, and not below 93 % over other shares of the three variances. Satterthwaite's degrees of freedom hold 90 to 92
+% with two seeds, and resampling two seeds holds 69 % where seeds differ as much as subjects; neither is used. One
+seed says nothing about
 seeds: its interval accounts for subjects alone, and `Effect.resampled` says so.
 
-Ranks and rates of violations have no such form. They are resampled: seeds first, then subjects, the same for every seed.
-scipy and statsmodels do the tests.
+Ranks and rates of violations have no such form. They are resampled: seeds first, then subjects, the same for every
+seed. scipy and statsmodels do the tests.
 """
 
 from __future__ import annotations
@@ -187,10 +188,7 @@ def _half_widths(arms: Sequence[np.ndarray], levels: Sequence[float]) -> list[fl
     total = sum(variance for variance, _ in terms)
     if total == 0:
         return [0.0] * len(levels)
-    return [
-        float(sum(variance * _quantile(level, df) for variance, df in terms) / np.sqrt(total))
-        for level in levels
-    ]
+    return [float(sum(variance * _quantile(level, df) for variance, df in terms) / np.sqrt(total)) for level in levels]
 
 
 def _arms(first: pd.DataFrame, second: pd.DataFrame) -> list[np.ndarray]:
@@ -250,8 +248,8 @@ def required(effect: Effect, size: float, *, equivalence: bool = False, level: f
         level: of the interval.
 
     Returns:
-        Seeds and subjects (0 for an effect over seeds alone); None where the variances are not known, or where no number
-        of subjects with 100 seeds would do.
+        Seeds and subjects (0 for an effect over seeds alone); None where the variances are not known, or where no
+        number of subjects with 100 seeds would do.
     """
     between, subjects, rest = effect.variances
     if not np.isfinite([between, subjects, rest]).all() or size <= 0:

@@ -4,15 +4,16 @@ A claim is asked three things, and the answers stay apart:
 
 tables      Do the paper's own numbers support its sentence? FOLLOWS, DOES NOT FOLLOW, or NOT CHECKABLE where it prints
             none. Arithmetic on `book/published`, no run.
-stand-in    Does the effect appear in data with a known answer, where it could? NOT TESTABLE unless a positive control shows
-            at least twice the smallest effect of interest and a negative control shows none, or where a theorem says that
-            it cannot appear; else the word of its interval, below. NOT RUN: a run is missing, or the profile gives no
-            results.
+stand-in    Does the effect appear in data with a known answer, where it could? NOT TESTABLE unless a positive control
+            shows at least twice the smallest effect of interest and a negative control shows none, or where a theorem
+            says that it cannot appear; else the word of its interval, below. NOT RUN: a run is missing, or the
+            profile gives no results.
 real data   Does it appear there? SHOWN, NOT SHOWN or NOT RUN.
 
-The unit is the test subject; intervals are those of `mmlib.analysis.statistics`. A claim consists of parts (a region, an
-opponent, a combination), each gets a word, and the weakest decides (intersection-union). With the effect d in the claimed
-direction, its 95 % interval and the smallest effect of interest s, the first line that holds is the word under `greater`:
+The unit is the test subject; intervals are those of `mmlib.analysis.statistics`. A claim consists of parts (a region,
+an opponent, a combination), each gets a word, and the weakest decides (intersection-union). With the effect d in the
+claimed direction, its 95 % interval and the smallest effect of interest s, the first line that holds is the word
+under `greater`:
 
 SHOWN       interval above 0 and d >= s
 ABSENT      interval inside (-s, s)
@@ -20,9 +21,10 @@ REVERSED    interval below 0; here the interval that holds for all parts togethe
             parts one lies below by chance
 UNRESOLVED  what is left
 
-`no-worse` replaces the first line by "interval above -s", `equivalent` by "interval inside (-s, s)" (and is reversed by an
-interval outside), `at-least` by "interval above the reference"; they have no ABSENT. ABSENT and REVERSED ask for five
-seeds, SHOWN for two; with fewer the word is UNRESOLVED. Counts and repeats of a measurement have no seeds to ask for.
+`no-worse` replaces the first line by "interval above -s", `equivalent` by "interval inside (-s, s)" (and is reversed
+by an interval outside), `at-least` by "interval above the reference"; they have no ABSENT. ABSENT and REVERSED ask
+for five seeds, SHOWN for two; with fewer the word is UNRESOLVED. Counts and repeats of a measurement have no seeds to
+ask for.
 """
 
 from __future__ import annotations
@@ -73,8 +75,9 @@ def read_ledger(path: str | Path) -> list[dict[str, Any]]:
     """Read `claims.yml` and check that every entry can be decided.
 
     Raises:
-        ValueError: if an entry lacks a key or has an unknown one, has neither arithmetic nor a measured contrast, names an
-            unknown statistic, rule, theorem or owner of its sentence, has a date that is none, or if an id occurs twice.
+        ValueError: if an entry lacks a key or has an unknown one, has neither arithmetic nor a measured contrast,
+            names an unknown statistic, rule, theorem or owner of its sentence, has a date that is none, or if an id
+            occurs twice.
     """
     ledger = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     entries, theorems = ledger["claims"], ledger.get("theorems", {})
@@ -88,10 +91,11 @@ def read_ledger(path: str | Path) -> list[dict[str, Any]]:
             raise ValueError(f"{name} has the unknown keys {sorted(set(entry) - known)}; known are {sorted(known)}")
         if not {"arithmetic", "measured"} & set(entry):
             raise ValueError(f"{name} has neither `arithmetic` nor `measured`")
-        for key, statistics in (("arithmetic", ARITHMETIC), *((key, MEASURED) for key in ("measured", *CONTROLS))):
-            if key in entry and entry[key].get("statistic") not in statistics:
+        for key in {"arithmetic", "measured", *CONTROLS} & set(entry):
+            statistics = tuple(ARITHMETIC if key == "arithmetic" else MEASURED)
+            if entry[key].get("statistic") not in statistics:
                 found = entry[key].get("statistic")
-                raise ValueError(f"{name}: unknown statistic {found!r} of {key}, expected one of {tuple(statistics)}")
+                raise ValueError(f"{name}: unknown statistic {found!r} of {key}, expected one of {statistics}")
         unknown = set(entry.get("rule", "").split(" and ")) - {*RULES, ""}
         if unknown:
             raise ValueError(f"{name}: unknown rule {sorted(unknown)}, expected one of {RULES}")
@@ -212,7 +216,13 @@ def _row(claim: dict[str, Any], question: str, verdict: str, **facts: Any) -> di
     texts = ("id", "paper", "sentence", "claim", "source", "paper_says", "registered", "changed", "unit", "rule")
     numbers = dict.fromkeys(("effect", "low", "high", "n", "seeds"), np.nan)
     blank = {"part": "", "sesoi": claim.get("sesoi", np.nan), **numbers, "judged": "", "data": "", "reason": ""}
-    return {**{key: str(claim.get(key, "")) for key in texts}, **blank, "question": question, "verdict": verdict, **facts}
+    return {
+        **{key: str(claim.get(key, "")) for key in texts},
+        **blank,
+        "question": question,
+        "verdict": verdict,
+        **facts,
+    }
 
 
 def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
@@ -335,11 +345,11 @@ class Judge:
             if not self.is_result:
                 raise NotTestedError(f"{self.profile} profile: {NO_RESULT}")
             parts, found = _measure(claim, "measured", self.runs)
-        except NotTestedError as reason:
-            never = ("NOT RUN", f"{reason}.") if named else ("NOT TESTABLE", self._testable(claim)[1])
+        except NotTestedError as missing:
+            never = ("NOT RUN", f"{missing}.") if named else ("NOT TESTABLE", self._testable(claim)[1])
             return [
                 _row(claim, STAND_IN, never[0], reason=_joined(never[1], note)),
-                _row(claim, REAL, "NOT RUN", reason=f"{reason}."),
+                _row(claim, REAL, "NOT RUN", reason=f"{missing}."),
             ]
         question, data = _origin(self.runs, self.arms, claim, claim["measured"])
         testable, why = self._testable(claim) if question == STAND_IN or not named else (True, "")
@@ -400,9 +410,9 @@ def evidence(runs: Results, ledger: str | Path, is_result: bool | None = None) -
 
     Returns:
         One row per question and part: id, paper, sentence (whose: the paper's or ours), claim, source, paper_says,
-        registered (date of the rule), changed (what was changed after results), question (of `QUESTIONS`), part, effect,
-        low, high, sesoi, unit, rule, n, seeds, passes (of the parts, how many are SHOWN or FOLLOW), parts, judged (the word
-        of this part's numbers), verdict (one of the question's words), data (experiments), reason.
+        registered (date of the rule), changed (what was changed after results), question (of `QUESTIONS`), part,
+        effect, low, high, sesoi, unit, rule, n, seeds, passes (of the parts, how many are SHOWN or FOLLOW), parts,
+        judged (the word of this part's numbers), verdict (one of the question's words), data (experiments), reason.
 
     Raises:
         ValueError: if the ledger is not well formed, or the runs of a contrast are not comparable.
@@ -472,7 +482,8 @@ def page(table: pd.DataFrame) -> pd.DataFrame:
         table: one row per claim and question, as `weakest` returns them.
 
     Returns:
-        id, claim, a column for each question (the word, and on a new line what stands behind it), paper says, rule, why.
+        id, claim, a column for each question (the word, and on a new line what stands behind it), paper says, rule
+        and its date, why.
     """
     rows = []
     for _, own in table.groupby("id", sort=False):
@@ -487,7 +498,7 @@ def page(table: pd.DataFrame) -> pd.DataFrame:
                 "claim": first["claim"] + (" (Our sentence.)" if first["sentence"] == "ours" else ""),
                 **{name: f"{by.loc[name, 'verdict']}\n{measured_text(by.loc[name])}".strip() for name in QUESTIONS},
                 "paper says": f"{first['paper_says']} ({first['source']})",
-                "rule": f"{ruled}{first['registered']}{changed}",
+                "rule, and its date": f"{ruled}{first['registered']}{changed}",
                 "why": " ".join(dict.fromkeys(reason for reason in own["reason"] if reason)),
             }
         )

@@ -1,9 +1,9 @@
 """The difference ledger: paper, released code and this book side by side, with the effect of each difference.
 
-An entry that is measured has `contrast`, `sesoi`, `unit` and controls as a claim has, and is judged by the same rules: the
-default of this book is asked to be better than the other way. SHOWN then says that it is, ABSENT that the difference is
-below the smallest effect of interest, REVERSED that the other way is better. Of the three questions of a claim the first
-does not arise, because no paper prints both ways.
+An entry that is measured has `contrast`, `sesoi`, `unit` and controls as a claim has, and is judged by the same
+rules: the default of this book is asked to be better than the other way. SHOWN then says that it is, ABSENT that the
+difference is below the smallest effect of interest, REVERSED that the other way is better. Of the three questions of
+a claim the first does not arise, because no paper prints both ways.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def read_differences(path: str | Path) -> list[dict[str, Any]]:
     """Read `differences.yml`.
 
     Raises:
-        ValueError: if an entry lacks a text or has an unknown key, has neither a contrast nor a reason, has a contrast or
-            control of no known statistic or a contrast without unit and sesoi, has another number of controls than of
-            contrasts, or if an id occurs twice.
+        ValueError: if an entry lacks a text or has an unknown key, has neither a contrast nor a reason, has a
+            contrast or control of no known statistic or a contrast without unit and sesoi, has another number of
+            controls than of contrasts, or if an id occurs twice.
     """
     entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["differences"]
     for entry in entries:
@@ -66,7 +66,7 @@ def _questions(entry: dict[str, Any]) -> list[dict[str, Any]]:
     """An entry as claims to be judged, one a contrast with its controls."""
     sides = {"measured": "contrast", **{side: side for side in CONTROLS}}
     given = {to: _listed(entry[side]) for to, side in sides.items() if side in entry}
-    rest = {key: entry[key] for key in ("id", "sesoi", "unit", "no_control") if key in entry}
+    rest: dict[str, Any] = {key: entry[key] for key in ("id", "sesoi", "unit", "no_control") if key in entry}
     return [
         {"rule": "greater", **rest, **{to: ones[place] for to, ones in given.items()}}
         for place in range(len(given["measured"]))
@@ -83,9 +83,9 @@ def effects(runs: Results, ledger: str | Path, is_result: bool | None = None) ->
             that are no results nothing is shown.
 
     Returns:
-        One row per difference, question (stand-in, real data) and part: the texts of the ledger, question, verdict, part,
-        effect, low, high (95 %), n, seeds, sesoi, unit, rule, judged (the word of the interval), data, reason. What is
-        not measured has no numbers, and no `judged`.
+        One row per difference, question (stand-in, real data) and part: the texts of the ledger, question, verdict,
+        part, effect, low, high (95 %), n, seeds, sesoi, unit, rule, judged (the word of the interval), data, reason.
+        What is not measured has no numbers, and no `judged`.
     """
     rows: list[dict[str, Any]] = []
     judging = Judge(runs, is_result)
@@ -125,14 +125,16 @@ def _told(parts: pd.DataFrame) -> str:
         f"{row.part} {format_effect(row, digits)}" + (f" {row.judged}" if differ else "") for row in parts.itertuples()
     ]
     n, seeds = (" and ".join(str(int(value)) for value in parts[key].unique()) for key in ("n", "seeds"))
-    return f"{', '.join(cells)} {parts['unit'].iloc[0]}; n = {n}, seeds = {seeds}, {' and '.join(parts['data'].unique())}"
+    return (
+        f"{', '.join(cells)} {parts['unit'].iloc[0]}; n = {n}, seeds = {seeds}, {' and '.join(parts['data'].unique())}"
+    )
 
 
 def weakest(table: pd.DataFrame) -> pd.DataFrame:
     """One row per difference and question, of the part that decides: id, method, question, verdict.
 
-    What several data sets say differently is decided by the weakest, as for a claim; what is measured comes before what
-    is not.
+    What several data sets say differently is decided by the weakest, as for a claim; what is measured comes before
+    what is not.
 
     Args:
         table: as `effects` returns it.
@@ -150,8 +152,8 @@ def page(table: pd.DataFrame) -> pd.DataFrame:
         table: as `effects` returns it.
 
     Returns:
-        The texts of the ledger, then a column for each question (the word, and on a new line what stands behind it), the
-        smallest effect of interest, and why.
+        The texts of the ledger, then a column for each question (the word, and on a new line what stands behind it),
+        the smallest effect of interest, and why.
     """
     words = weakest(table).set_index(["id", "question"])["verdict"]
     rows = []

@@ -197,7 +197,9 @@ def test_the_seeds_that_it_would_take_give_the_power_that_was_asked_for():
     assert n == 40 and 5 <= seeds <= 12
     assert power(seeds, n, 2.0, 1.5, 2.0) >= 0.75, "80 % by the formula; that of 1,000 trials has an error of 1.3 %"
     assert power(max(2, seeds // 2), n, 2.0, 1.5, 2.0) < 0.75
-    assert required(known((2.25, 4.0, 0.0)), 1.0)[0] > seeds < required(known((2.25, 4.0, 0.0)), 2.0, equivalence=True)[0]
+    assert (
+        required(known((2.25, 4.0, 0.0)), 1.0)[0] > seeds < required(known((2.25, 4.0, 0.0)), 2.0, equivalence=True)[0]
+    )
 
 
 def test_where_seeds_alone_cannot_do_it_takes_more_subjects():
