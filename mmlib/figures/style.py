@@ -55,7 +55,7 @@ VERDICT = {  # word of a verdict with numbers -> colour, marker
     "REVERSED": (VERMILLION, "X"),
     "UNRESOLVED": (ORANGE, "v"),
     "NOT TESTABLE": (PURPLE, "D"),
-    "NOT SHOWN": (YELLOW, "P"),
+    "NOT SHOWN": (SKY, "P"),
 }
 STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",

@@ -152,7 +152,7 @@ def page(table: pd.DataFrame) -> pd.DataFrame:
         table: as `effects` returns it.
 
     Returns:
-        The texts of the ledger, then a column for each question (the word, and on a new line what stands behind it),
+        id, method, topic, a column for each question (the word, and on a new line what stands behind it), the ways,
         the smallest effect of interest, and why.
     """
     words = weakest(table).set_index(["id", "question"])["verdict"]
@@ -165,5 +165,7 @@ def page(table: pd.DataFrame) -> pd.DataFrame:
             own = measured[measured["question"] == question]
             cells[question] = f"{words[name, question]}\n{_told(own) if len(own) else ''}".strip()
         why = " ".join(dict.fromkeys(reason for reason in parts["reason"] if reason))
-        rows.append({**parts.iloc[0][list(TEXTS)], **cells, "smallest of interest": asked, "why": why})
+        texts = parts.iloc[0]
+        named, ways = ({key: texts[key] for key in keys} for keys in (TEXTS[:3], TEXTS[3:]))
+        rows.append({**named, **cells, **ways, "smallest of interest": asked, "why": why})
     return pd.DataFrame(rows)
