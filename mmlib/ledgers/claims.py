@@ -362,7 +362,7 @@ class Judge:
                 verdict = "SHOWN" if judged == "SHOWN" else "NOT SHOWN"
                 told = f"The interval says {judged}." if judged in ("ABSENT", "REVERSED") else ""
             elif not testable:
-                verdict, takes = "NOT TESTABLE", ""
+                verdict, takes = "NOT TESTABLE", takes if effect.resampled == "subjects" else ""
             numbers = {key: getattr(effect, key) for key in ("effect", "low", "high", "n", "seeds")}
             reason = _joined(told, takes, found, note)
             facts = dict(part=name, sesoi=sesoi, rule=rule, judged=judged, data=data, reason=reason, **numbers)
