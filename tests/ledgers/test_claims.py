@@ -293,7 +293,9 @@ def test_s1_and_s3_by_hand(tmp_path):
     s3 = decide(tmp_path, "S3")
     assert (s3["judged"], s3["passes"], s3["parts"]) == ("REVERSED", 42, 45)
     assert s3["effect"] == pytest.approx(-1) and "t1, shaspec paper against dropout-unet" in s3["part"]
-    assert claims.measured_text(s1).startswith("+1.80 Dice points, 95 % interval +1.80 to +1.80, n = 5, seeds = 5, segmentation (")
+    assert claims.measured_text(s1).startswith(
+        "+1.80 Dice points, 95 % interval +1.80 to +1.80, n = 5, seeds = 5, segmentation ("
+    )
     assert s1["verdict"] == "NOT TESTABLE" and "The positive control is not run" in s1["reason"]
 
 
@@ -881,7 +883,9 @@ def test_arithmetic_on_protokd_table_1(without_runs):
         expected, abs=0.011
     )
     ceiling = arithmetic(without_runs, "K5").set_index("part")
-    assert claims.weakest(without_runs).set_index(["id", "question"]).loc[("K5", TABLES), "verdict"] == "DOES NOT FOLLOW"
+    assert (
+        claims.weakest(without_runs).set_index(["id", "question"]).loc[("K5", TABLES), "verdict"] == "DOES NOT FOLLOW"
+    )
     above = ceiling.loc[ceiling["judged"] == "DOES NOT FOLLOW", "effect"].to_dict()
     expected = {"WT, flair: Teacher over KD-Net": 86.26 - 88.28, "TC, t1ce: Teacher over ProtoKD": 79.10 - 81.48}
     assert above == pytest.approx(expected) and len(ceiling) == 12
