@@ -65,7 +65,8 @@ def verdict_bars(counts: dict[str, pd.DataFrame]) -> Figure:
         axis.invert_yaxis()
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(visible=False, axis="y")
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8)
+        if axis.patches:
+            axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8)
     axes[-1, 0].set_xlabel("number")
     return figure
 

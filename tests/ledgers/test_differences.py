@@ -66,7 +66,7 @@ def test_the_verdict_is_that_of_the_claims_ledger_and_not_read_off_an_interval(t
     ring = table[table["id"].eq("D3") & table["part"].ne("")]
     assert (ring["low"] > 0).all() and ring["judged"].eq("ABSENT").all(), "above 0, and below the smallest effect"
     for row in ring.itertuples():
-        family = Effect(row.effect, row.low, row.high, row.p, row.n, row.seeds, row.low, row.high)
+        family = Effect(row.effect, row.low, row.high, 0.5, row.n, row.seeds, row.low, row.high)
         assert judge(family, row.sesoi, row.rule) == row.judged
 
 
