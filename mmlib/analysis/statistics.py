@@ -1,14 +1,24 @@
 """Paired effects with intervals, equivalence, orderings and violations of "more is better".
 
-The unit is the test subject, the repeat is the seed. scipy and statsmodels do the tests; only the bootstrap over seeds
-and subjects is written here. Every subject is scored by every seed, so the two are crossed: a draw resamples the
-seeds, then the subjects, and each drawn seed meets the same drawn subjects. (Drawing subjects anew within each seed
-would average their differences away and make intervals too narrow.)
+The unit is the test subject, the repeat is the seed. Every subject is scored by every seed, so a score has a part of
+its seed, a part of its subject and a rest: two crossed random effects. Their variances come from mean squares (method
+of moments), and the variance of a mean over S seeds and n subjects is
 
-Percentile intervals from few seeds are too narrow where seeds differ much. In the simulation of
-`tests/test_statistics.py` (40 subjects), nominal 95 % intervals held the truth in 93-95 % of trials with two to five
-seeds whose standard deviation is a tenth of that between subjects; with as large a deviation between seeds they held
-it in 69, 81 and 91 % for two, three and five seeds. Read an interval from two or three seeds with that in mind.
+    seeds / S + subjects / n + rest / (S n).
+
+The first and last term are what the means of seeds vary by, known with S - 1 degrees of freedom; the second is known
+with n - 1. An interval is that variance's root times the mean of both quantiles of Student's t, weighted by the two
+variances (Cochran 1964, Biometrics 20:191): with two seeds that differ much it is wide, as it must be.
+
+Coverage of nominal 95 % intervals in the simulation of `tests/analysis/test_statistics.py` (true effect 0, 40
+subjects that differ by 6 points, 4,000 trials) is 96 to 97 % for two, three and five seeds that differ by 1.5 or 2.5
+points, and not below 93 % over other shares of the three variances. Satterthwaite's degrees of freedom hold 90 to 92
+% with two seeds, and resampling two seeds holds 69 % where seeds differ as much as subjects; neither is used. One
+seed says nothing about
+seeds: its interval accounts for subjects alone, and `Effect.resampled` says so.
+
+Ranks and rates of violations have no such form. They are resampled: seeds first, then subjects, the same for every
+seed. scipy and statsmodels do the tests.
 """
 
 from __future__ import annotations
@@ -41,7 +51,9 @@ class Effect:
         n: number of subjects. seeds: number of seeds.
         family_low, family_high: bounds that hold for all effects asked for together (Bonferroni); equal to
             low and high for a single one.
-        resampled: what the interval accounts for: "seeds and subjects", "subjects" (one seed only) or "seeds".
+        resampled: what the interval accounts for: "seeds and subjects", "subjects" (one seed only), "seeds", "repeats"
+            (of a measurement), or "nothing" (a count).
+        variances: of the difference, between seeds, between subjects and of the rest; NaN where they are not known.
     """
 
     effect: float
@@ -53,6 +65,7 @@ class Effect:
     family_low: float
     family_high: float
     resampled: str = "seeds and subjects"
+    variances: tuple[float, float, float] = (np.nan, np.nan, np.nan)
 
     @property
     def half_width(self) -> float:
@@ -94,6 +107,19 @@ def _subject_weights(size: int, draws: int, seed: int) -> tuple[np.ndarray, Mapp
     return _weights(size, draws, generator), generator.bit_generator.state
 
 
+def _check(tables: Sequence[pd.DataFrame]) -> None:
+    """Raise a ValueError if tables (seeds, cases) hold different cases, fewer than two cases, or NaN."""
+    cases = tables[0].columns
+    for table in tables:
+        if not table.columns.equals(cases):
+            odd = sorted(set(table.columns) ^ set(cases))[:3]
+            raise ValueError(f"the arms are not paired: cases such as {odd} have scores on one side only")
+        if table.isna().any(axis=None):
+            raise ValueError("a table of scores holds NaN: a seed lacks a case")
+    if len(cases) < 2:
+        raise ValueError(f"an interval needs at least two subjects; got {list(cases)}")
+
+
 def bootstrap_means(tables: Sequence[pd.DataFrame], *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     """Resample seeds, then subjects, and take the mean of every table.
 
@@ -109,16 +135,8 @@ def bootstrap_means(tables: Sequence[pd.DataFrame], *, draws: int = DRAWS, seed:
     Raises:
         ValueError: if the tables hold different cases, fewer than two cases, or NaN.
     """
-    cases = tables[0].columns
-    for table in tables:
-        if not table.columns.equals(cases):
-            odd = sorted(set(table.columns) ^ set(cases))[:3]
-            raise ValueError(f"the arms are not paired: cases such as {odd} have scores on one side only")
-        if table.isna().any(axis=None):
-            raise ValueError("a table of scores holds NaN: a seed lacks a case")
-    if len(cases) < 2:
-        raise ValueError(f"an interval needs at least two subjects; got {list(cases)}")
-    subjects, state = _subject_weights(len(cases), draws, seed)
+    _check(tables)
+    subjects, state = _subject_weights(tables[0].shape[1], draws, seed)
     generator = np.random.default_rng()
     generator.bit_generator.state = state
     drawn: dict[tuple, np.ndarray] = {}
@@ -131,43 +149,124 @@ def bootstrap_means(tables: Sequence[pd.DataFrame], *, draws: int = DRAWS, seed:
     return means
 
 
-def paired_effects(
-    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], *, draws: int = DRAWS, seed: int = 0, level: float = LEVEL
-) -> list[Effect]:
-    """How much the first of each pair lies above the second, on the same subjects, with percentile intervals.
+def _rest(values: np.ndarray) -> float:
+    """What varies in (seeds, cases) beside seeds and cases: their interaction's mean square."""
+    left = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()  # S n
+    return float((left**2).sum() / (values.shape[0] - 1) / (values.shape[1] - 1))
 
-    With the same seeds on both sides the arms are paired by seed as well. Where both sides have one seed only, the
-    interval accounts for subjects alone, and `resampled` says so.
+
+def _components(arms: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """Variances between seeds, between cases and of the rest, of the sum of arms (seeds, cases) on the same cases.
+
+    Every arm has seeds of its own; between seeds of single-seeded arms the variance is NaN.
+    """
+    cases = arms[0].shape[1]
+    spread = float(sum(values.mean(axis=0) for values in arms).var(ddof=1))
+    if min(map(len, arms)) == 1:
+        return np.nan, spread, np.nan
+    rests = [_rest(values) for values in arms]
+    seeds = sum(
+        max(0.0, values.mean(axis=1).var(ddof=1) - rest / cases) for values, rest in zip(arms, rests, strict=True)
+    )
+    noise = sum(rest / len(values) for values, rest in zip(arms, rests, strict=True))
+    return float(seeds), max(0.0, spread - noise), float(sum(rests))
+
+
+@lru_cache
+def _quantile(level: float, df: int) -> float:
+    """Of Student's t, two-sided."""
+    return float(stats.t.ppf((1 + level) / 2, df))
+
+
+def _half_widths(arms: Sequence[np.ndarray], levels: Sequence[float]) -> list[float]:
+    """Half the interval of the mean of a sum of arms (seeds, cases) at each level, see the header of this module."""
+    cases = arms[0].shape[1]
+    _, of_cases, _ = _components(arms)
+    terms = [(of_cases / cases, cases - 1)]  # variance of the mean, degrees of freedom
+    if min(map(len, arms)) > 1:
+        terms += [(values.mean(axis=1).var(ddof=1) / len(values), len(values) - 1) for values in arms]
+    total = sum(variance for variance, _ in terms)
+    if total == 0:
+        return [0.0] * len(levels)
+    return [float(sum(variance * _quantile(level, df) for variance, df in terms) / np.sqrt(total)) for level in levels]
+
+
+def _arms(first: pd.DataFrame, second: pd.DataFrame) -> list[np.ndarray]:
+    """What a difference sums: with the same seeds on both sides the differences, else each side by itself."""
+    a, b = first.to_numpy(float), second.to_numpy(float)
+    return [a - b] if first.index.equals(second.index) else [a, -b]
+
+
+def paired_effects(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], *, level: float = LEVEL) -> list[Effect]:
+    """How much the first of each pair lies above the second, on the same subjects, with intervals.
+
+    With the same seeds on both sides the arms are paired by seed as well. Where a side has one seed only, the interval
+    accounts for subjects alone, and `resampled` says so.
 
     Args:
         pairs: tables (seeds, cases), see `by_seed_and_case`; all on the same cases.
-        draws, seed: of the bootstrap.
         level: coverage of each interval; the family bounds have this coverage for all pairs together.
 
     Raises:
-        ValueError: as `bootstrap_means`.
+        ValueError: if the tables hold different cases, fewer than two cases, or NaN.
     """
-    drawn = bootstrap_means([table for pair in pairs for table in pair], draws=draws, seed=seed)
-    tail = (1 - level) / 2
-    tails = [tail, 1 - tail, tail / len(pairs), 1 - tail / len(pairs)]
-    bounds = np.quantile(drawn[:, ::2] - drawn[:, 1::2], tails, axis=0).T
+    _check([table for pair in pairs for table in pair])
     effects = []
-    for (first, second), (low, high, family_low, family_high) in zip(pairs, bounds.tolist(), strict=True):
-        sizes = len(first), len(second)
+    for first, second in pairs:
+        arms = _arms(first, second)
+        mean = float(first.to_numpy().mean() - second.to_numpy().mean())
+        half, family = _half_widths(arms, (level, 1 - (1 - level) / len(pairs)))
+        seeds = min(len(first), len(second))
         effects.append(
             Effect(
-                effect=float(first.to_numpy().mean() - second.to_numpy().mean()),
-                low=low,
-                high=high,
+                effect=mean,
+                low=mean - half,
+                high=mean + half,
                 p=signed_rank(first.mean() - second.mean()),
                 n=first.shape[1],
-                seeds=min(sizes),
-                family_low=family_low,
-                family_high=family_high,
-                resampled="subjects" if max(sizes) == 1 else "seeds and subjects",
+                seeds=seeds,
+                family_low=mean - family,
+                family_high=mean + family,
+                resampled="subjects" if seeds == 1 else "seeds and subjects",
+                variances=_components(arms),
             )
         )
     return effects
+
+
+MOST_SEEDS = 100  # that anybody would train
+
+
+def required(effect: Effect, size: float, *, equivalence: bool = False, level: float = LEVEL) -> tuple[int, int] | None:
+    """How many seeds and subjects it would take to tell an effect of a size from none, by the observed variances.
+
+    The power is 80 %. More seeds come first; only where 100 of them would not do are the subjects doubled.
+
+    Args:
+        size: of the effect to be told from none; of a margin, that within which equality is to be shown.
+        equivalence: whether both ends of the interval must lie inside the margin, where the true effect is 0.
+        level: of the interval.
+
+    Returns:
+        Seeds and subjects (0 for an effect over seeds alone); None where the variances are not known, or where no
+        number of subjects with 100 seeds would do.
+    """
+    between, subjects, rest = effect.variances
+    if not np.isfinite([between, subjects, rest]).all() or size <= 0:
+        return None
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    quantiles = (1 + level) / 2, 0.9 if equivalence else 0.8
+    for n in (effect.n * 2**k for k in range(24)):
+        of_seeds = (between + (rest / n if n else 0.0)) / seeds
+        of_subjects = np.full(len(seeds), subjects / n if n else 0.0)
+        reach = np.zeros(len(seeds))
+        for quantile in quantiles:
+            by_seeds, by_subjects = stats.t.ppf(quantile, seeds - 1), stats.t.ppf(quantile, max(1, n - 1))
+            reach += by_seeds * of_seeds + by_subjects * of_subjects
+        enough = reach <= size * np.sqrt(of_seeds + of_subjects)
+        if enough.any():
+            return int(seeds[enough.argmax()]), n
+    return None
 
 
 def signed_rank(differences: Sequence[float] | pd.Series) -> float:
@@ -206,8 +305,9 @@ def seed_effect(values: Sequence[float], reference: float, *, level: float = LEV
     low, high = -np.inf, np.inf
     if len(differences) > 1:
         low, high = DescrStatsW(differences).tconfint_mean(alpha=1 - level)
-    mean = float(differences.mean())
-    return Effect(mean, float(low), float(high), np.nan, 0, len(differences), float(low), float(high), "seeds")
+    mean, low, high = float(differences.mean()), float(low), float(high)
+    spread = float(differences.var(ddof=1)) if len(differences) > 1 else np.nan
+    return Effect(mean, low, high, np.nan, 0, len(differences), low, high, "seeds", (spread, 0.0, 0.0))
 
 
 def tost(differences: Sequence[float] | pd.Series, margin: float) -> float:
@@ -230,7 +330,19 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def cell_means(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def mean_interval(table: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean of a table (seeds, cases) and its 95 % interval over both; over cases alone where there is one seed.
+
+    Raises:
+        ValueError: as `paired_effects`.
+    """
+    _check([table])
+    values = table.to_numpy(float)
+    (half,) = _half_widths([values], [LEVEL])
+    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
+
+
+def cell_means(scores: pd.DataFrame) -> pd.DataFrame:
     """The mean of every cell of a results table, with an interval over seeds and subjects.
 
     Args:
@@ -244,11 +356,9 @@ def cell_means(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd
     rows = []
     for (arm, available, target), part in scores.groupby(["arm", "available", "target"], sort=False):
         table = part.pivot(index="seed", columns="case", values="value").dropna(axis=1)
-        low = high = np.nan
+        mean, low, high = (table.to_numpy().mean() if table.size else np.nan), np.nan, np.nan
         if table.shape[1] > 1:
-            drawn = bootstrap_means([table], draws=draws, seed=seed)[:, 0]
-            low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        mean = table.to_numpy().mean() if table.size else np.nan
+            mean, low, high = mean_interval(table)
         rows.append((arm, available, target, mean, low, high, table.shape[1], len(table)))
     return pd.DataFrame(rows, columns=["arm", "available", "target", "mean", "low", "high", "n", "seeds"])
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 
-from mmlib.analysis.statistics import Effect, bootstrap_means, by_seed_and_case
+from mmlib.analysis.statistics import Effect, by_seed_and_case
 
 OUTCOMES = ("beats", "loses to", "cannot be told from")
 
@@ -43,12 +42,6 @@ def listed(words: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def mean_interval(table: pd.DataFrame) -> tuple[float, float, float]:
-    """Mean of a table (seeds, cases) and its 95 % interval over both."""
-    low, high = np.quantile(bootstrap_means([table])[:, 0], [0.025, 0.975])
-    return float(table.to_numpy(float).mean()), float(low), float(high)
 
 
 def select(scores: pd.DataFrame, **conditions: str | float | Iterable[str | float]) -> pd.DataFrame:

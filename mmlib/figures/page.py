@@ -12,7 +12,9 @@ from pandas.io.formats.style import Styler
 
 from mmlib.analysis.results import run_table
 from mmlib.figures.style import text_table
-from mmlib.ledgers.claims import gives_results, measured_text, weakest
+from mmlib.figures.verdicts import WIDTHS
+from mmlib.ledgers import claims
+from mmlib.ledgers.claims import gives_results, weakest
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -83,22 +85,11 @@ class Page:
             ids: of the claims.
         """
         rows = weakest(parts)
-        rows = rows[rows["id"].isin(ids)]
-        shown = pd.DataFrame(
-            {
-                "id": rows["id"],
-                "claim": rows["claim"],
-                "verdict": (rows["verdict"] + " " + rows["on"]).str.strip(),
-                "we measured": rows.apply(measured_text, axis=1),
-                "paper says": rows["paper_says"],
-                "kind": rows["kind"],
-                "rule": rows["rule"] + ", " + rows["sesoi"].map("{:g}".format) + " " + rows["unit"],
-                "why it may differ": rows["reason"],
-            }
+        caption = (
+            f"From the claims ledger, profile {self.profile}: the weakest part of each claim. A rule names the "
+            "smallest effect of interest and the day it was committed."
         )
-        widths = {"claim": 11, "paper says": 9, "rule": 7, "we measured": 11, "verdict": 9, "why it may differ": 12}
-        caption = f"From the claims ledger, profile {self.profile}. Rule: with the smallest effect of interest"
-        return text_table(shown, widths).set_caption(self.caveat + caption)
+        return text_table(claims.page(rows[rows["id"].isin(ids)]), WIDTHS).set_caption(self.caveat + caption)
 
 
 def code(thing: Any, since: str = "") -> Markdown:

@@ -54,12 +54,13 @@ METHOD = {  # arm -> colour, marker, name
     "zero-fill": (GREY, "X", "U-Net fed zeros"),
     "dedicated": (BLACK, "P", "dedicated nets"),
 }
-VERDICT = {
-    "REPRODUCED": (BLUE, "o"),
-    "DIRECTION ONLY": (SKY, ">"),
-    "NO EFFECT": (GREY, "s"),
-    "CONTRADICTED": (VERMILLION, "X"),
-    "UNDERPOWERED": (ORANGE, "v"),
+VERDICT = {  # word of a verdict with numbers -> colour, marker
+    "SHOWN": (BLUE, "o"),
+    "ABSENT": (GREY, "s"),
+    "REVERSED": (VERMILLION, "X"),
+    "UNRESOLVED": (ORANGE, "v"),
+    "NOT TESTABLE": (PURPLE, "D"),
+    "NOT SHOWN": (SKY, "P"),
 }
 STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",

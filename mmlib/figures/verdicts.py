@@ -1,6 +1,8 @@
-"""Pictures of the claims ledger: how many claims got which verdict, and every measured effect, paper by paper."""
+"""Pictures and tables of the ledgers: how many claims got which verdict, and every measured effect, paper by paper."""
 
 from __future__ import annotations
+
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -9,60 +11,63 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from mmlib.figures.style import GREY, VERDICT, new_figure, styled, text_table
-from mmlib.ledgers.claims import VERDICTS, page
+from mmlib.figures.style import BLUE, GREY, VERDICT, VERMILLION, new_figure, styled, text_table
+from mmlib.ledgers.claims import QUESTIONS, TABLES, page
 
-HATCH = {
-    "REPRODUCED": "",
-    "DIRECTION ONLY": "//",
-    "NO EFFECT": "..",
-    "CONTRADICTED": "xx",
-    "UNDERPOWERED": "\\\\",
-    "NOT TESTED HERE": "--",
+HATCH = {  # word -> hatch, so that words differ without colour; every word of one question has its own
+    "FOLLOWS": "",
+    "DOES NOT FOLLOW": "xx",
+    "NOT CHECKABLE": "..",
+    "SHOWN": "",
+    "ABSENT": "..",
+    "REVERSED": "xx",
+    "UNRESOLVED": "\\\\",
+    "NOT TESTABLE": "--",
+    "NOT SHOWN": "//",
+    "NOT RUN": "++",
 }
+COLOUR = {word: colour for word, (colour, _) in VERDICT.items()}
+COLOUR |= {"FOLLOWS": BLUE, "DOES NOT FOLLOW": VERMILLION, "NOT TESTABLE": "white"}  # no answer: white
 ASKED = {"equivalent": " (equal)", "no-worse": " (no worse)"}  # beside the id, where a claim asks no gain
 TICKS = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100)  # multiples of the smallest effect of interest
 
 
-def _colour(verdict: str) -> str:
-    return VERDICT[verdict][0] if verdict in VERDICT else "white"
-
-
 @styled
-def verdict_bars(counts: pd.DataFrame) -> Figure:
-    """How many claims of each paper got each verdict: a stacked bar a paper, with the counts in it.
+def verdict_bars(counts: dict[str, pd.DataFrame]) -> Figure:
+    """How many claims of each paper got each word: a panel for each question, a stacked bar for each paper.
 
     Args:
-        counts: as `mmlib.ledgers.claims.count` returns them: papers by verdicts.
+        counts: question -> as `mmlib.ledgers.claims.count` returns them: the same papers by the words of the question.
 
     Raises:
-        ValueError: if there is no paper, or a column is no verdict.
+        ValueError: if there is no paper, or a column is no word of its question.
     """
-    unknown = set(counts.columns) - set(VERDICTS)
-    if counts.empty or unknown:
-        raise ValueError(
-            f"needs papers by verdicts; got {len(counts)} papers and the unknown verdicts {sorted(unknown)}"
-        )
-    figure, axes = new_figure(7.5, 0.42 * len(counts) + 1.3)
-    axis = axes[0, 0]
-    left = np.zeros(len(counts))
-    for verdict in [name for name in VERDICTS if name in counts and counts[name].any()]:
-        widths = counts[verdict].to_numpy(float)
-        axis.barh(
-            range(len(counts)), widths, left=left, color=_colour(verdict), hatch=HATCH[verdict], edgecolor="#222222",
-            linewidth=0.6, label=verdict,
-        )  # fmt: skip
-        for place, (start, width) in enumerate(zip(left, widths, strict=True)):
-            if width:
-                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
-                axis.text(start + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=8, bbox=box)
-        left += widths
-    axis.set_yticks(range(len(counts)), list(counts.index))
-    axis.invert_yaxis()
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(visible=False, axis="y")
-    axis.set_xlabel("checks of claims")
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    unknown = sorted({word for name, table in counts.items() for word in table.columns if word not in QUESTIONS[name]})
+    papers = list(next(iter(counts.values())).index)
+    if not papers or unknown:
+        raise ValueError(f"needs papers by verdicts; got {len(papers)} papers and the unknown verdicts {unknown}")
+    figure, axes = new_figure(7.5, (0.34 * len(papers) + 1.0) * len(counts), len(counts), 1, sharex=True)
+    for axis, (question, table) in zip(axes[:, 0], counts.items(), strict=True):
+        left = np.zeros(len(papers))
+        for word in [word for word in QUESTIONS[question] if word in table and table[word].any()]:
+            widths = table[word].to_numpy(float)
+            axis.barh(
+                range(len(papers)), widths, left=left, color=COLOUR.get(word, "white"), hatch=HATCH[word],
+                edgecolor="#222222", linewidth=0.6, label=word,
+            )  # fmt: skip
+            for place, (start, width) in enumerate(zip(left, widths, strict=True)):
+                if width:
+                    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
+                    axis.text(start + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=8, bbox=box)
+            left += widths
+        axis.set_title(question[0].upper() + question[1:])
+        axis.set_yticks(range(len(papers)), papers)
+        axis.invert_yaxis()
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(visible=False, axis="y")
+        if axis.patches:
+            axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8)
+    axes[-1, 0].set_xlabel("number")
     return figure
 
 
@@ -73,7 +78,7 @@ def drawable(table: pd.DataFrame) -> pd.DataFrame:
         table: rows as `mmlib.ledgers.claims.weakest` returns them; rows of arithmetic, without numbers, without an
             interval or with a smallest effect of 0 are left out.
     """
-    rows = table[table["kind"].eq("measured") & np.isfinite(table["low"].astype(float)) & table["sesoi"].gt(0)]
+    rows = table[table["question"].ne(TABLES) & np.isfinite(table["low"].astype(float)) & table["sesoi"].gt(0)]
     return rows.assign(**{name: rows[name].astype(float) / rows["sesoi"] for name in ("effect", "low", "high")})
 
 
@@ -128,28 +133,55 @@ def claims_forest(table: pd.DataFrame) -> Figure:
 
 
 WIDTHS = {  # of the columns of a table of claims, em
-    **{"claim": 13, "verdict": 9, "effect": 7, "95 % interval": 7, "part": 12, "rule": 7},
-    **{"paper says": 11, "reason": 16},
+    **{"claim": 13, **dict.fromkeys(QUESTIONS, 10), "paper says": 11, "rule, and its date": 9, "why": 20},
 }
 
 
+def ledger_table(rows: pd.DataFrame, widths: dict[str, int]) -> str:
+    """Rows of a ledger as HTML, in a frame that scrolls where a screen is narrow; the word of a verdict is bold.
+
+    Args:
+        rows: as `page` of a ledger returns them: all cells are text, a verdict is the first line of its cell.
+        widths: column -> least width in em.
+    """
+
+    def cell(text: str) -> str:
+        word, _, rest = text.partition("\n")
+        return f"<strong>{word}</strong>" + (f"<br>{escape(rest)}" if rest else "")
+
+    answers = [name for name in rows.columns if name in QUESTIONS]
+    table = text_table(rows, widths).format(escape="html", subset=[c for c in rows.columns if c not in answers])
+    html = table.format(cell, subset=answers).set_table_attributes('class="dataframe ledger"').to_html()
+    return f'<div style="overflow-x: auto">{html}</div>'
+
+
 def claims_table(table: pd.DataFrame, paper: str) -> str:
-    """The claims of one paper as HTML, in a frame that scrolls where a screen is narrow.
+    """The claims of one paper as HTML.
 
     Args:
         table: as `mmlib.ledgers.claims.weakest` returns it.
         paper: as the ledger names it.
     """
-    html = text_table(page(table, paper), WIDTHS).set_table_attributes('class="dataframe claims"').to_html()
-    return f'<div style="overflow-x: auto">{html}</div>'
+    return ledger_table(page(table[table["paper"] == paper]), WIDTHS)
 
 
-def verdict_filter() -> str:
-    """A choice that leaves, in all tables of claims on the page, the rows with one verdict; HTML without a network."""
-    options = "".join(f"<option>{verdict}</option>" for verdict in VERDICTS)
+def verdict_filter(rows: pd.DataFrame) -> str:
+    """A choice that leaves, in all tables of a ledger on the page, the rows with one verdict; HTML without a network.
+
+    Args:
+        rows: whose columns the tables have, those of `page` of a ledger.
+    """
+    groups = "".join(
+        f'<optgroup label="{escape(question)}">'
+        + "".join(f'<option value="{place}:{word}">{question}: {word}</option>' for word in QUESTIONS[question])
+        + "</optgroup>"
+        for place, question in enumerate(rows.columns)
+        if question in QUESTIONS
+    )
     return (
-        f'<p><label>Show <select id="verdict"><option value="">all verdicts</option>{options}</select></label></p>'
+        f'<p><label>Show <select id="verdict"><option value="">all rows</option>{groups}</select></label></p>'
         '<script>document.getElementById("verdict").onchange = event => {'
-        'for (const row of document.querySelectorAll("table.claims tbody tr")) {'
-        "row.hidden = !row.cells[2].textContent.startsWith(event.target.value); } };</script>"
+        'const [place, word] = event.target.value.split(":");'
+        'for (const row of document.querySelectorAll("table.ledger tbody tr")) {'
+        'row.hidden = Boolean(word) && row.cells[place].querySelector("strong").textContent !== word; } };</script>'
     )

@@ -1,26 +1,36 @@
-"""From the claims ledger and the run records to verdicts, by rules that were fixed before the runs.
+"""From the claims ledger and the run records to verdicts on three questions, by rules that stand in the ledger.
+
+A claim is asked three things, and the answers stay apart:
+
+tables      Do the paper's own numbers support its sentence? FOLLOWS, DOES NOT FOLLOW, or NOT CHECKABLE where it prints
+            none. Arithmetic on `book/published`, no run.
+stand-in    Does the effect appear in data with a known answer, where it could? NOT TESTABLE unless a positive control
+            shows at least twice the smallest effect of interest and a negative control shows none, or where a theorem
+            says that it cannot appear; else the word of its interval, below. NOT RUN: a run is missing, or the
+            profile gives no results.
+real data   Does it appear there? SHOWN, NOT SHOWN or NOT RUN.
 
 The unit is the test subject; intervals are those of `mmlib.analysis.statistics`. A claim consists of parts (a region,
-an opponent, a combination), each part gets a verdict, and the weakest part decides the claim (intersection-union).
-With the effect d in the claimed direction, its 95 % interval and the smallest effect of interest s, a part of rule
-`greater` is, in this order:
+an opponent, a combination), each gets a word, and the weakest decides (intersection-union). With the effect d in the
+claimed direction, its 95 % interval and the smallest effect of interest s, the first line that holds is the word
+under `greater`:
 
-REPRODUCED      interval above 0 and d >= s
-NO EFFECT       interval inside (-s, s)
-CONTRADICTED    interval below 0; here the interval that holds for all parts together counts (Bonferroni), because of
-                many parts one lies below by chance
-UNDERPOWERED    half the interval is longer than 2 s
-DIRECTION ONLY  d > 0
-UNDERPOWERED    what is left: d <= 0, and the interval excludes neither sign
+SHOWN       interval above 0 and d >= s
+ABSENT      interval inside (-s, s)
+REVERSED    interval below 0; here the interval that holds for all parts together counts (Bonferroni), because of many
+            parts one lies below by chance
+UNRESOLVED  what is left
 
-`no-worse` replaces the first condition by "interval above -s", `equivalent` by "interval inside (-s, s)" (and is
-contradicted by an interval outside), `at-least` by "interval above the reference"; they have no NO EFFECT. `exact`
-claims are checked by arithmetic on the paper's own table: REPRODUCED if every number follows, else CONTRADICTED.
-NOT TESTED HERE: a run is missing, or the profile gives no results (`gives_results`).
+`no-worse` replaces the first line by "interval above -s", `equivalent` by "interval inside (-s, s)" (and is reversed
+by an interval outside), `at-least` by "interval above the reference"; they have no ABSENT. ABSENT and REVERSED ask
+for five seeds, SHOWN for two; with fewer the word is UNRESOLVED. Counts and repeats of a measurement have no seeds to
+ask for.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,16 +40,25 @@ import pandas as pd
 import yaml
 
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import Effect, holm
+from mmlib.analysis.statistics import MOST_SEEDS, Effect, required
+from mmlib.analysis.wording import format_effect
 from mmlib.ledgers.contrasts import MEASURED, NAMES, NotTestedError
 from mmlib.ledgers.paper_tables import ARITHMETIC
 
-VERDICTS = ("REPRODUCED", "DIRECTION ONLY", "NO EFFECT", "CONTRADICTED", "UNDERPOWERED", "NOT TESTED HERE")
-WEAKEST_FIRST = ("CONTRADICTED", "NO EFFECT", "UNDERPOWERED", "DIRECTION ONLY", "REPRODUCED")
-KINDS = ("measured", "arithmetic")
+TABLES, STAND_IN, REAL = "paper's tables", "stand-in", "real data"
+QUESTIONS = {  # column -> its words
+    TABLES: ("FOLLOWS", "DOES NOT FOLLOW", "NOT CHECKABLE"),
+    STAND_IN: ("SHOWN", "ABSENT", "REVERSED", "UNRESOLVED", "NOT TESTABLE", "NOT RUN"),
+    REAL: ("SHOWN", "NOT SHOWN", "NOT RUN"),
+}
+WEAKEST_FIRST = ("REVERSED", "ABSENT", "UNRESOLVED", "SHOWN")
+FEWEST = {"SHOWN": 2, "ABSENT": 5, "REVERSED": 5}  # seeds
+SENTENCES = ("paper", "ours")  # whose sentence is judged
+CONTROLS = ("positive_control", "negative_control")
 OWN_METRICS = ("audit", "linear", "repeats", "gain-and-gap")  # statistics that name their metrics themselves
-RULES = ("greater", "no-worse", "equivalent", "at-least", "exact")
-WANTED = ("id", "paper", "claim", "source", "kind", "paper_says", "contrast", "sesoi", "unit", "rule")  # of a claim
+RULES = ("greater", "no-worse", "equivalent", "at-least")
+WANTED = ("id", "paper", "claim", "sentence", "source", "paper_says", "registered")  # of every claim
+OF_RUNS = ("sesoi", "unit", "rule")  # of a claim that runs can answer
 NO_RESULT = "a few steps show that everything runs, its numbers are no result"
 
 
@@ -56,36 +75,49 @@ def read_ledger(path: str | Path) -> list[dict[str, Any]]:
     """Read `claims.yml` and check that every entry can be decided.
 
     Raises:
-        ValueError: if an entry lacks a key, has an unknown kind or rule, or an id occurs twice in one kind.
+        ValueError: if an entry lacks a key or has an unknown one, has neither arithmetic nor a measured contrast,
+            names an unknown statistic, rule, theorem or owner of its sentence, has a date that is none, or if an id
+            occurs twice.
     """
-    entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["claims"]
-    seen = set()
+    ledger = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    entries, theorems = ledger["claims"], ledger.get("theorems", {})
+    known = {*WANTED, *OF_RUNS, *CONTROLS, "arithmetic", "measured", "no_control", "theorem", "changed", "note"}
     for entry in entries:
         name = f"{path}, claim {entry.get('id')}"
-        lacking = [key for key in WANTED if key not in entry]
+        lacking = [key for key in WANTED + (OF_RUNS if "measured" in entry else ()) if key not in entry]
         if lacking:
             raise ValueError(f"{name} lacks {lacking}")
-        if entry["kind"] not in KINDS:
-            raise ValueError(f"{name}: kind is {entry['kind']!r}, expected one of {KINDS}")
-        unknown = set(entry["rule"].split(" and ")) - set(RULES)
+        if set(entry) - known:
+            raise ValueError(f"{name} has the unknown keys {sorted(set(entry) - known)}; known are {sorted(known)}")
+        if not {"arithmetic", "measured"} & set(entry):
+            raise ValueError(f"{name} has neither `arithmetic` nor `measured`")
+        for key in {"arithmetic", "measured", *CONTROLS} & set(entry):
+            statistics = tuple(ARITHMETIC if key == "arithmetic" else MEASURED)
+            if entry[key].get("statistic") not in statistics:
+                found = entry[key].get("statistic")
+                raise ValueError(f"{name}: unknown statistic {found!r} of {key}, expected one of {statistics}")
+        unknown = set(entry.get("rule", "").split(" and ")) - {*RULES, ""}
         if unknown:
             raise ValueError(f"{name}: unknown rule {sorted(unknown)}, expected one of {RULES}")
-        if (entry["id"], entry["kind"]) in seen:
-            raise ValueError(f"{name} occurs twice as {entry['kind']}")
-        seen.add((entry["id"], entry["kind"]))
+        if entry["sentence"] not in SENTENCES:
+            raise ValueError(f"{name}: sentence is {entry['sentence']!r}, expected one of {SENTENCES}")
+        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", str(entry["registered"])):
+            raise ValueError(f"{name}: registered is {entry['registered']!r}, expected a date such as 2026-11-22")
+        if entry.get("theorem", "") not in {*theorems, ""}:
+            raise ValueError(f"{name}: unknown theorem {entry['theorem']!r}, expected one of {tuple(theorems)}")
+    names = [entry["id"] for entry in entries]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: an id occurs twice: {sorted({name for name in names if names.count(name) > 1})}")
     return entries
 
 
-def judge(effect: Effect, sesoi: float, rule: str = "greater") -> str:
-    """The verdict on one part, by the rules in the header of this module.
+def read_theorems(path: str | Path) -> dict[str, str]:
+    """Why some claims cannot appear by construction: name -> statement, of `claims.yml`."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8")).get("theorems", {})
 
-    Args:
-        effect: in the claimed direction.
-        sesoi: the smallest effect of interest, in the unit of the effect.
 
-    Raises:
-        ValueError: if the rule is unknown or `exact`, which arithmetic decides.
-    """
+def _by_interval(effect: Effect, sesoi: float, rule: str) -> str:
+    """The word of an interval, however many seeds it rests on."""
     inside = -sesoi < effect.low and effect.high < sesoi
     passes = {
         "greater": effect.low > 0 and effect.effect >= sesoi,
@@ -96,16 +128,48 @@ def judge(effect: Effect, sesoi: float, rule: str = "greater") -> str:
     if rule not in passes:
         raise ValueError(f"rule {rule!r} does not judge an interval; choose one of {tuple(passes)}")
     if passes[rule]:
-        return "REPRODUCED"
+        return "SHOWN"
     if rule == "greater" and inside:
-        return "NO EFFECT"
+        return "ABSENT"
+    outside = effect.family_high < 0
     if rule == "equivalent":
-        outside, right = effect.family_low >= sesoi or effect.family_high <= -sesoi, abs(effect.effect) < sesoi
-    else:
-        outside, right = effect.family_high < 0, effect.effect > 0
-    if outside:
-        return "CONTRADICTED"
-    return "DIRECTION ONLY" if right and effect.half_width <= 2 * sesoi else "UNDERPOWERED"
+        outside = effect.family_low >= sesoi or effect.family_high <= -sesoi
+    return "REVERSED" if outside else "UNRESOLVED"
+
+
+def _enough_seeds(effect: Effect, word: str) -> bool:
+    return effect.resampled in ("repeats", "nothing") or effect.seeds >= FEWEST.get(word, 0)
+
+
+def judge(effect: Effect, sesoi: float, rule: str = "greater") -> str:
+    """The word for one part, by the rules in the header of this module.
+
+    Args:
+        effect: in the claimed direction.
+        sesoi: the smallest effect of interest, in the unit of the effect.
+
+    Raises:
+        ValueError: if the rule is unknown.
+    """
+    word = _by_interval(effect, sesoi, rule)
+    return word if _enough_seeds(effect, word) else "UNRESOLVED"
+
+
+def what_it_would_take(effect: Effect, sesoi: float, rule: str = "greater") -> str:
+    """For a part that is UNRESOLVED: how many seeds or cases would resolve it, by the variances that were observed."""
+    word = _by_interval(effect, sesoi, rule)
+    if effect.resampled == "subjects":
+        return "One seed: the interval accounts for subjects alone; at least five are asked for."
+    if not _enough_seeds(effect, word):
+        return f"The interval says {word}, for which five seeds are asked."
+    absent = rule == "greater" and effect.effect < sesoi  # what it points to
+    needed = required(effect, sesoi, equivalence=absent or rule == "equivalent")
+    if needed is None:
+        known = np.isfinite(effect.variances).all()
+        return f"More than {MOST_SEEDS} seeds would not resolve it (power 80 %, level 5 %)." if known else ""
+    seeds, cases = max(needed[0], FEWEST["ABSENT"]) if absent else needed[0], needed[1]
+    of = f" and {cases:,} cases" if cases else ""
+    return f"To tell {sesoi:g} and 0 apart takes {seeds} seeds{of} (power 80 %, level 5 %)."
 
 
 def effect_rows(
@@ -115,7 +179,7 @@ def effect_rows(
     unit: str = "Dice points",
     rule: str = "greater",
 ) -> pd.DataFrame:
-    """Effects as the rows of a forest plot, judged as the ledger would judge them.
+    """Effects as the rows of a forest plot, with the words of their intervals; no control stands behind them.
 
     Args:
         names: of the parts.
@@ -142,18 +206,23 @@ def effect_rows(
 
 # ------------------------------------------------------------------------------------------------------- verdicts
 COLUMNS = (
-    *("id", "paper", "kind", "claim", "source", "paper_says", "part", "effect", "low", "high", "sesoi", "unit", "rule"),
-    *("n", "seeds", "p", "p_holm", "passes", "parts", "verdict", "on", "reason"),
+    *("id", "paper", "sentence", "claim", "source", "paper_says", "registered", "changed", "question", "part"),
+    *("effect", "low", "high", "sesoi", "unit", "rule", "n", "seeds", "passes", "parts", "judged", "verdict"),
+    *("data", "reason"),
 )
 
 
-def _row(claim: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    blank = dict.fromkeys(("effect", "low", "high", "p", "p_holm", "n", "seeds"), np.nan)
-    texts = ("id", "paper", "kind", "claim", "source", "paper_says", "unit", "rule")
-    same = {key: claim.get(key, "") for key in texts}
-    row = {**same, "part": "", "sesoi": claim.get("sesoi", np.nan), **blank, "passes": 0, "parts": 0, "on": "", **facts}
-    row["reason"] = " ".join(text.strip() for text in (facts.get("reason", ""), claim.get("note", "")) if text.strip())
-    return row
+def _row(claim: dict[str, Any], question: str, verdict: str, **facts: Any) -> dict[str, Any]:
+    texts = ("id", "paper", "sentence", "claim", "source", "paper_says", "registered", "changed", "unit", "rule")
+    numbers = dict.fromkeys(("effect", "low", "high", "n", "seeds"), np.nan)
+    blank = {"part": "", "sesoi": claim.get("sesoi", np.nan), **numbers, "judged": "", "data": "", "reason": ""}
+    return {
+        **{key: str(claim.get(key, "")) for key in texts},
+        **blank,
+        "question": question,
+        "verdict": verdict,
+        **facts,
+    }
 
 
 def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
@@ -169,12 +238,12 @@ def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
     return [{key: arm[key] for key in keys if key in arm and "{" not in arm[key]} for arm in arms]
 
 
-def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any]) -> str:
-    """ "on stand-in" or "on real data", of the runs a contrast uses; and a check that they used the same data.
+def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: dict[str, Any]) -> tuple[str, str]:
+    """Which question the runs of a contrast answer, and on what data; and a check that they used the same.
 
     `arms` has a row for every run, method, variant and metric that there are scores of.
     """
-    contrast, scores = claim["contrast"], arms
+    scores = arms
     if contrast["statistic"] not in OWN_METRICS:
         metrics = [contrast["metric"]] if "metric" in contrast else [part["metric"] for part in contrast["parts"]]
         scores = scores[scores["metric"].isin(metrics)]
@@ -187,7 +256,7 @@ def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any]) -> str:
             raise ValueError(
                 f"claim {claim['id']} compares runs that differ in {fact}: {found}; run them on the same data"
             )
-    return "on stand-in" if used["stand_in"].iloc[0] else "on real data"
+    return (STAND_IN if used["stand_in"].iloc[0] else REAL), ", ".join(sorted(set(used["experiment"])))
 
 
 def with_arms(runs: Results) -> tuple[Results, pd.DataFrame]:
@@ -196,48 +265,142 @@ def with_arms(runs: Results) -> tuple[Results, pd.DataFrame]:
     return runs, runs.scores[["run", *NAMES]].drop_duplicates().astype(str)
 
 
-def measured_parts(claim: dict[str, Any], runs: Results, arms: pd.DataFrame) -> list[dict[str, Any]]:
-    """The parts of one contrast with their effects and verdicts, as rows of `evidence`.
+def _measure(claim: dict[str, Any], side: str, runs: Results) -> tuple[list, str]:
+    """Parts and note of one contrast of a claim: `measured`, or a control."""
+    contrast = claim[side]
+    return MEASURED[contrast["statistic"]]({**claim, "contrast": contrast}, runs)
+
+
+def _holds_none(effect: Effect, sesoi: float) -> bool:
+    """Whether a negative control shows no effect: inside the margin, or small and not told from 0."""
+    inside = -sesoi < effect.low and effect.high < sesoi
+    return inside or (abs(effect.effect) < sesoi and effect.low <= 0 <= effect.high)
+
+
+class Judge:
+    """Decides claims from the runs of one profile; controls that several claims share are computed once.
 
     Args:
-        claim: an entry with id, contrast, sesoi, unit and rule; of this ledger or of `differences.yml`.
-        runs, arms: as `with_arms` returns them.
-
-    Raises:
-        NotTestedError: if runs that the contrast names are missing.
-        ValueError: if they are not comparable.
+        runs: the runs.
+        is_result: whether their numbers are results; None: what `gives_results` says of the profile.
     """
-    parts, note = MEASURED[claim["contrast"]["statistic"]](claim, runs)
-    on = _origin(runs, arms, claim)
-    if any(effect.resampled == "subjects" for _, effect, _, _ in parts):
-        note += " One seed: the interval accounts for subjects only."
-    numbers = ("effect", "low", "high", "p", "n", "seeds")
+
+    def __init__(self, runs: Results, is_result: bool | None = None) -> None:
+        profiles = sorted(set(runs.records["profile"]))
+        self.profile = " ".join(profiles)
+        self.is_result = all(map(gives_results, profiles)) if is_result is None else is_result
+        self.runs, self.arms = with_arms(runs)
+        self.controls: dict[str, tuple[bool, str]] = {}
+
+    def _control(self, claim: dict[str, Any], side: str) -> tuple[bool, str]:
+        """Whether a control of a claim does what it should, and its numbers."""
+        key = json.dumps([side, claim[side], claim["sesoi"]], sort_keys=True)
+        if key not in self.controls:
+            self.controls[key] = self._run_control(claim, side)
+        return self.controls[key]
+
+    def _run_control(self, claim: dict[str, Any], side: str) -> tuple[bool, str]:
+        kind, size = side.replace("_", " "), claim["sesoi"]
+        try:
+            parts, _ = _measure(claim, side, self.runs)
+        except NotTestedError as reason:
+            return False, f"The {kind} is not run: {reason}."
+        if side == "positive_control":
+            fine = [judge(effect, 2 * size) == "SHOWN" for _, effect, _, _ in parts]
+            said = "shows" if all(fine) else "does not show"
+            told = f"{said} twice the smallest effect of interest"
+        else:
+            fine = [effect.resampled != "subjects" and _holds_none(effect, size) for _, effect, _, _ in parts]
+            told = "shows none" if all(fine) else "does not hold an effect to be absent"
+        one = ", one seed" if any(effect.resampled == "subjects" for _, effect, _, _ in parts) else ""
+        weakest = parts[fine.index(False)] if not all(fine) else parts[0]
+        return all(fine), f"The {kind} {told} ({weakest[0]}: {format_effect(weakest[1], 2)}{one})."
+
+    def _testable(self, claim: dict[str, Any]) -> tuple[bool, str]:
+        """Whether the effect of a claim could appear in a stand-in, by the controls that its entry names; and why."""
+        if "theorem" in claim:
+            return False, f"By theorem `{claim['theorem']}` the effect cannot appear in these data."
+        lacking = [side.replace("_", " ") for side in CONTROLS if side not in claim]
+        if lacking:
+            why = claim.get("no_control", "")
+            return False, f"The ledger names no {' and no '.join(lacking)}." + (f" {why}" if why else "")
+        fine, told = zip(*(self._control(claim, side) for side in CONTROLS), strict=True)
+        return all(fine), " ".join(told)
+
+    def parts(self, claim: dict[str, Any]) -> list[dict[str, Any]]:
+        """What runs say of one claim: rows of `evidence` for the stand-in and for real data.
+
+        Args:
+            claim: an entry with id, measured, sesoi, unit and rule; of this ledger or of `differences.yml`.
+
+        Raises:
+            ValueError: if the runs of a contrast are not comparable.
+        """
+        note = claim.get("note", "")
+        if "measured" not in claim:
+            reason = "The sentence is about printed numbers; no run can tell."
+            return [_row(claim, STAND_IN, "NOT TESTABLE", reason=reason), _row(claim, REAL, "NOT RUN")]
+        named = "theorem" not in claim and all(side in claim for side in CONTROLS)
+        try:
+            if not self.is_result:
+                raise NotTestedError(f"{self.profile} profile: {NO_RESULT}")
+            parts, found = _measure(claim, "measured", self.runs)
+        except NotTestedError as missing:
+            never = ("NOT RUN", f"{missing}.") if named else ("NOT TESTABLE", self._testable(claim)[1])
+            return [
+                _row(claim, STAND_IN, never[0], reason=_joined(never[1], note)),
+                _row(claim, REAL, "NOT RUN", reason=f"{missing}."),
+            ]
+        question, data = _origin(self.runs, self.arms, claim, claim["measured"])
+        testable, why = self._testable(claim) if question == STAND_IN or not named else (True, "")
+        rows = []
+        for name, effect, sesoi, rule in parts:
+            judged = judge(effect, sesoi, rule)
+            takes = what_it_would_take(effect, sesoi, rule) if judged == "UNRESOLVED" else ""
+            verdict, told = judged, why
+            if question == REAL:
+                verdict = "SHOWN" if judged == "SHOWN" else "NOT SHOWN"
+                told = f"The interval says {judged}." if judged in ("ABSENT", "REVERSED") else ""
+            elif not testable:
+                verdict, takes = "NOT TESTABLE", takes if effect.resampled == "subjects" else ""
+            numbers = {key: getattr(effect, key) for key in ("effect", "low", "high", "n", "seeds")}
+            reason = _joined(told, takes, found, note)
+            facts = dict(part=name, sesoi=sesoi, rule=rule, judged=judged, data=data, reason=reason, **numbers)
+            rows.append(_row(claim, question, verdict, **facts))
+        if question == STAND_IN:
+            return [*rows, _row(claim, REAL, "NOT RUN")]
+        unseen = ("NOT RUN", "No run on a stand-in.") if testable else ("NOT TESTABLE", why)
+        return [_row(claim, STAND_IN, unseen[0], reason=unseen[1]), *rows]
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(sentence.strip() for sentence in sentences if sentence.strip())
+
+
+def _on_tables(claim: dict[str, Any], published: Path) -> list[dict[str, Any]]:
+    if "arithmetic" not in claim:
+        return [_row(claim, TABLES, "NOT CHECKABLE")]
+    contrast = claim["arithmetic"]
+    parts, note = ARITHMETIC[contrast["statistic"]](contrast, published)
+    word = {True: "FOLLOWS", False: "DOES NOT FOLLOW"}
+    facts = {"unit": contrast.get("unit", claim.get("unit", "")), "rule": "exact", "sesoi": np.nan}
     return [
         _row(
             claim,
+            TABLES,
+            word[bool(agrees)],
             part=name,
-            sesoi=sesoi,
-            rule=rule,
-            verdict=judge(effect, sesoi, rule),
-            on=on,
-            reason=note,
-            **{key: getattr(effect, key) for key in numbers},
+            effect=value,
+            judged=word[bool(agrees)],
+            reason=_joined(note, contrast.get("note", "")),
+            **facts,
         )
-        for name, effect, sesoi, rule in parts
-    ]
-
-
-def _arithmetic(claim: dict[str, Any], published: Path) -> list[dict[str, Any]]:
-    parts, note = ARITHMETIC[claim["contrast"]["statistic"]](claim["contrast"], published)
-    word = {True: "REPRODUCED", False: "CONTRADICTED"}
-    return [
-        _row(claim, part=name, effect=value, verdict=word[bool(agrees)], on="on real data", reason=note)
         for name, value, agrees in parts
     ]
 
 
 def evidence(runs: Results, ledger: str | Path, is_result: bool | None = None) -> pd.DataFrame:
-    """Every part of every claim with its effect and verdict; a claim that is not tested is one row without numbers.
+    """Every part of every claim under each of the three questions; what has no answer is one row without numbers.
 
     Args:
         runs: the runs of one profile.
@@ -246,115 +409,97 @@ def evidence(runs: Results, ledger: str | Path, is_result: bool | None = None) -
             that are no results yield no numbers here.
 
     Returns:
-        One row per part: id, paper, kind, claim, source, paper_says, part, effect, low, high, sesoi, unit, rule, n,
-        seeds, p, p_holm (Holm over all parts of a paper), passes, parts, verdict, on ("on stand-in", "on real data" or
-        empty), reason.
+        One row per question and part: id, paper, sentence (whose: the paper's or ours), claim, source, paper_says,
+        registered (date of the rule), changed (what was changed after results), question (of `QUESTIONS`), part,
+        effect, low, high, sesoi, unit, rule, n, seeds, passes (of the parts, how many are SHOWN or FOLLOW), parts,
+        judged (the word of this part's numbers), verdict (one of the question's words), data (experiments), reason.
 
     Raises:
         ValueError: if the ledger is not well formed, or the runs of a contrast are not comparable.
     """
-    ledger, rows = Path(ledger), []
-    profiles = sorted(set(runs.records["profile"]))
-    is_result = all(map(gives_results, profiles)) if is_result is None else is_result
-    runs, arms = with_arms(runs)
+    ledger, rows, judging = Path(ledger), [], Judge(runs, is_result)
     for claim in read_ledger(ledger):
-        try:
-            if claim["kind"] == "arithmetic":
-                rows += _arithmetic(claim, ledger.parent / "published")
-                continue
-            if not is_result:
-                raise NotTestedError(f"{' '.join(profiles)} profile: {NO_RESULT}")
-            rows += measured_parts(claim, runs, arms)
-        except NotTestedError as reason:
-            rows.append(_row(claim, verdict="NOT TESTED HERE", reason=f"{reason}."))
-    table = pd.DataFrame(rows)
-    table["p_holm"] = table.groupby("paper", sort=False)["p"].transform(lambda p: holm(p.to_numpy(float)))
-    groups = table.groupby(["id", "kind"], sort=False)["verdict"]
-    table["parts"] = groups.transform(lambda words: 0 if words.eq("NOT TESTED HERE").all() else len(words))
-    table["passes"] = groups.transform(lambda words: words.eq("REPRODUCED").sum())
-    return table[list(COLUMNS)]
+        rows += [*_on_tables(claim, ledger.parent / "published"), *judging.parts(claim)]
+    return counted_parts(pd.DataFrame(rows))[list(COLUMNS)]
+
+
+def counted_parts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of parts with `parts` and `passes`, of their id and question."""
+    groups = rows.groupby(["id", "question"], sort=False)["judged"]
+    parts = groups.transform(lambda words: words.ne("").sum())
+    return rows.assign(parts=parts, passes=groups.transform(lambda words: words.isin(["SHOWN", "FOLLOWS"]).sum()))
 
 
 def weakest(parts: pd.DataFrame) -> pd.DataFrame:
-    """Of every claim and kind the weakest part, and with it the verdict, in the order of the ledger.
+    """Of every claim and question the weakest part, and with it the verdict, in the order of the ledger.
 
     Args:
         parts: as `evidence` returns them.
     """
-    order = parts["verdict"].map({word: place for place, word in enumerate(WEAKEST_FIRST)})
+    words = ("DOES NOT FOLLOW", *WEAKEST_FIRST)
+    order = parts["judged"].map({word: place for place, word in enumerate(words)})
     ranked = parts.assign(order=order).sort_values(["order", "effect"], kind="stable")
-    return ranked.groupby(["id", "kind"], sort=False).head(1).sort_index()[list(COLUMNS)].reset_index(drop=True)
+    return ranked.groupby(["id", "question"], sort=False).head(1).sort_index()[list(COLUMNS)].reset_index(drop=True)
 
 
 def verdicts(runs: Results, ledger: str | Path) -> pd.DataFrame:
-    """One row per claim and kind: `weakest` of `evidence`. `passes` of `parts` tells how many parts are reproduced."""
+    """One row per claim and question: `weakest` of `evidence`. `passes` of `parts` tells how many parts are shown."""
     return weakest(evidence(runs, ledger))
 
 
-def count(table: pd.DataFrame) -> pd.DataFrame:
-    """How many claims of each paper got each verdict; all six verdicts are columns, also the empty ones."""
-    counted = pd.crosstab(table["paper"], table["verdict"]).reindex(index=table["paper"].unique(), columns=VERDICTS)
-    return counted.fillna(0).astype(int)
+def count(table: pd.DataFrame, question: str, by: str = "paper") -> pd.DataFrame:
+    """How many claims of each paper got each word of a question; all its words are columns, also the empty ones.
+
+    Args:
+        table: as `weakest` returns it.
+        question: of `QUESTIONS`.
+        by: the column that rows are counted by.
+    """
+    asked = table[table["question"] == question]
+    counted = pd.crosstab(asked[by], asked["verdict"])
+    return counted.reindex(index=table[by].unique(), columns=QUESTIONS[question]).fillna(0).astype(int)
 
 
 def measured_text(row: pd.Series) -> str:
     """What was measured, as a table cell: the weakest part with its effect, interval, n and seeds."""
     if pd.isna(row["effect"]):
-        return "-"
+        return ""
     text = f"{row['effect']:+.2f} {row['unit']}"
     if not pd.isna(row["low"]):
         bounds = "none" if np.isinf(row["low"]) else f"{row['low']:+.2f} to {row['high']:+.2f}"
         text += f", 95 % interval {bounds}"
         text += f", n = {int(row['n'])}" if row["n"] else ""
         text += f", seeds = {int(row['seeds'])}"
+    text += f", {row['data']}" if row["data"] else ""
     parts = int(row["parts"])
     return f"{text} ({row['part']}" + (f"; weakest of {parts}, {int(row['passes'])} pass)" if parts > 1 else ")")
 
 
-def page(table: pd.DataFrame, paper: str) -> pd.DataFrame:
-    """The verdicts on one paper as the page of claims prints them, all cells as text.
+def page(table: pd.DataFrame) -> pd.DataFrame:
+    """Claims as a page prints them: one row a claim, one column a question, all cells as text.
 
     Args:
-        table: one row per claim and kind, as `weakest` returns them.
+        table: one row per claim and question, as `weakest` returns them.
 
     Returns:
-        id, claim, verdict, effect, 95 % interval, n, seeds, part (which one it is, and how many pass), rule, paper
-        says, reason.
+        id, claim, a column for each question (the word, and on a new line what stands behind it), paper says, rule
+        and its date, why.
     """
-    rows = table[table["paper"] == paper]
-
-    def cell(row: pd.Series, name: str) -> str:
-        return "-" if pd.isna(row[name]) or not row[name] else str(int(row[name]))
-
-    def interval(row: pd.Series) -> str:
-        if pd.isna(row["low"]):
-            return "-"
-        return "none" if np.isinf(row["low"]) else f"{row['low']:+.2f} to {row['high']:+.2f}"
-
-    def part(row: pd.Series) -> str:
-        if not row["parts"]:
-            return "-"
-        weakest_of = f"; weakest of {row['parts']}, {row['passes']} pass" if row["parts"] > 1 else ""
-        return f"{row['part']}{weakest_of}"
-
-    def rule(row: pd.Series) -> str:
-        return row["rule"] if row["rule"] == "exact" else f"{row['rule']}, {row['sesoi']:g} {row['unit']}"
-
-    verdict = (rows["verdict"] + " " + rows["on"]).str.strip()
-    effect = [f"{row.effect:+.2f} {row.unit}" if not pd.isna(row.effect) else "-" for row in rows.itertuples()]
-    each = [row for _, row in rows.iterrows()]
-    return pd.DataFrame(
-        {
-            "id": rows["id"],
-            "claim": rows["claim"],
-            "verdict": verdict.where(rows["kind"] != "arithmetic", verdict + ", by arithmetic"),
-            "effect": effect,
-            "95 % interval": [interval(row) for row in each],
-            "n": [cell(row, "n") for row in each],
-            "seeds": [cell(row, "seeds") for row in each],
-            "part": [part(row) for row in each],
-            "rule": [rule(row) for row in each],
-            "paper says": rows["paper_says"].astype(str) + " (" + rows["source"] + ")",
-            "reason": rows["reason"],
-        }
-    )
+    rows = []
+    for _, own in table.groupby("id", sort=False):
+        by = own.set_index("question")
+        first = own.iloc[0]
+        asked = by.loc[REAL if by.loc[REAL, "parts"] else STAND_IN]
+        ruled = f"{asked['rule']}, {asked['sesoi']:g} {asked['unit']}; " if asked["rule"] else ""
+        changed = f"; {first['changed']}" if first["changed"] else ""
+        rows.append(
+            {
+                "id": first["id"],
+                "claim": first["claim"] + (" (Our sentence.)" if first["sentence"] == "ours" else ""),
+                **{name: f"{by.loc[name, 'verdict']}\n{measured_text(by.loc[name])}".strip() for name in QUESTIONS},
+                "paper says": f"{first['paper_says']} ({first['source']})",
+                "rule, and its date": f"{ruled}{first['registered']}{changed}",
+                "why": " ".join(dict.fromkeys(reason for reason in own["reason"] if reason)),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -22,8 +22,8 @@ from sklearn.preprocessing import StandardScaler
 
 from mmlib.analysis.per_case import balanced_accuracy_values
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import Effect, by_seed_and_case, holm, paired_effects, tost
-from mmlib.analysis.wording import counted, format_effect, mean_interval, outcome
+from mmlib.analysis.statistics import Effect, by_seed_and_case, holm, mean_interval, paired_effects, tost
+from mmlib.analysis.wording import counted, format_effect, outcome
 from mmlib.data import derm7pt, radpath
 from mmlib.data.phantoms.glioma import model as histology
 from mmlib.data.phantoms.lesion import model as lesion

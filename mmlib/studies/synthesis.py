@@ -19,8 +19,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import Effect, cell_means, holm, page_trend, paired_effects, shared_effect
-from mmlib.analysis.wording import counted, format_effect, listed, mean_interval, select
+from mmlib.analysis.statistics import (
+    Effect,
+    cell_means,
+    holm,
+    mean_interval,
+    page_trend,
+    paired_effects,
+    shared_effect,
+)
+from mmlib.analysis.wording import counted, format_effect, listed, select
 from mmlib.data.slices import Slices, axial_slices, patterns
 from mmlib.data.splits import read_split
 from mmlib.figures.results import arm_of

@@ -7,17 +7,20 @@ from scipy import stats
 
 from mmlib.analysis import statistics
 from mmlib.analysis.statistics import (
+    Effect,
     bootstrap_means,
     by_seed_and_case,
     cell_means,
     holm,
     mcnemar,
+    mean_interval,
     nested_pairs,
     order_agreement,
     page_trend,
     paired_effects,
     rank_distribution,
     resampled_effect,
+    required,
     seed_effect,
     shared_effect,
     signed_rank,
@@ -62,12 +65,28 @@ def test_incomplete_scores_are_refused(rows, message):
 
 
 def test_effect_by_hand():
-    # differences: seed 0: 1, 3; seed 1: 2, 2 -> mean 2; per subject 1.5, 2.5
-    effect = paired_effect(table([[2, 4], [3, 3]]), table([[1, 1], [1, 1]]))
-    assert effect.effect == 2 and (effect.n, effect.seeds) == (2, 2)
-    # a mean of drawn subjects lies between the means over one subject: drawn seeds give subject means 1..2 and 2..3
-    assert 1 <= effect.low <= 2 <= effect.high <= 3
+    # differences: seed 0: 1, 3; seed 1: 2, 5 -> means of seeds 2 and 3.5, of subjects 1.5 and 4; mean 2.75
+    effect = paired_effect(table([[2, 4], [3, 6]]), table([[1, 1], [1, 1]]))
+    assert effect.effect == 2.75 and (effect.n, effect.seeds) == (2, 2)
+    # rest: 1 - 2 - 1.5 + 2.75 = 0.25 up to sign in all four places; its mean square is 4 * 0.0625 / (1 * 1) = 0.25
+    # seeds: variance 1.125 of means, of which rest 0.25 / 2; subjects: 3.125, of which 0.25 / 2
+    assert effect.variances == pytest.approx((1.0, 3.0, 0.25))
+    # variance of the mean: 1.125 / 2 by seeds, 3 / 2 by subjects, one degree of freedom each
+    assert effect.half_width == pytest.approx(stats.t.ppf(0.975, 1) * np.sqrt(1.125 / 2 + 3 / 2))
     assert effect.p == pytest.approx(0.5)  # two subjects, both positive: 2 of 4 sign patterns
+
+
+def test_quantiles_are_weighted_by_the_variances_they_belong_to():
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(3, 1)) + 4 * generator.normal(size=(1, 20)) + generator.normal(size=(3, 20))
+    effect = paired_effect(table(values), table(np.zeros((3, 20))))
+    by_seeds = values.mean(axis=1).var(ddof=1) / 3
+    by_subjects = effect.variances[1] / 20
+    quantile = (by_seeds * stats.t.ppf(0.975, 2) + by_subjects * stats.t.ppf(0.975, 19)) / (by_seeds + by_subjects)
+    assert effect.half_width == pytest.approx(quantile * np.sqrt(by_seeds + by_subjects))
+    alone = paired_effect(table(values[:1]), table(np.zeros((1, 20))))
+    assert alone.half_width == pytest.approx(stats.t.ppf(0.975, 19) * values[0].std(ddof=1) / np.sqrt(20))
+    assert mean_interval(table(values)) == pytest.approx((effect.effect, effect.low, effect.high))
 
 
 def test_a_constant_difference_has_an_interval_of_no_width():
@@ -99,12 +118,13 @@ def test_pairing_by_seed_removes_what_seeds_share():
     assert apart.effect == pytest.approx(paired.effect) and apart.half_width > 1
 
 
-def test_one_seed_is_said_and_the_same_seed_gives_the_same_interval():
-    first, second = table([[1, 2, 4, 8, 16, 32, 64]]), table([[1] * 7])
-    effect = paired_effect(first, second, draws=50)
-    assert effect.resampled == "subjects" and effect.seeds == 1
-    assert effect == paired_effect(first, second, draws=50) != paired_effect(first, second, draws=50, seed=1)
-    assert paired_effect(table([[1, 2], [2, 3]]), table([[0, 0], [0, 0]])).resampled == "seeds and subjects"
+def test_one_seed_is_said():
+    effect = paired_effect(table([[1, 2, 4, 8, 16, 32, 64]]), table([[1] * 7]))
+    assert effect.resampled == "subjects" and effect.seeds == 1 and np.isnan(effect.variances[0])
+    both = paired_effect(table([[1, 2], [2, 3]]), table([[0, 0], [0, 0]]))
+    assert both.resampled == "seeds and subjects"
+    mixed = paired_effect(table([[1, 2], [2, 3]]), table([[0, 0.5]]))
+    assert mixed.resampled == "subjects" and mixed.seeds == 1
 
 
 def test_unpaired_subjects_and_nan_are_refused():
@@ -126,23 +146,70 @@ def test_family_bounds_hold_for_all_pairs_together():
     assert (wider.low, wider.high) == pytest.approx((one.family_low, one.family_high))
 
 
-def coverage(seeds, seed_deviation, trials=300):
+def simulated(seeds, between, subjects=6.0, rest=0.0, cases=40, trials=1000):
+    """Mean and interval of trials whose true effect is 0: an array (trials, 3)."""
+    generator = np.random.default_rng(int(10 * between) + seeds)
+    shape = {"seeds": (trials, seeds, 1), "subjects": (trials, 1, cases), "rest": (trials, seeds, cases)}
+    parts = {"seeds": between, "subjects": subjects, "rest": rest}
+    drawn = sum(deviation * generator.normal(size=shape[name]) for name, deviation in parts.items())
+    return np.array([mean_interval(pd.DataFrame(values)) for values in drawn])
+
+
+def held(intervals):
+    return ((intervals[:, 1] <= 0) & (intervals[:, 2] >= 0)).mean()
+
+
+@pytest.mark.parametrize("between", [1.5, 2.5])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds, between):
+    assert held(simulated(seeds, between)) >= 0.93
+
+
+@pytest.mark.parametrize(("subjects", "rest"), [(6, 3), (4, 6), (1, 6)])
+def test_intervals_hold_the_truth_where_seeds_and_subjects_interact(subjects, rest):
+    for seeds, between in ((2, 0.0), (2, 2.5), (5, 1.5)):
+        assert held(simulated(seeds, between, subjects, rest)) >= 0.93
+
+
+def test_one_seed_accounts_for_subjects_alone_and_holds_the_truth_too_rarely():
+    assert held(simulated(1, 2.5)) < 0.65
+
+
+def test_variances_are_estimated_without_bias():
     generator = np.random.default_rng(0)
-    held = 0
-    for trial in range(trials):
-        truth = 1 + seed_deviation * generator.normal(size=(seeds, 1)) + generator.normal(size=(1, 40))
-        effect = paired_effect(
-            table(truth + 0.5 * generator.normal(size=(seeds, 40))), table(np.zeros((seeds, 40))), draws=300, seed=trial
-        )
-        held += effect.low <= 1 <= effect.high
-    return held / trials
+    found = []
+    for _ in range(300):
+        values = 2.5 * generator.normal(size=(5, 1)) + 6 * generator.normal(size=(1, 40))
+        values = values + 3 * generator.normal(size=(5, 40))
+        found.append(paired_effect(table(values), table(np.zeros((5, 40)))).variances)
+    assert np.mean(found, axis=0) == pytest.approx((2.5**2, 36, 9), rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("seeds", "seed_deviation", "low", "high"), [(3, 0.1, 0.90, 0.98), (5, 0.1, 0.90, 0.98), (2, 1, 0.6, 0.8)]
-)
-def test_coverage_of_the_interval_is_what_the_module_says(seeds, seed_deviation, low, high):
-    assert low <= coverage(seeds, seed_deviation) <= high
+def known(variances, n=40, seeds=2):
+    return Effect(0.0, -1.0, 1.0, np.nan, n, seeds, -1.0, 1.0, variances=variances)
+
+
+def power(seeds, cases, size, between, subjects):
+    return (simulated(seeds, between, subjects, cases=cases)[:, 1] + size > 0).mean()
+
+
+def test_the_seeds_that_it_would_take_give_the_power_that_was_asked_for():
+    seeds, n = required(known((2.25, 4.0, 0.0)), 2.0)
+    assert n == 40 and 5 <= seeds <= 12
+    assert power(seeds, n, 2.0, 1.5, 2.0) >= 0.75, "80 % by the formula; that of 1,000 trials has an error of 1.3 %"
+    assert power(max(2, seeds // 2), n, 2.0, 1.5, 2.0) < 0.75
+    assert (
+        required(known((2.25, 4.0, 0.0)), 1.0)[0] > seeds < required(known((2.25, 4.0, 0.0)), 2.0, equivalence=True)[0]
+    )
+
+
+def test_where_seeds_alone_cannot_do_it_takes_more_subjects():
+    # 36 / 40 alone is a standard error of 0.95, and an effect of 1 needs one below 1 / 2.8
+    seeds, n = required(known((0.25, 36.0, 0.0)), 1.0)
+    assert n == 320 and seeds <= 100
+    assert required(known((2500.0, 36.0, 0.0)), 1.0) is None, "seeds that differ by 50 points need more than 100"
+    assert required(known((np.nan, 36.0, np.nan)), 1.0) is None, "one seed says nothing about seeds"
+    assert required(seed_effect([0.1, 0.5, 0.3], 0.0), 0.2)[1] == 0
 
 
 def test_signed_rank_by_hand():
@@ -184,10 +251,11 @@ def test_cell_means_leave_out_undefined_cases():
     rows += [("a", "t1", "et", 0, "x", 0.5), ("a", "t1", "et", 0, "y", np.nan)]
     scores = pd.DataFrame(rows, columns=["arm", "available", "target", "seed", "case", "value"])
     scores.loc[2, "value"] = np.nan  # z of seed 0: z is left out for both seeds
-    cells = cell_means(scores, draws=2000)
+    cells = cell_means(scores)
     assert cells["mean"].tolist() == pytest.approx([0.3, 0.5])
     assert cells[["n", "seeds"]].to_numpy().tolist() == [[2, 2], [1, 1]]
-    assert cells.loc[0, ["low", "high"]].tolist() == pytest.approx([0.2, 0.4])
+    half = stats.t.ppf(0.975, 1) * 0.1  # both seeds agree, so subjects alone vary
+    assert cells.loc[0, ["low", "high"]].tolist() == pytest.approx([0.3 - half, 0.3 + half])
     assert cells.loc[1, ["low", "high"]].isna().all()
 
 

@@ -149,9 +149,9 @@ def test_forest_draws_effects_and_the_band():
     table = pd.DataFrame([[1.0, 2.0, 4.0]])
     effect = paired_effects([(table, table - 2)])[0]
     row = dict(
-        id="S1", part="WT", effect=effect.effect, low=1.5, high=2.5, sesoi=1.0, unit="Dice points", verdict="REPRODUCED"
+        id="S1", part="WT", effect=effect.effect, low=1.5, high=2.5, sesoi=1.0, unit="Dice points", verdict="SHOWN"
     )
-    untested = {**row, "effect": np.nan, "verdict": "NOT TESTED HERE"}
+    untested = {**row, "effect": np.nan, "verdict": "NOT RUN"}
     axis = figures.forest(pd.DataFrame([row, untested])).axes[0]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["S1  WT"]
     band = axis.patches[0]

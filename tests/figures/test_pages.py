@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from mmlib.figures.page import Page, code
+from mmlib.figures.style import VERDICT
 from mmlib.figures.verdicts import HATCH, claims_forest, claims_table, drawable, verdict_bars, verdict_filter
-from mmlib.ledgers.claims import COLUMNS, VERDICTS
+from mmlib.ledgers.claims import COLUMNS, QUESTIONS, REAL, STAND_IN, TABLES, page
 
 
 def test_a_smoke_run_is_labelled_and_a_result_is_not():
@@ -32,49 +33,68 @@ def test_code_begins_where_it_is_told():
         code(Page.say, since="no such line")
 
 
-def test_verdicts_are_the_weakest_parts_of_the_claims_asked_for():
-    blank = {"paper": "P", "kind": "measured", "claim": "c", "paper_says": "p", "unit": "points", "on": "on stand-in"}
-    blank |= {"reason": "", "n": 5, "seeds": 2, "passes": 1, "parts": 2, "sesoi": 1.0, "rule": "greater"}
-    rows = [
-        {"id": "A1", "part": "strong", "effect": 3.0, "low": 2.0, "high": 4.0, "verdict": "REPRODUCED"},
-        {"id": "A1", "part": "weak", "effect": -3.0, "low": -4.0, "high": -2.0, "verdict": "CONTRADICTED"},
-        {"id": "A2", "part": "other", "effect": 3.0, "low": 2.0, "high": 4.0, "verdict": "REPRODUCED"},
+def claim_rows(*given, id="A1", paper="P"):
+    """Parts of one claim under every question: each given is a change to a part on the stand-in."""
+    blank = {
+        **dict.fromkeys(COLUMNS, ""),
+        "id": id,
+        "paper": paper,
+        "sentence": "paper",
+        "claim": "c",
+        "parts": 0,
+        "passes": 0,
+    }
+    blank |= dict.fromkeys(("effect", "low", "high", "sesoi", "n", "seeds"), math.nan)
+    rest = [
+        {**blank, "question": TABLES, "verdict": "NOT CHECKABLE"},
+        {**blank, "question": REAL, "verdict": "NOT RUN"},
     ]
-    parts = pd.DataFrame([{**dict.fromkeys(COLUMNS), **blank, **row} for row in rows])
+    part = {**blank, "question": STAND_IN, "unit": "points", "sesoi": 1.0, "rule": "greater", "n": 5, "seeds": 2}
+    part |= {"parts": len(given), "passes": 1, "registered": "2026-11-22"}
+    return [*({**part, **change, "judged": change["verdict"]} for change in given), *rest]
+
+
+def test_verdicts_are_the_weakest_parts_of_the_claims_asked_for():
+    strong = {"part": "strong", "effect": 3.0, "low": 2.0, "high": 4.0, "verdict": "SHOWN"}
+    weak = {"part": "weak", "effect": -3.0, "low": -4.0, "high": -2.0, "verdict": "REVERSED"}
+    parts = pd.DataFrame([*claim_rows(strong, weak), *claim_rows(strong, id="A2")])
     html = Page("quick").verdicts(parts, "A1").to_html()
-    assert "CONTRADICTED on stand-in" in html and "greater, 1 points" in html and "(weak; weakest of 2, 1 pass)" in html
-    assert "REPRODUCED" not in html and "A2" not in html
+    assert "REVERSED" in html and "greater, 1 points; 2026-11-22" in html and "(weak; weakest of 2, 1 pass)" in html
+    assert "SHOWN" not in html and "A2" not in html and "NOT CHECKABLE" in html and "NOT RUN" in html
     assert "not a result" in Page("smoke").verdicts(parts, "A1").to_html()
 
 
 def checks(*rows):
     """Rows of the claims ledger, of the weakest parts: paper, id, unit, sesoi, effect, low, high, verdict."""
     names = ("paper", "id", "unit", "sesoi", "effect", "low", "high", "verdict")
-    return pd.DataFrame([dict(zip(names, row, strict=True), kind="measured", rule="greater") for row in rows])
+    return pd.DataFrame([dict(zip(names, row, strict=True), question=STAND_IN, rule="greater") for row in rows])
 
 
-def test_bars_of_verdicts_are_stacked_in_a_fixed_order_and_carry_their_counts():
-    counts = pd.DataFrame(0, index=["A", "B"], columns=VERDICTS)
-    counts.loc["A", ["REPRODUCED", "CONTRADICTED"]] = [2, 3]
-    counts.loc["B", "NOT TESTED HERE"] = 4
-    axis = verdict_bars(counts).axes[0]
+def test_bars_of_verdicts_have_a_panel_for_every_question_and_carry_their_counts():
+    counts = {name: pd.DataFrame(0, index=["A", "B"], columns=words) for name, words in QUESTIONS.items()}
+    counts[STAND_IN].loc["A", ["SHOWN", "REVERSED"]] = [2, 3]
+    counts[STAND_IN].loc["B", "NOT RUN"] = 4
+    figure = verdict_bars(counts)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Paper's tables", "Stand-in", "Real data"]
+    axis = figure.axes[1]
     bars = [(bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_width()) for bar in axis.patches]
     assert [tuple(round(number, 6) for number in bar) for bar in bars if bar[2]] == [(0, 0, 2), (0, 2, 3), (1, 0, 4)]
     assert [text.get_text() for text in axis.texts] == ["2", "3", "4"]
     assert len({bar.get_hatch() for bar in axis.patches}) == 3, "hatches tell verdicts apart without colour"
-    assert set(HATCH) == set(VERDICTS) and len(set(HATCH.values())) == len(VERDICTS)
+    assert all(len({HATCH[word] for word in words}) == len(words) for words in QUESTIONS.values())
+    assert len({marker for _, marker in VERDICT.values()}) == len(VERDICT), "so do markers"
     with pytest.raises(ValueError, match="PROVEN"):
-        verdict_bars(pd.DataFrame({"PROVEN": [1]}, index=["A"]))
+        verdict_bars({REAL: pd.DataFrame({"PROVEN": [1]}, index=["A"])})
     with pytest.raises(ValueError, match="0 papers"):
-        verdict_bars(counts.iloc[:0])
+        verdict_bars({REAL: counts[REAL].iloc[:0]})
 
 
 def test_effects_of_all_papers_share_an_axis_in_smallest_effects_of_interest():
     table = checks(
-        ("A", "A1", "Dice points", 2.0, 4.0, 2.0, 6.0, "REPRODUCED"),
-        ("B", "B1", "dB", 0.25, -0.5, -1.0, 0.0, "UNDERPOWERED"),
-        ("B", "B2", "dB", 0.25, 1.0, -math.inf, math.inf, "UNDERPOWERED"),
-        ("B", "B3", "dB", 0.25, math.nan, math.nan, math.nan, "NOT TESTED HERE"),
+        ("A", "A1", "Dice points", 2.0, 4.0, 2.0, 6.0, "SHOWN"),
+        ("B", "B1", "dB", 0.25, -0.5, -1.0, 0.0, "UNRESOLVED"),
+        ("B", "B2", "dB", 0.25, 1.0, -math.inf, math.inf, "UNRESOLVED"),
+        ("B", "B3", "dB", 0.25, math.nan, math.nan, math.nan, "NOT RUN"),
     )
     rows = drawable(table).set_index("id")
     assert rows[["effect", "low", "high"]].to_numpy().tolist() == [[2, 1, 3], [-2, -4, 0]]
@@ -82,17 +102,19 @@ def test_effects_of_all_papers_share_an_axis_in_smallest_effects_of_interest():
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["A", "B"]
     assert [label.get_text() for axis in figure.axes for label in axis.get_yticklabels()] == ["A1", "B1"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["REPRODUCED", "UNDERPOWERED", "below the smallest effect of interest"]
+    assert legend == ["SHOWN", "UNRESOLVED", "below the smallest effect of interest"]
     equal = claims_forest(table.assign(rule="equivalent"))
     assert equal.axes[0].get_yticklabels()[0].get_text() == "A1 (equal)"
     with pytest.raises(ValueError, match="measured effect"):
-        claims_forest(table.assign(kind="arithmetic"))
+        claims_forest(table.assign(question=TABLES))
 
 
-def test_a_table_of_claims_scrolls_and_every_verdict_can_be_chosen():
-    row = dict.fromkeys(COLUMNS, "") | {"id": "A1", "paper": "P", "kind": "measured", "claim": "c"}
-    row |= dict.fromkeys(("effect", "low", "high", "p", "p_holm", "sesoi", "n", "seeds"), float("nan"))
-    table = pd.DataFrame([row | {"verdict": "NOT TESTED HERE", "passes": 0, "parts": 0}])
+def test_a_table_of_claims_scrolls_has_its_words_in_bold_and_every_word_can_be_chosen():
+    table = pd.DataFrame(claim_rows({"verdict": "NOT TESTABLE", "reason": "a < b"}))
     html = claims_table(table, "P")
-    assert "overflow-x: auto" in html and "claims" in html and "NOT TESTED HERE" in html
-    assert all(f"<option>{verdict}</option>" in verdict_filter() for verdict in VERDICTS)
+    assert "overflow-x: auto" in html and "ledger" in html
+    assert "<strong>NOT TESTABLE</strong>" in html and "a &lt; b" in html
+    chosen = verdict_filter(page(table))
+    columns = list(page(table).columns)
+    for question, words in QUESTIONS.items():
+        assert all(f'value="{columns.index(question)}:{word}"' in chosen for word in words)

@@ -6,7 +6,7 @@ from test_claims import level, make
 
 from mmlib.analysis.results import read_runs
 from mmlib.analysis.statistics import Effect
-from mmlib.ledgers.claims import judge
+from mmlib.ledgers.claims import REAL, STAND_IN, judge
 from mmlib.ledgers.differences import effects, page, read_differences
 from mmlib.methods import protokd
 from mmlib.methods.shaspec import VARIANTS
@@ -28,18 +28,18 @@ def test_effects_by_hand(tmp_path):
     make(tmp_path, "shaspec", "paper", level(0.02))
     make(tmp_path, "shaspec", "ring", lambda name, target: level(0.03 if target == "et" else 0.0)(name, target))
     table = effects(read_runs(tmp_path, "quick"), LEDGER)
-    ring = table[table["id"] == "D3"].set_index("part")["effect"]
+    ring = table[table["id"].eq("D3") & table["part"].ne("")].set_index("part")["effect"]
     assert ring.to_dict() == pytest.approx({"WT": 2, "TC": 2, "ET": -1})
     shown = page(table).set_index("id")
-    printed = shown["effect"]
-    assert printed["D3"] == (
-        "WT +2.0 (+2.0 to +2.0) REPRODUCED, TC +2.0 (+2.0 to +2.0) REPRODUCED, ET -1.0 (-1.0 to -1.0) CONTRADICTED; "
-        "n = 5, seeds = 2, on stand-in"
+    assert shown.loc["D3", STAND_IN] == (
+        "NOT TESTABLE\nWT +2.0 (+2.0 to +2.0) SHOWN, TC +2.0 (+2.0 to +2.0) SHOWN, ET -1.0 (-1.0 to -1.0) REVERSED "
+        "Dice points; n = 5, seeds = 5, segmentation"
     )
-    assert shown.loc["D3", "verdict"] == "CONTRADICTED" and shown.loc["D1", "verdict"] == ""
-    assert shown.loc["D3", "unit"] == "Dice points, smallest of interest 1"
-    assert printed["D1"] == "not measured: no run of shaspec first-available with dice in this profile"
-    assert len(printed) == len(read_differences(LEDGER))
+    assert "The ledger names no negative control." in shown.loc["D3", "why"]
+    assert shown.loc["D1", STAND_IN] == shown.loc["D1", REAL] == "NOT RUN"
+    assert shown.loc["D3", "smallest of interest"] == "1 Dice points"
+    assert "no run of shaspec first-available with dice in this profile" in shown.loc["D1", "why"]
+    assert len(shown) == len(read_differences(LEDGER))
 
 
 def test_a_method_of_single_modalities_is_compared_on_those_alone(tmp_path):
@@ -47,33 +47,35 @@ def test_a_method_of_single_modalities_is_compared_on_those_alone(tmp_path):
     make(tmp_path, "protokd", "standard", level(0.02), labels=["t1", "t2", "t1ce", "flair"], **taught)
     make(tmp_path, "protokd", "constant", level(-0.01), labels=["t1", "t1ce"], **taught)
     table = effects(read_runs(tmp_path, "quick"), LEDGER)
-    assert table.loc[table["id"] == "D40", "effect"].tolist() == pytest.approx([3, 3, 3])
+    assert table.loc[table["id"].eq("D40") & table["part"].ne(""), "effect"].tolist() == pytest.approx([3, 3, 3])
 
 
 def test_smoke_runs_measure_nothing(tmp_path):
     make(tmp_path, "shaspec", "paper", level(0.02), profile="smoke")
     make(tmp_path, "shaspec", "released", level(0), profile="smoke")
     table = effects(read_runs(tmp_path, "smoke"), LEDGER)
-    assert table["unmeasured"].ne("").all() and "smoke profile" in page(table).set_index("id")["effect"]["D6"]
+    assert table["judged"].eq("").all() and "smoke profile" in " ".join(table.loc[table["id"] == "D6", "reason"])
     told = effects(read_runs(tmp_path, "smoke"), LEDGER, is_result=True)
-    assert told.loc[told["id"] == "D6", "effect"].tolist() == pytest.approx([2, 2, 2])
+    assert told.loc[told["id"].eq("D6") & told["part"].ne(""), "effect"].tolist() == pytest.approx([2, 2, 2])
 
 
 def test_the_verdict_is_that_of_the_claims_ledger_and_not_read_off_an_interval(tmp_path):
     make(tmp_path, "shaspec", "paper", level(0.005))
     make(tmp_path, "shaspec", "ring", level(0.0))
     table = effects(read_runs(tmp_path, "quick"), LEDGER)
-    ring = table[table["id"] == "D3"]
-    assert (ring["low"] > 0).all() and ring["verdict"].eq("NO EFFECT").all(), "above 0, and below the smallest effect"
+    ring = table[table["id"].eq("D3") & table["part"].ne("")]
+    assert (ring["low"] > 0).all() and ring["judged"].eq("ABSENT").all(), "above 0, and below the smallest effect"
     for row in ring.itertuples():
-        family = Effect(row.effect, row.low, row.high, row.p, row.n, row.seeds, row.low, row.high)
-        assert judge(family, row.sesoi, row.rule) == row.verdict
+        family = Effect(row.effect, row.low, row.high, 0.5, row.n, row.seeds, row.low, row.high)
+        assert judge(family, row.sesoi, row.rule) == row.judged
 
 
 def test_differences_are_measured_in_other_units_than_dice(tmp_path):
     entry = {**read_differences(LEDGER)[0], "sesoi": 0.25, "unit": "dB"}
     parts = [{"name": "one missing", "add": [{"variant": "paper"}], "subtract": [{"variant": "skips"}]}]
     shared = {"method": "m2dn", "metric": "psnr", "available": "one missing", "target": "all"}
+    for side in ("positive_control", "negative_control"):
+        entry.pop(side)  # of one contrast, and here are two
     entry["contrast"] = {"statistic": "linear", "scale": 1, "all": shared, "parts": parts}
     elsewhere = {**entry["contrast"], "all": {**shared, "experiment": "nowhere"}}
     for variant, psnr in {"paper": 20.0, "skips": 22.5}.items():
@@ -82,8 +84,10 @@ def test_differences_are_measured_in_other_units_than_dice(tmp_path):
         yaml.safe_dump({"differences": [{**entry, "contrast": [entry["contrast"], elsewhere]}]})
     )
     row = page(effects(read_runs(tmp_path, "quick"), tmp_path / "d.yml")).iloc[0]
-    assert row["verdict"] == "CONTRADICTED" and row["unit"] == "dB, smallest of interest 0.25"
-    assert row["effect"].startswith("one missing -2.50 (-2.50 to -2.50); n = 5, seeds = 2, on stand-in; not measured: ")
+    assert row[STAND_IN].startswith(
+        "NOT TESTABLE\none missing -2.50 (-2.50 to -2.50) dB; n = 5, seeds = 5, segmentation"
+    )
+    assert row["smallest of interest"] == "0.25 dB" and "no run of m2dn" in row["why"]
 
 
 def test_no_row_sends_the_reader_to_a_chapter_where_runs_measure_the_difference():
@@ -98,6 +102,8 @@ def test_no_row_sends_the_reader_to_a_chapter_where_runs_measure_the_difference(
         ({"topic": None}, "needs"),
         ({"sesoi": None}, r"lacks \['sesoi'\]"),
         ({"contrast": {"statistic": "guessed"}}, "unknown statistic"),
+        ({"effect": 1.0}, r"unknown keys \['effect'\]"),
+        ({"negative_control": []}, "needs as many of each"),
     ],
 )
 def test_a_malformed_ledger_is_refused(tmp_path, change, message):

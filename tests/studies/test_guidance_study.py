@@ -78,8 +78,8 @@ def test_conditions_tell_what_does_not_hold():
 def test_a_part_of_the_ablation_is_worth_what_is_lost_without_it(scores):
     rows = study.ablation(scores).set_index("part")
     assert rows.loc["lesions: released head", "effect"] == pytest.approx(25, abs=1.5)
-    assert rows.loc["lesions: released head", "verdict"] == "REPRODUCED"
-    assert rows.loc["tumours: without stage (c)", "verdict"] == "NO EFFECT"
+    assert rows.loc["lesions: released head", "verdict"] == "SHOWN"
+    assert rows.loc["tumours: without stage (c)", "verdict"] == "UNRESOLVED"
 
 
 def test_gains_in_words_say_gain_loss_and_doubt(scores):
