@@ -58,7 +58,7 @@ class EarlyFusionUNet(nn.Module):
 
     def decode(self, encoding: Tensor, available: Tensor) -> Tensor:
         """(1 or B, M, D, H, W) and (B, M) -> logits (B, R, D, H, W)."""
-        features = self.encoder(encoding * available[..., None, None, None])  # in: B M D H W
+        features = self.encoder(torch.where(available[..., None, None, None], encoding, 0))  # in: B M D H W
         return self.decoder(features.bottleneck, features.skips)
 
     def forward(self, images: Tensor, available: Tensor) -> Output:
