@@ -96,7 +96,7 @@ class Crops(Dataset):
     def __getitem__(self, step: int) -> dict:
         samples, available, generator = self._plan(step)
         crops = [self._crop(sample, generator) for sample in samples]
-        images = torch.stack([crop["images"] for crop in crops]) * available[..., None, None, None]
+        images = torch.stack([crop["images"] for crop in crops]).where(available[..., None, None, None], 0)
         regions = torch.stack([crop["regions"] for crop in crops])
         return {"images": images, "available": available, "regions": regions, "case": [one["case"] for one in samples]}
 
