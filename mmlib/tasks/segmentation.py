@@ -256,7 +256,9 @@ def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.nda
     for case in cases:
         sample, _ = tensors(case, model.modalities, max(model.stride))
         if sample["available"].all():
-            encoding = model.encode(sample["images"][None].to(device), sample["available"][None].to(device))  # in: 1 M D H W, 1 M
+            encoding = model.encode(
+                sample["images"][None].to(device), sample["available"][None].to(device)
+            )  # in: 1 M D H W, 1 M
             for name, rows in found.items():
                 rows.append(getattr(encoding, name)[0].mean(dim=(-3, -2, -1)).cpu().numpy())  # M C d h w -> M C
     return {name: np.stack(rows) for name, rows in found.items()}  # n M C each

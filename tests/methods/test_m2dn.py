@@ -106,7 +106,13 @@ def test_what_a_never_acquired_modality_holds_does_not_enter_training(kind) -> N
         model, images = kind(3, 8), torch.randn(2, 3, 16, 16)
         eps = torch.randn_like(images)
         images[0, 2] = content
-        batch = {"images": images, "available": available, "acquired": acquired, "t": torch.tensor([5, 500]), "eps": eps}
+        batch = {
+            "images": images,
+            "available": available,
+            "acquired": acquired,
+            "t": torch.tensor([5, 500]),
+            "eps": eps,
+        }
         loss, _ = m2dn.m2dn_loss()(model, batch)
         loss.backward()
         found.append([loss.detach(), *(weights.grad for weights in model.parameters())])

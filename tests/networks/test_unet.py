@@ -50,8 +50,9 @@ def test_an_encoder_without_input_runs_on_two_strides_a_side_and_has_zero_gradie
     volumes = torch.randn(1, 16, 24, 32)
     there, none = (encode_rows(encoder, volumes, torch.tensor([one])) for one in (True, False))
     assert sizes == [(1, 1, 16, 24, 32), (1, 1, 8, 8, 8)]
-    for full, empty in zip((*there.skips, there.bottleneck, there.pooled),
-                           (*none.skips, none.bottleneck, none.pooled), strict=True):
+    for full, empty in zip(
+        (*there.skips, there.bottleneck, there.pooled), (*none.skips, none.bottleneck, none.pooled), strict=True
+    ):
         assert full.shape == empty.shape and not empty.any()
     (none.bottleneck.sum() + none.pooled.sum()).backward()
     assert all(weights.grad is not None and not weights.grad.any() for weights in encoder.parameters())

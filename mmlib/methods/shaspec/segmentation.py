@@ -241,7 +241,9 @@ class ShaSpecSegmenter(nn.Module):
         first = order[available[:, self.fill_order].int().argmax(dim=1)]  # B
         every = encoding.shared.expand(len(available), *encoding.shared.shape[1:])  # B M C d h w
         # substitute: B 1 C d h w
-        return where_available(available, fused, every[torch.arange(len(available), device=first.device), first].unsqueeze(1))
+        return where_available(
+            available, fused, every[torch.arange(len(available), device=first.device), first].unsqueeze(1)
+        )
 
     def decode(self, encoding: Encoding, available: Tensor) -> Tensor:
         """Decode any combination of encoded modalities (Eq. 3), logits (B, R, D, H, W).
