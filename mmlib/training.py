@@ -185,7 +185,8 @@ def fit(
         One row a step: step, loss, the loss's parts, lr, seconds; with a stopping rule also score, NaN at most steps.
 
     Raises:
-        FloatingPointError: if the loss is not finite; names the step, the cases and the last good checkpoint.
+        FloatingPointError: if the loss or its gradient is not finite; names the step, the cases and the last good
+            checkpoint. The weights are then those of the step before.
         ValueError: if the folder holds the checkpoint of a different run.
     """
     if optimizer not in OPTIMIZERS:
@@ -240,16 +241,15 @@ def fit(
             batch = send_to_device(batch, accelerator.device)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 total, parts = loss(model, batch)
-            if not torch.isfinite(total):
-                last = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written yet"
-                raise FloatingPointError(
-                    f"the loss is {total.item()} at step {step}, cases {batch.get('case')}: look at these cases "
-                    f"(python -m mmlib doctor) or lower lr ({lr}); {last}"
-                )
+            _check_finite(total, "loss", step, batch, lr, path)
             optimiser.zero_grad()
             accelerator.backward(total)
-            if max_norm is not None:
-                accelerator.clip_grad_norm_(model.parameters(), max_norm)
+            if max_norm is None:
+                gradients = [weights.grad for weights in model.parameters() if weights.grad is not None]
+                norm = torch.nn.utils.get_total_norm(gradients)
+            else:
+                norm = accelerator.clip_grad_norm_(model.parameters(), max_norm)
+            _check_finite(norm, "norm of the gradient", step, batch, lr, path)  # before it reaches a weight
             optimiser.step()
             if averaged is not None:
                 averaged.update_parameters(accelerator.unwrap_model(model))
@@ -292,6 +292,15 @@ def _falls_from(plateau: Plateau | None, rows: Sequence[Mapping[str, float]], st
         return None
     scored = {int(row["step"]) + 1: row["score"] for row in rows if not math.isnan(row["score"])}
     return plateau.falls_from(scored, len(rows), steps)
+
+
+def _check_finite(value: Tensor, what: str, step: int, batch: dict, lr: float, path: Path) -> None:
+    if not torch.isfinite(value):
+        last = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written yet"
+        raise FloatingPointError(
+            f"the {what} is {value.item()} at step {step}, cases {batch.get('case')}: look at these cases "
+            f"(python -m mmlib doctor) or lower lr ({lr}); {last}"
+        )
 
 
 def _resume(

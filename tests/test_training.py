@@ -144,6 +144,24 @@ def test_a_loss_that_is_not_finite_names_step_cases_and_checkpoint(tmp_path):
         fit(nn.Linear(1, 1), Points(bad=2), squared, steps=9, lr=0.1, seed=0, folder=tmp_path / "new")
 
 
+@pytest.mark.parametrize("max_norm", [5.0, None])
+@pytest.mark.parametrize("step", [3, 9])  # before a checkpoint; the last
+def test_a_gradient_that_is_not_finite_reaches_no_weight(tmp_path, max_norm, step):
+    def rooted(model, batch):
+        error, parts = squared(model, batch)
+        stuck = (model.weight * 0).abs().sum().sqrt() if batch["case"] == [f"case-{step}"] else 0  # 0, slope NaN
+        return error + stuck, parts
+
+    model = nn.Linear(1, 1)
+    settings = {"steps": 10, "lr": 0.1, "seed": 0, "checkpoint_every": 2, "max_norm": max_norm, "precision": "float32"}
+    expected = rf"norm of the gradient is nan at step {step}, cases \['case-{step}'\].*fit\.checkpoint\.pt"
+    with pytest.raises(FloatingPointError, match=expected):
+        fit(model, Points(), rooted, folder=tmp_path, **settings)
+    kept = torch.load(tmp_path / "fit.checkpoint.pt", weights_only=True)["model"]
+    assert all(values.isfinite().all() for values in [*kept.values(), *model.parameters()])
+    assert not (tmp_path / "fit.safetensors").exists()
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     fit(nn.Linear(1, 1), Points(), squared, steps=5, lr=0.1, seed=0, folder=tmp_path)
     with pytest.raises(ValueError, match=r"belongs to another run; \(there, here\) differ in {'lr': \(0.1, 0.2\)}"):

@@ -60,9 +60,12 @@ class Crops(Dataset):
         rate: for the sampler `bernoulli`.
         fixed: (M,) bool, for the sampler `fixed`.
         foreground: share of crops centred on a tumour region.
+        complete_steps: in so many first steps nothing is hidden: everything that a case has is available. The crops
+            are the same as without.
 
     Raises:
-        ValueError: if there are no samples, or a sample has no regions.
+        ValueError: if there are no samples, a sample has no regions, or `complete_steps` is negative or asked for with
+            the sampler `fixed`.
     """
 
     def __init__(
@@ -76,9 +79,16 @@ class Crops(Dataset):
         rate: float = 0.5,
         fixed: Tensor | None = None,
         foreground: float = 0.9,
+        complete_steps: int = 0,
     ):
         if len(samples) == 0:
             raise ValueError("no training cases: check the data folder and the split")
+        if complete_steps < 0 or (complete_steps and availability == "fixed"):
+            raise ValueError(
+                f"complete_steps is a number of first steps that hide nothing, 0 for the sampler 'fixed'; got "
+                f"{complete_steps} with the sampler {availability!r}"
+            )
+        self.complete_steps = complete_steps
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.size = torch.tensor([size] * 3 if isinstance(size, int) else size)
         self.availability, self.rate, self.fixed, self.foreground = availability, rate, fixed, foreground
@@ -86,7 +96,7 @@ class Crops(Dataset):
     def __getitem__(self, step: int) -> dict:
         samples, available, generator = self._plan(step)
         crops = [self._crop(sample, generator) for sample in samples]
-        images = torch.stack([crop["images"] for crop in crops]) * available[..., None, None, None]
+        images = torch.stack([crop["images"] for crop in crops]).where(available[..., None, None, None], 0)
         regions = torch.stack([crop["regions"] for crop in crops])
         return {"images": images, "available": available, "regions": regions, "case": [one["case"] for one in samples]}
 
@@ -105,7 +115,8 @@ class Crops(Dataset):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         samples = [self.samples[index] for index in _turns(len(self.samples), self.batch_size, self.seed, step)]
         acquired = torch.stack([sample["available"] for sample in samples])
-        return samples, draw(self.availability, acquired, generator, rate=self.rate, fixed=self.fixed), generator
+        drawn = draw(self.availability, acquired, generator, rate=self.rate, fixed=self.fixed)
+        return samples, acquired if step < self.complete_steps else drawn, generator
 
     def _crop(self, sample: dict, generator: torch.Generator) -> dict:
         if "regions" not in sample:

@@ -6,7 +6,7 @@ Tensors are (D, H, W) = (z, y, x): axial slices first. `Frame` remembers the way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,7 +31,8 @@ class Case:
         affine: (4, 4), voxel to world, mm.
         labels: (X, Y, Z) integer raw labels, or None where no segmentation exists.
         modalities: all names the data set knows, in canonical order.
-        brain: (X, Y, Z) bool, or None: then the brain is where any acquired image is not zero (skull-stripped data).
+        brain: (X, Y, Z) bool, or None: then the brain is where an image is not zero (skull-stripped data). One that is
+            given belongs to the case: it may be used whatever modality is hidden.
         enhancing_label: raw label of enhancing tumour; None leaves it to `regions`.
         targets: names of the regions that the labels tell apart: those of a glioma, or one name such as `lesion` for
             all that is labelled.
@@ -78,10 +79,14 @@ class Case:
 
     @cached_property
     def brain_mask(self) -> np.ndarray:
-        """(X, Y, Z) bool, where intensities are normalised."""
+        """(X, Y, Z) bool: the brain as all acquired images show it."""
+        return self.brain_of(self.images)
+
+    def brain_of(self, combination: Iterable[str]) -> np.ndarray:
+        """The brain as some of the acquired images show it, (X, Y, Z) bool; the others are not read."""
         if self.brain is not None:
             return self.brain.astype(bool)
-        return np.any([image != 0 for image in self.images.values()], axis=0)
+        return np.any([self.images[name] != 0 for name in combination], axis=0)
 
 
 def regions(labels: np.ndarray, enhancing: int | None = None) -> np.ndarray:
@@ -166,6 +171,12 @@ class Frame:
         padding = tuple(-(b - a) % multiple for a, b in zip(low, high, strict=True))
         return cls(brain.shape, low, high, padding)
 
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape of the padded box, (D, H, W)."""
+        sides = zip(self.low, self.high, self.padding, strict=True)
+        return tuple(high - low + pad for low, high, pad in sides)[::-1]
+
     def to_box(self, array: np.ndarray) -> np.ndarray:
         """(..., X, Y, Z) -> (..., D, H, W), cropped and padded with zeros."""
         x, y, z = (slice(a, b) for a, b in zip(self.low, self.high, strict=True))
@@ -183,13 +194,36 @@ class Frame:
         return native
 
 
-def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[dict[str, Any], Frame]:
+def usable(case: Case, modalities: Sequence[str], combination: Sequence[str] | None = None) -> list[str]:
+    """The acquired ones of `modalities`, in this order; with a combination only those that are in it too."""
+    return [name for name in modalities if name in case.images and (combination is None or name in combination)]
+
+
+def box_of(case: Case, combination: Sequence[str], multiple: int = 1) -> Frame:
+    """The box of the brain as a combination of images shows it; see `Frame.around`.
+
+    Raises:
+        ValueError: if that brain is empty; the case is named.
+    """
+    try:
+        return Frame.around(case.brain_of(combination), multiple)
+    except ValueError as error:
+        raise ValueError(f"case {case.name}: {error}") from None
+
+
+def tensors(
+    case: Case, modalities: Sequence[str], multiple: int = 1, combination: Sequence[str] | None = None
+) -> tuple[dict[str, Any], Frame]:
     """Make the network's input from a case: the brain's box, z-scored, absent modalities zero and flagged.
+
+    Nothing depends on an image that is not used: the box is that of the brain in the images used, and each of them is
+    normalised within its own voxels that are not zero, or in the case's `brain` where there is one.
 
     Args:
         case: with at least one of `modalities` acquired.
         modalities: the network's modalities, in its order.
         multiple: pad every side to a multiple of this.
+        combination: the modalities to use; the others are treated as not acquired. None: all.
 
     Returns:
         A dict on the batch contract without the batch axis: `images` (M, D, H, W) float32, `available` (M,) bool,
@@ -198,22 +232,20 @@ def tensors(case: Case, modalities: Sequence[str], multiple: int = 1) -> tuple[d
     Raises:
         ValueError: if the case has none of the modalities, or an image cannot be normalised; the case is named.
     """
-    available = torch.tensor([name in case.images for name in modalities])
-    if not available.any():
+    used = usable(case, modalities, combination)
+    if not used:
         raise ValueError(
             f"case {case.name} has {sorted(case.images)} but the network takes {tuple(modalities)}: none is available"
         )
-    try:
-        frame = Frame.around(case.brain_mask, multiple)
-    except ValueError as error:
-        raise ValueError(f"case {case.name}: {error}") from None
-    images = np.zeros((len(modalities), *frame.to_box(case.brain_mask).shape), dtype=np.float32)
-    for index, name in enumerate(modalities):
-        if name in case.images:
-            try:
-                images[index] = frame.to_box(zscore(case.images[name], case.brain_mask))
-            except ValueError as error:
-                raise ValueError(f"case {case.name}, modality {name}: {error}") from None
+    frame = box_of(case, used, multiple)
+    available = torch.tensor([name in used for name in modalities])
+    images = np.zeros((len(modalities), *frame.grid), dtype=np.float32)
+    for name in used:
+        try:
+            scaled = zscore(case.images[name], case.brain_of([name]))
+        except ValueError as error:
+            raise ValueError(f"case {case.name}, modality {name}: {error}") from None
+        images[modalities.index(name)] = frame.to_box(scaled)
     sample: dict[str, Any] = {"images": torch.from_numpy(images), "available": available, "case": case.name}
     if case.labels is not None:
         sample["regions"] = torch.from_numpy(frame.to_box(case.regions))

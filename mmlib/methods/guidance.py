@@ -280,10 +280,10 @@ def fine_tune(
     guidance: nn.Module, encoders: Mapping[str, nn.Module], decoder: nn.Module, cases, weights, *, batch_size: int,
     seed: int, **settings,
 ) -> pd.DataFrame:  # fmt: skip
-    """Stage (c): G on the task, through E_I and D_S that are frozen; all cases count, paired or not.
+    """Stage (c): G on the task, through E_I and D_S that are frozen; all cases count that have the inferior modality.
 
     Args:
-        encoders: the first is that of the inferior modality.
+        encoders: of the inferior, then of the superior modality; the second is not used.
         decoder: D_S.
     """
     inferior = next(iter(encoders))
@@ -294,14 +294,15 @@ def fine_tune(
             z_i = latents_of(encoders[inferior], batch, inferior)
         return task_loss(decoder.to(z_i.device)(model(z_i)), labels_of(batch), weights), {}  # D_S(G(z_I))
 
-    return fit(guidance, Minibatches(cases, batch_size, seed), loss, seed=seed, name="c", **settings)
+    shown = _having(cases, list(cases[:1]["inputs"]).index(inferior))
+    return fit(guidance, Minibatches(shown, batch_size, seed), loss, seed=seed, name="c", **settings)
 
 
 def combine(
     decoder: nn.Module, encoders: Mapping[str, nn.Module], guidance: nn.Module | None, cases, weights, *,
     batch_size: int, seed: int, name: str = "d", **settings,
 ) -> pd.DataFrame:  # fmt: skip
-    """Stage (d): D_C on [z_I, G(z_I)], with E_I and G frozen.
+    """Stage (d): D_C on [z_I, G(z_I)], with E_I and G frozen; of the cases that have the inferior modality.
 
     Args:
         decoder: D_C.
@@ -319,7 +320,7 @@ def combine(
             second = guidance.to(z_i.device)(z_i) if guidance else latents_of(encoders[superior], batch, superior)
         return task_loss(model(z_i, second), labels_of(batch), weights), {}  # D_C([z_I, G(z_I)]), or z_S second
 
-    shown = _having(cases, slice(None)) if guidance is None else cases
+    shown = _having(cases, slice(None) if guidance is None else list(cases[:1]["inputs"]).index(inferior))
     return fit(decoder, Minibatches(shown, batch_size, seed), loss, seed=seed, name=name, **settings)
 
 

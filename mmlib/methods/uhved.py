@@ -157,11 +157,9 @@ def product_of_experts(encoding: Tensor, available: Tensor) -> Gaussian:
     # B M c ... each, or 1 M c ...
     mean, log_variance = encoding.to(torch.promote_types(encoding.dtype, torch.float32)).chunk(2, dim=2)
     precision = 1 / (log_variance.clamp(-50, 50).exp() + 1e-7)  # of each expert
-    weights = available.to(mean.dtype)  # B M
-    pattern = "km,m...->k..." if len(encoding) == 1 else "bm,bm...->b..."
-    with torch.autocast(encoding.device.type, enabled=False):  # bfloat16 would blur precisions that differ by little
-        # B c ... each
-        summed = [torch.einsum(pattern, weights, x[0] if len(x) == 1 else x) for x in (precision, precision * mean)]
+    there = available.view(*available.shape, *(1,) * (mean.ndim - 2))  # B M 1 ... 1
+    # B M c ... -> B c ... each; 0 x NaN would be NaN
+    summed = [torch.where(there, x, 0).sum(dim=1) for x in (precision, precision * mean)]
     total = summed[0] + 1  # with the prior's precision
     return Gaussian(summed[1] / total, total)  # the product of experts, B c ...
 

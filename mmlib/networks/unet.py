@@ -11,7 +11,7 @@ An encoder maps (N, C, D, H, W) to `Features`; a decoder maps stacked bottleneck
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -226,15 +226,25 @@ def encode_rows(encoder: nn.Module, volumes: Tensor, rows: Tensor, blank: bool =
     """Run an encoder on the rows that are True; the others, and one more row at the end, get what stands for nothing.
 
     That is zero, or with `blank` the encoding of a zero volume. (N, D, H, W) and (N,) bool -> maps (N + 1, ...).
+    Where no row is True and zeros are wanted, the encoder runs on two strides a side only: its weights get a gradient
+    of zero, as in every other step.
     """
     inputs = volumes[rows]  # n D H W, n rows being True
-    if blank or len(inputs) == 0:
+    grid = volumes.shape[1:]
+    if blank:
         inputs = torch.cat([inputs, torch.zeros_like(volumes[:1])])  # n+1 D H W
+    elif len(inputs) == 0:
+        few: Any = encoder.stride
+        inputs = volumes.new_zeros(1, *(min(side, 2 * step) for side, step in zip(grid, few, strict=True)))  # 1 d h w
+    run = inputs.shape[1:]
     features = encoder(inputs.unsqueeze(1))  # in: n or n+1, 1 D H W
 
     def place(values: Tensor) -> Tensor:
         if not blank:
-            values = torch.cat([values[: int(rows.sum())], torch.zeros_like(values[:1])])  # n+1 ...
+            found = values[: int(rows.sum())]  # n ...
+            whole = [side * full // part for side, full, part in zip(values.shape[2:], grid, run, strict=False)]
+            nothing = values.new_zeros(1, values.shape[1], *whole)  # 1 ...
+            values = torch.cat([found, nothing]) if len(found) else nothing + found.sum()  # n+1 ...
         last = len(values) - 1
         position = (rows.cumsum(0) - 1).masked_fill(~rows, last)  # N
         return values[torch.cat([position, position.new_tensor([last])])]  # N+1 ...
@@ -245,9 +255,8 @@ def encode_rows(encoder: nn.Module, volumes: Tensor, rows: Tensor, blank: bool =
 def available_mean(features: Tensor, available: Tensor) -> Tensor:
     """Mean over the available modalities, (B, 1, ...); features (B, M, ...) or, for one case, (1, M, ...)."""
     weights = available.to(features.dtype) / available.sum(dim=1, keepdim=True)  # B M
-    if len(features) == 1:
-        return torch.einsum("km,m...->k...", weights, features[0]).unsqueeze(1)  # B 1 ..., one case in B combinations
-    return torch.einsum("bm,bm...->b...", weights, features).unsqueeze(1)  # B 1 ...
+    kept = where_available(available, features, features.new_zeros(()))  # B M ...; 0 x NaN would be NaN
+    return torch.einsum("bm,bm...->b...", weights, kept).unsqueeze(1)  # B 1 ...
 
 
 def where_available(available: Tensor, features: Tensor, substitute: Tensor) -> Tensor:

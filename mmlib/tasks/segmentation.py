@@ -1,7 +1,8 @@
 """Segmentation from any combination: the task loss, and scores of every combination, region and whole volume.
 
 What a `Segmenter` encodes does not depend on the combination that is decoded later, so a case is encoded once and
-decoded 2^M - 1 times.
+decoded 2^M - 1 times. Combinations whose images show the brain in the same box share an encoding: that is all of them
+where the case was skull-stripped by one mask. What a combination is given never depends on an image outside it.
 
 Dice of two empty masks is 1. The 95th percentile of the Hausdorff distance (HD95, mm) of two empty masks is 0, and NaN
 where one of the two is empty: no distance is defined.
@@ -9,6 +10,7 @@ where one of the two is empty: no distance is defined.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
@@ -24,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlib import modalities as names
-from mmlib.data.cases import Case, tensors
+from mmlib.data.cases import Case, Frame, box_of, tensors, usable
 
 WINDOW = 128  # voxels a side; volumes no larger are predicted in one piece
 OVERLAP = 1 / 3  # of neighbouring windows, as in the released ShaSpec code
@@ -100,6 +102,9 @@ def probabilities(
     stride = model.stride
     sides = [window] * 3 if isinstance(window, int) else window
     roi = [min(side, -(-size // step) * step) for side, size, step in zip(sides, grid, stride, strict=True)]
+    # MONAI rounds the step between windows down, the released code up; the half keeps MONAI's product off an integer
+    strides = [math.ceil(side * (1 - overlap)) for side in roi]
+    shares = [max(0.0, 1 - (step + 0.5) / side) for step, side in zip(strides, roi, strict=True)]
     together = max(1, DECODED_VOXELS // int(np.prod(roi)))
 
     def predict(patch: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ def probabilities(
         return torch.cat(decoded).flatten(0, 1)[None]  # K R d h w -> K*R d h w -> 1 K*R d h w
 
     flat = sliding_window_inference(  # 1 M D H W -> 1 K*R D H W
-        images[None], roi, 1, predict, overlap=overlap, sw_device=device, device=torch.device("cpu")
+        images[None], roi, 1, predict, overlap=shares, sw_device=device, device=torch.device("cpu")
     )
     return flat[0].unflatten(0, (len(available), -1))  # K R D H W
 
@@ -131,6 +136,8 @@ def evaluate_combinations(
         window: see `probabilities`.
         hausdorff: compute HD95 too, the slower half of the metrics.
 
+    Scores are of the whole grid of the case, whatever the box.
+
     Returns:
         Tidy: case, available (label of the combination), target (a region of the case: wt, tc, et, or lesion), metric
         (dice in [0, 1], hd95 in mm), value. Combinations with a modality that a case lacks are left out for that case.
@@ -147,21 +154,25 @@ def evaluate_combinations(
     for case in tqdm(every, total=total, desc="evaluate", mininterval=10):
         if case.labels is None:
             raise ValueError(f"case {case.name} has no labels, so it cannot be scored: leave it out, or use `predict`")
-        sample, _ = tensors(case, model.modalities)
         possible = [one for one in wanted if all(name in case.images for name in one)]
-        if not possible:
-            continue
-        available = torch.stack([names.mask(one, model.modalities) for one in possible])  # K M
-        predicted = probabilities(model, sample["images"], available, window) > 0.5  # K R D H W
-        truth = sample["regions"]  # R D H W
-        spacing = case.spacing[::-1]
-        overlap = dice(predicted, truth)  # K R
-        for index, one in enumerate(possible):
-            label = names.label(one, case.modalities)
+        boxes: dict[Frame, list[tuple[str, ...]]] = {}
+        for one in possible:
+            boxes.setdefault(box_of(case, one), []).append(one)
+        predicted: dict[tuple[str, ...], np.ndarray] = {}
+        for frame, together in boxes.items():
+            used = usable(case, model.modalities, sum(together, ()))
+            sample, _ = tensors(case, model.modalities, combination=used)
+            available = torch.stack([names.mask(one, model.modalities) for one in together])  # K M
+            found = probabilities(model, sample["images"], available, window) > 0.5  # K R D H W
+            predicted |= {one: frame.to_native(part.numpy()) for one, part in zip(together, found, strict=True)}
+        truth = torch.from_numpy(case.regions)  # R X Y Z
+        for one in possible:
+            label, marked = names.label(one, case.modalities), torch.from_numpy(predicted[one])  # R X Y Z
+            overlap = dice(marked[None], truth)[0]  # R
             for region, target in enumerate(case.targets):
-                rows.append((case.name, label, target, "dice", float(overlap[index, region])))
+                rows.append((case.name, label, target, "dice", float(overlap[region])))
                 if hausdorff:
-                    value = hd95(predicted[index, region], truth[region], spacing)
+                    value = hd95(marked[region], truth[region], case.spacing)
                     rows.append((case.name, label, target, "hd95", value))
     model.train(was_training)
     if not rows:
@@ -200,7 +211,7 @@ def predict(
     """Segment one case from what it has.
 
     Args:
-        combination: the modalities to use; None: all that the case and the model share.
+        combination: the modalities to use, the others are not read; None: all that the case and the model share.
 
     Returns:
         (R, X, Y, Z) bool on the grid of the case's own arrays.
@@ -208,16 +219,15 @@ def predict(
     Raises:
         ValueError: if the case has none of the model's modalities, or lacks one of `combination`.
     """
-    sample, frame = tensors(case, model.modalities)
-    available = sample["available"]
     if combination is not None:
-        available = names.mask(combination, model.modalities)
+        names.mask(combination, model.modalities)
         lacking = [name for name in combination if name not in case.images]
         if lacking:
             raise ValueError(f"case {case.name} lacks {lacking}; it has {sorted(case.images)}")
+    sample, frame = tensors(case, model.modalities, combination=combination)
     was_training = model.training
     model.train(False)
-    probability = probabilities(model, sample["images"], available[None], window)[0]  # 1 R D H W -> R D H W
+    probability = probabilities(model, sample["images"], sample["available"][None], window)[0]  # 1 R D H W -> R D H W
     model.train(was_training)
     return frame.to_native((probability > 0.5).numpy())
 
@@ -256,7 +266,7 @@ def hd95(predicted: Tensor, truth: Tensor, spacing: Sequence[float]) -> float:
 
 @torch.inference_mode()
 def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.ndarray]:
-    """Spatial means of the shared and the specific features of every modality, from complete cases.
+    """Spatial means of the shared and the specific features of every modality, from complete cases; on the CPU.
 
     Args:
         model: its `encode` returns `shared` and `specific`, each (1, M, C, d, h, w).
@@ -266,10 +276,13 @@ def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.nda
         `shared` and `specific` -> (n, M, C).
     """
     found: dict[str, list[np.ndarray]] = {"shared": [], "specific": []}
+    device = next(model.parameters()).device
     for case in cases:
         sample, _ = tensors(case, model.modalities, max(model.stride))
         if sample["available"].all():
-            encoding = model.encode(sample["images"][None], sample["available"][None])  # in: 1 M D H W, 1 M
+            encoding = model.encode(
+                sample["images"][None].to(device), sample["available"][None].to(device)
+            )  # in: 1 M D H W, 1 M
             for name, rows in found.items():
-                rows.append(getattr(encoding, name)[0].mean(dim=(-3, -2, -1)).numpy())  # M C d h w -> M C
+                rows.append(getattr(encoding, name)[0].mean(dim=(-3, -2, -1)).cpu().numpy())  # M C d h w -> M C
     return {name: np.stack(rows) for name, rows in found.items()}  # n M C each

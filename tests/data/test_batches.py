@@ -76,6 +76,21 @@ def test_what_a_case_lacks_is_never_drawn():
             assert name != "2" or not row[MRI.index("t2")]
 
 
+def test_the_first_steps_may_hide_nothing_and_crop_alike():
+    plain, staged = crops(), crops(complete_steps=4)
+    for step in range(8):
+        first, second = plain[step], staged[step]
+        assert torch.equal(first["regions"], second["regions"])
+        if step < 4:
+            lacking = torch.tensor([[name == "2" and m == 2 for m in range(4)] for name in second["case"]])
+            assert torch.equal(second["available"], ~lacking)  # case 2 has no t2
+        else:
+            assert torch.equal(first["images"], second["images"])
+    assert not all(plain[step]["available"].all() for step in range(4))
+    with pytest.raises(ValueError, match="got 3 with the sampler 'fixed'"):
+        crops(complete_steps=3, availability="fixed", fixed=torch.ones(4, dtype=torch.bool))
+
+
 def test_exposure_lists_what_the_batches_show():
     batches, seen = crops(availability="bernoulli", rate=0.7), {}
     for step in range(6):

@@ -193,3 +193,23 @@ def test_what_cannot_be_a_tensor_names_the_case():
     empty = case(images={"t1": np.zeros((7, 8, 9), np.float32)})
     with pytest.raises(ValueError, match="case one: the brain mask is empty"):
         tensors(empty, ("t1",))
+
+
+def test_an_image_that_is_not_used_changes_nothing():
+    one, other = case(), case()
+    other.images["t2"][:] = np.nan
+    for first, second in (tensors(each, ("t1", "t2"), combination=("t1",)) for each in (one, other)):
+        assert second == tensors(one, ("t1",))[1]
+        assert torch.equal(first["images"][:1], tensors(one, ("t1",))[0]["images"])
+        assert first["available"].tolist() == [True, False] and not first["images"][1].any()
+
+
+def test_each_image_is_normalised_within_its_own_voxels():
+    one = case()
+    one.images["t1"][1, 2, 3] = 7
+    sample, frame = tensors(one, ("t1", "t2"))
+    inside = brain_box()
+    expected = (one.images["t2"] - one.images["t2"][inside].mean()) / one.images["t2"][inside].std()
+    native = frame.to_native(sample["images"].numpy())
+    np.testing.assert_allclose(native[1][inside], expected[inside], atol=1e-5)
+    assert not native[1][~inside].any()

@@ -291,6 +291,22 @@ def test_a_superior_image_that_is_not_available_changes_nothing(tmp_path, conten
     assert same(*trained)
 
 
+@pytest.mark.parametrize("content", [1e6, math.nan])
+def test_cases_without_the_inferior_image_train_neither_guidance_nor_combined_decoder(tmp_path, content):
+    plain = made()
+    plain.available[8:, 0] = False
+    filled = replace(plain, inputs={**plain.inputs, "clinic": plain.inputs["clinic"].clone()})
+    filled.inputs["clinic"][8:] = content
+    trained = []
+    for place, cases in enumerate((plain, filled)):
+        encoders, superior, guidance, combined = networks()
+        weights, given = weights_of(cases), settings(tmp_path / str(place), 3)
+        fine_tune(guidance, encoders, superior, cases, weights, **given)
+        combine(combined, encoders, guidance, cases, weights, **given)
+        trained.append(state(guidance, combined))
+    assert same(*trained)
+
+
 def test_training_jointly_reaches_every_network_and_the_match_does_not_move_its_target(tmp_path):
     encoders, superior, guidance, combined = networks()
     joint = {"E_I": encoders["clinic"], "D_I": unimodal_decoder(128, CLASSES), "E_S": encoders["derm"]}

@@ -105,12 +105,17 @@ def graded(labels: np.ndarray) -> np.ndarray:
 OEDEMA = (2, box(0, 30), box(0, 10), box(30, 10))  # 3,000 voxels, label values sum to 6,000
 
 
-def test_the_middle_intensities_of_oedema_become_necrosis() -> None:
-    labels = boxes(OEDEMA)
-    changed = relabel_by_kmeans(labels, graded(labels))
-    expected = labels.copy()
-    expected[1:30:3][labels[1:30:3] == 2] = 1
-    assert (changed == expected).all() and (changed == 1).sum() == 1000
+def test_the_darker_part_of_oedema_becomes_necrosis_since_zeros_fill_the_darkest_cluster() -> None:
+    """Intensities 60, 70, 90, 100: beside 93,000 zeros the clusters are 0, {60, 70} and {90, 100}."""
+    labels = boxes((2, box(0, 32), box(0, 10), box(30, 10)))
+    t1ce = np.broadcast_to(np.array([60, 70, 90, 100])[np.arange(SHAPE[0]) % 4][:, None, None], SHAPE)
+    changed = relabel_by_kmeans(labels, t1ce)
+    assert (changed == np.where((labels == 2) & (t1ce < 80), 1, labels)).all() and (changed == 1).sum() == 1600
+
+
+def test_label_1_of_the_whole_case_is_counted() -> None:
+    far = (1, box(32, 8), box(0, 40), box(0, 32))  # 10,240 voxels in another component
+    assert (relabel_by_kmeans(boxes(OEDEMA, far), graded(boxes(OEDEMA))) == boxes(OEDEMA, far)).all()
 
 
 @pytest.mark.parametrize(("voxels", "applies"), [(76, True), (77, False)])

@@ -1,11 +1,12 @@
 """Scores by hand, all combinations at once against one by one, and the way back to the native grid."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from monai.data.utils import dense_patch_slices
 from torch import nn
 
 from mmlib.data.cases import Case
@@ -113,13 +114,79 @@ def test_windows_agree_with_the_whole_volume_for_a_voxelwise_model():
     assert torch.allclose(whole, tiled, atol=1e-6)
 
 
+class Places(nn.Module):
+    """Marks nothing; remembers the first voxel of each window, which the images hold as coordinates."""
+
+    modalities, stride = ("z", "y", "x"), (1, 1, 1)
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = nn.Parameter(torch.zeros(1)), set()
+
+    def encode(self, images, available):
+        self.seen.add(tuple(images[0, :, 0, 0, 0].int().tolist()))
+        return images[:, :1]
+
+    def decode(self, encoding, available):
+        return torch.zeros_like(encoding)
+
+
 def test_windows_of_the_released_code_g3():
-    """155 x 240 x 240 in tiles of 80 x 160 x 160: offsets 0, 54, 75 and 0, 80 (last window shifted to fit)."""
-    tiles = dense_patch_slices(
-        (155, 240, 240), (80, 160, 160), tuple(math.ceil(2 / 3 * side) for side in (80, 160, 160))
-    )
-    offsets = [sorted({tile[axis].start for tile in tiles}) for axis in range(3)]
-    assert offsets == [[0, 54, 75], [0, 80], [0, 80]]
+    """Steps of 54, 107 and 107 voxels for windows of 80 x 160 x 160; the last window is shifted to fit."""
+    images = torch.stack(torch.meshgrid(*(torch.arange(float(side)) for side in (155, 160, 300)), indexing="ij"))
+    model = Places()
+    probabilities(model, images, torch.ones(1, 3, dtype=torch.bool), window=(80, 160, 160))
+    assert model.seen == {(z, 0, x) for z in (0, 54, 75) for x in (0, 107, 140)}
+
+
+def untrained() -> ShaSpecSegmenter:
+    torch.manual_seed(0)
+    model = ShaSpecSegmenter(MRI, (8, 16))
+    model.decoder.out.bias.data += 0.1  # an untrained net marks about half of the voxels
+    return model
+
+
+@pytest.mark.parametrize("content", ["a voxel outside the head", 1e9, math.nan])
+def test_a_hidden_modality_moves_neither_box_nor_intensities(content):
+    model, subject = untrained(), make_subject(0)
+    flair = subject.images["flair"].astype(np.float64)  # a copy that can hold NaN
+    if isinstance(content, str):
+        flair[0, 0, 0] = 1
+    else:
+        flair[:] = content
+    other = replace(subject, images={**subject.images, "flair": flair})
+    shown = [("t1",), ("t1", "t2")]
+    for one in shown:
+        assert np.array_equal(predict(model, subject, one), predict(model, other, one))
+    scores = [evaluate_combinations(model, [each], shown, hausdorff=False) for each in (subject, other)]
+    assert scores[0].equals(scores[1]) and scores[0]["value"].nunique() > 3
+
+
+def test_where_all_images_show_one_brain_a_case_is_encoded_once_and_else_once_for_each_box():
+    model, calls = Threshold(), []
+    model.encode = lambda images, available: calls.append(available) or images
+    evaluate_combinations(model, [case()], hausdorff=False)
+    assert len(calls) == 1 and calls[0].all()
+    wider = case()
+    wider.images["flair"] = np.pad(wider.images["flair"][:, :, 1:], ((0, 0), (0, 0), (0, 1)))  # one voxel lower
+    evaluate_combinations(model, [wider], hausdorff=False)
+    assert len(calls) == 4  # without flair, flair alone, with flair and others
+
+
+def test_a_tumour_outside_the_box_counts_in_the_score():
+    given = case()
+    given.labels[0, 0, 0:8] = 2  # 8 voxels of air beside 16 of tumour
+    scores = evaluate_combinations(Threshold(), [given], [("t1",)], hausdorff=False)
+    assert scores.loc[scores["target"] == "wt", "value"].item() == pytest.approx(2 * 16 / (16 + 24))
+
+
+def test_pooled_features_are_computed_where_the_model_is():
+    class Elsewhere(Threshold):
+        def encode(self, images, available):
+            assert images.device.type == available.device.type == "meta"
+            return SimpleNamespace(shared=torch.ones(1, 4, 2, 1, 1, 1), specific=torch.ones(1, 4, 2, 1, 1, 1))
+
+    assert pooled_features(Elsewhere().to("meta"), [case()])["shared"].shape == (1, 4, 2)
 
 
 def test_prediction_lies_where_the_tumour_is_in_the_native_grid():

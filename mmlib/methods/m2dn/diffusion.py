@@ -115,12 +115,16 @@ class NoisedSlices(Dataset):
 def m2dn_loss(joint: bool = True) -> Loss:
     """The loss of a training step, a function (model, batch) of a batch of `NoisedSlices`: `denoising_loss`.
 
-    A `NoiseDenoiser` is to predict the noise where modalities are missing, and the images where they are not.
+    A `NoiseDenoiser` is to predict the noise where modalities are missing, and the images where they are not. With
+    `acquired` (B, M) bool in the batch, a modality that was never acquired is shown as mere noise: there is no image to
+    put noise on, and what the batch holds in its place is not read.
     """
 
     def loss(model: nn.Module, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         images, available, t, eps = (batch[name] for name in ("images", "available", "t", "eps"))
-        noisy = diffuse(images, eps, t, available, linear_alpha_bar())
+        known = batch.get("acquired", torch.ones_like(available))[..., None, None]  # B M 1 1
+        images = torch.where(known, images, 0)
+        noisy = torch.where(known, diffuse(images, eps, t, available, linear_alpha_bar()), eps)
         if isinstance(model, NoiseDenoiser):
             prediction = model.network.output(noisy, t, available)
             target = torch.where(available[..., None, None], images, eps)  # B M H W

@@ -12,7 +12,12 @@ What differs
 - The decoder of the small topology sees the available images again at full resolution, as in all small networks of the
   book; the released one ends at half the grid and is interpolated.
 - Encoders run on the available modalities only. Instance norm has no statistics across the batch, so this changes no
-  number, saves almost half of the work, and an absent volume cannot reach the output.
+  number, and an absent volume cannot reach the output. Of the encoders' work it saves the missing share, almost half on
+  average, but for the variants that encode a blank volume.
+- The released code trains its first 80,000 of 180,000 steps on complete sets. From scratch it needs them: in the
+  variant `released` with topology `released` a blank volume passes chains of instance norms of zero variance, and the
+  gradient of the first step with one modality is not finite. `fit` stops there; `complete_steps` of
+  `mmlib.data.batches.Crops` is that first stage.
 - Paper and released code disagree in places; each is a switch listed in `VARIANTS`. The paper is silent on the skips of
   a missing modality; here they are zero (UNVERIFIED), and the other readings are switches too.
 - The alignment losses `kl` and `ce` read spatial means of the shared features, through a learnt head (UNVERIFIED); the
@@ -238,10 +243,13 @@ class ShaSpecSegmenter(nn.Module):
         fused = encoding.shared + residual  # Eq. (2)
         if self.variant.fill == "mean":
             return where_available(available, fused, available_mean(encoding.shared, available))  # Eq. (4); B M C d h w
-        first = torch.tensor(self.fill_order)[available[:, self.fill_order].int().argmax(dim=1)]  # B
+        order = torch.tensor(self.fill_order, device=available.device)
+        first = order[available[:, self.fill_order].int().argmax(dim=1)]  # B
         every = encoding.shared.expand(len(available), *encoding.shared.shape[1:])  # B M C d h w
         # substitute: B 1 C d h w
-        return where_available(available, fused, every[torch.arange(len(available)), first].unsqueeze(1))
+        return where_available(
+            available, fused, every[torch.arange(len(available), device=first.device), first].unsqueeze(1)
+        )
 
     def decode(self, encoding: Encoding, available: Tensor) -> Tensor:
         """Decode any combination of encoded modalities (Eq. 3), logits (B, R, D, H, W).
