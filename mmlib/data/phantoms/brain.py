@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -352,7 +352,11 @@ def _grow(
 
 
 def _sector(
-    direction: np.ndarray, share: float, rng: np.random.Generator, offsets: list[np.ndarray], near: list[np.ndarray]
+    direction: np.ndarray,
+    share: float,
+    rng: np.random.Generator,
+    offsets: Sequence[np.ndarray],
+    near: Sequence[np.ndarray],
 ) -> np.ndarray:
     """1 in a ragged sector of a ball, 0 outside it: around the direction, over a share of the sphere."""
     cosine = sum(o * d for o, d in zip(offsets, direction, strict=True))
@@ -426,6 +430,7 @@ def make_subject(
     tissues = make_tissues(seed, spacing, False if layout == "ixi" else tumour, options)
     axes, shape, _ = _axes(float(spacing), 1)
     site = site_of(seed, options.sites)
+    times = site.times or TIMES
     rng = np.random.default_rng((seed, 6))
     jitter = 1 + rng.normal(0, 0.03, VALUES.shape).clip(-0.07, 0.07)
     pd, t1, t2 = (VALUES * jitter)[[0, 1, 2, 3, 4, 5, 5]].T
@@ -440,14 +445,12 @@ def make_subject(
         if modality in LAYOUTS[layout]:
             seen = modality in tissues.shown_by or not tissues.without_tumour
             mixed = shares if seen else np.stack(list(tissues.without_tumour.values()))
-            clean = np.tensordot(signal(modality, pd, t1, t2, gadolinium, site.times), mixed, 1)
+            clean = np.tensordot(signal(modality, pd, t1, t2, gadolinium, times), mixed, 1)
             if seen and tissues.dense:
-                both = [np.array(one)[[5, 6]] for one in (pd, t1, t2, gadolinium)]
-                usual = signal(modality, *both, site.times)
-                both[2] = both[2] * DENSE
-                clean += np.tensordot(
-                    signal(modality, *both, site.times) - usual, np.stack(list(tissues.dense.values())), 1
-                )
+                density, t1_both, t2_both, agent = (np.array(one)[[5, 6]] for one in (pd, t1, t2, gadolinium))
+                usual = signal(modality, density, t1_both, t2_both, agent, times)
+                change = signal(modality, density, t1_both, t2_both * DENSE, agent, times) - usual
+                clean += np.tensordot(change, np.stack(list(tissues.dense.values())), 1)
             clean = clean * _texture(common, seed, index, modality, axes, options) * bias
             if options.misregistration and modality != "t1":
                 clean = _moved(clean, np.random.default_rng((seed, 17, index + 1)), options.misregistration, spacing)
@@ -500,11 +503,12 @@ def ceiling_without_t1ce(tissues: Tissues, predictable: float = 0.0) -> float:
     """
     necrosis, *solid = (tissues.fractions[name] for name in ("necrosis", "solid", "enhancing"))
     enhancing = tissues.labels == 4
-    marked = enhancing | ((tissues.labels == 1) & (sum(solid) > necrosis))
+    marked = enhancing | ((tissues.labels == 1) & (np.sum(solid, axis=0) > necrosis))
     if not tissues.dense:
         return float(2 * enhancing.sum() / (marked.sum() + enhancing.sum())) if marked.any() else 1.0
-    dense = sum(tissues.dense.values())
-    sign = Tissues({**tissues.fractions, "solid": sum(solid) - dense, "enhancing": dense}, tissues.affine).labels == 4
+    dense = np.sum(list(tissues.dense.values()), axis=0)
+    as_seen = {**tissues.fractions, "solid": np.sum(solid, axis=0) - dense, "enhancing": dense}
+    sign = Tissues(as_seen, tissues.affine).labels == 4
     marked |= sign
     share = sign.sum() / max(marked.sum(), 1)
     best = best_marking(predictable, float(share))
