@@ -213,8 +213,10 @@ def tumour_gains(
     for row in rows:
         for count in label_counts(scores):
             for published, ending in ((False, ""), (True, PUBLISHED)):
-                effect = gain(scores, row, other, f"{count} labels{ending}", test_over_train)
-                found.append({"row": row, "labels": count, "published": published, "effect": effect})
+                target = f"{count} labels{ending}"
+                if target in set(scores["target"]):  # the other reading may not have been run
+                    effect = gain(scores, row, other, target, test_over_train)
+                    found.append({"row": row, "labels": count, "published": published, "effect": effect})
     return pd.DataFrame(found)
 
 
