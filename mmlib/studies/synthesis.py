@@ -329,11 +329,12 @@ def cost_table(study: Study) -> pd.DataFrame:
     rows = rows.assign(networks=count).query("networks > 0")
     return pd.DataFrame(
         {
-            "data": rows["experiment"].map(lambda name: LAYOUTS[name][0]),
+            "data": rows["experiment"].map(lambda name: LAYOUTS.get(name, LAYOUTS["synthesis"])[0]),
             "run": rows["run"],
             "variants": rows["parameters.variants"].str.join(" "),
             "weights of one (first variant)": rows["parameter_count"].astype(int),
             "networks": rows["networks"].astype(int),
+            "steps of one": rows["parameters.steps"].astype(int),
             "training, s each": rows["seconds.train"] / rows["networks"],
             "peak memory, MiB": rows["peak_memory_mib"],
         }
