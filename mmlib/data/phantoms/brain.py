@@ -117,7 +117,7 @@ def _tumour_sites() -> np.ndarray:
     return sites[(sites[:, 2] > -15) & (np.abs(sites[:, 0]) > 14)]
 
 
-def _smooth(rng: np.random.Generator, axes: list[np.ndarray], scale: float) -> np.ndarray:
+def _smooth(rng: np.random.Generator, axes: Sequence[np.ndarray], scale: float) -> np.ndarray:
     """A Gaussian random field of mean 0, variance 1 and correlation length about `scale` mm, at the points of `axes`.
 
     The knots cover the whole template, so the same draw gives the same field on every grid.
