@@ -66,7 +66,9 @@ def test_there_are_notebooks_of_both_kinds() -> None:
 def test_parameters_are_plain_values(path: Path) -> None:
     values = parameters(path)
     assert "profile" in values
-    parts = [part for value in values.values() for part in (value if isinstance(value, list) else [value])]
+    parts = list(values.values())
+    while any(isinstance(part, list) for part in parts):
+        parts = [one for part in parts for one in (part if isinstance(part, list) else [part])]
     assert all(isinstance(part, str | int | float | bool) for part in parts), "plain values or lists of them"
 
 

@@ -246,9 +246,10 @@ def _by_repeat(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     How far repeats overlap stands in the records of the runs (`test_over_train`, the largest counts).
     """
     contrast, parts = claim["contrast"], []
+    sides = _sides(contrast, runs)
     experiment = contrast["all"]["experiment"]
     overlap = runs.records.loc[runs.records["experiment"].eq(experiment), "test_over_train"].max()
-    for part, (first, second) in zip(contrast["parts"], _sides(contrast, runs), strict=True):
+    for part, (first, second) in zip(contrast["parts"], sides, strict=True):
         effect = resampled_effect((first - second).mean(axis=1), overlap)
         parts.append((part["name"], effect, claim["sesoi"], claim["rule"]))
     return parts, ""

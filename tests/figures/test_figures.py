@@ -131,7 +131,7 @@ def test_combination_dots_put_every_mean_in_its_row(runs):
 def test_combination_heatmap_prints_means_and_hatches_what_was_not_run(runs):
     figure = figures.combination_heatmap(runs.scores)
     axis = figure.axes[1]
-    assert len(texts(axis)) == 15 * 2 + 1 and "12 ±2" in texts(axis)
+    assert len(texts(axis)) == 15 * 2 + 1 and any(text.startswith("12 ±") for text in texts(axis))
     assert sum(patch.get_hatch() is not None for patch in axis.patches) == 14
     assert [tick.get_text() for tick in axis.get_xticklabels()][-1] == "dedicated nets"
 

@@ -735,7 +735,7 @@ def linear(*parts, **given):
     """An entry of the ledger with a linear contrast over the students of T1."""
     every = {"method": "protokd", "experiment": "distillation", "metric": "dice", "target": ["wt", "tc", "et"]}
     contrast = {"statistic": "linear", "all": {**every, "available": "t1"}, "parts": list(parts)}
-    return {**entry_of("K2"), "contrast": contrast, "sesoi": 1.0, "rule": "greater", **given}
+    return {**entry_of("K2"), "measured": contrast, "sesoi": 1.0, "rule": "greater", **given}
 
 
 def part(add, subtract, **given):
@@ -768,7 +768,7 @@ def test_a_mean_is_taken_over_the_combinations_and_targets_that_an_arm_names(tmp
     make_students(tmp_path, "protokd", "standard", better_core)
     make_students(tmp_path, "protokd", "pixel", flat(0.4))
     entry = linear(part(["standard"], ["pixel"]))
-    entry["contrast"]["all"] |= {"available": ["t1", "t1ce"], "target": ["tc", "et"]}
+    entry["measured"]["all"] |= {"available": ["t1", "t1ce"], "target": ["tc", "et"]}
     assert decide_entry(tmp_path, entry)["effect"] == pytest.approx(100 * (0.02 + 0.06) / 4)
 
 
@@ -776,7 +776,7 @@ def test_a_scale_of_its_own(tmp_path):
     for variant, value in {"standard": 0.46, "pixel": 0.43}.items():
         make_students(tmp_path, "protokd", variant, flat(value))
     entry = linear(part(["standard"], ["pixel"]))
-    entry["contrast"]["scale"] = 1
+    entry["measured"]["scale"] = 1
     assert decide_entry(tmp_path, entry)["effect"] == pytest.approx(0.03)
 
 
@@ -785,15 +785,15 @@ def test_repeats_of_splits_are_judged_by_the_interval_that_knows_their_overlap(t
         for seed, value in enumerate(values):
             make_students(tmp_path, "protokd", variant, flat(value), seeds=(seed,))
     entry = linear(part(["standard"], ["pixel"]))
-    entry["contrast"]["statistic"] = "repeats"
+    entry["measured"]["statistic"] = "repeats"
     runs = read_runs(tmp_path, "quick")
     found = {}
     for overlap in (0.0, 0.9):
         runs.records["test_over_train"] = overlap
-        (row,) = claims.measured_parts(entry, *claims.with_arms(runs))
-        found[overlap] = row
-        assert row["effect"] == pytest.approx(4) and row["seeds"] == 3
-    assert (found[0.0]["verdict"], found[0.9]["verdict"]) == ("REPRODUCED", "UNDERPOWERED")
+        ((_, effect, sesoi, rule),), _ = claims.MEASURED["repeats"]({**entry, "contrast": entry["measured"]}, runs)
+        found[overlap] = claims.judge(effect, sesoi, rule)
+        assert effect.effect == pytest.approx(4) and effect.seeds == 3
+    assert (found[0.0], found[0.9]) == ("SHOWN", "UNRESOLVED")
 
 
 def test_a_part_may_have_a_rule_and_a_smallest_effect_of_its_own(tmp_path):

@@ -61,5 +61,6 @@ def test_an_encoder_without_input_runs_on_two_strides_a_side_and_has_zero_gradie
 def test_the_first_available_is_found_on_any_device():
     model = ShaSpecSegmenter(MRI, (8, 16), variant=VARIANTS["first-available"]).to("meta")
     maps = torch.zeros(1, 4, 16, 2, 2, 2, device="meta")
-    encoding = Encoding(maps, maps, (), maps[..., 0, 0, 0], ())
+    images = torch.zeros(1, 4, 16, 16, 16, device="meta")
+    encoding = Encoding(maps, maps, (), maps[..., 0, 0, 0], (), images)
     assert model.fuse(encoding, torch.ones(3, 4, dtype=torch.bool, device="meta")).shape == (3, 4, 16, 2, 2, 2)

@@ -63,8 +63,8 @@ def test_gains_are_over_the_inferior_image_and_adjusted_within_a_row(scores):
     assert table["S"].str.endswith(" *").all()
 
 
-def test_equivalence_is_shown_only_inside_the_margin(scores):
-    table = study.equivalence_table(scores, [("combined", "combined-b"), ("combined", "both")])
+def test_equivalence_is_shown_only_inside_the_margin():
+    table = study.equivalence_table(made_up(LEVELS, seeds=5), [("combined", "combined-b"), ("combined", "both")])
     assert list(table["equivalent within 2 points"]) == ["shown", "not shown"] * 2
 
 

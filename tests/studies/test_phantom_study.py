@@ -50,4 +50,4 @@ def test_figures_have_a_panel_for_everything_they_name():
     assert len(shared[4].lines) == 4
     predictable = study.draw_predictable(1, 4.0, {0.0: 0.5, 1.0: 1.0}).axes
     assert predictable[4].lines[0].get_ydata()[-1] == pytest.approx(1.0)
-    assert predictable[4].lines[1].get_xdata() == [0.0, 1.0]
+    assert list(predictable[4].lines[1].get_xdata()) == [0.0, 1.0]
