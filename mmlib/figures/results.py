@@ -75,6 +75,8 @@ def history_curves(
         colour, _, name = arm_style(arm)
         for index, row in enumerate(records[records["arm"] == arm].itertuples()):
             history = runs.history(row.run, row.experiment)
+            if column not in history:
+                continue  # a run without a stopping rule
             curve = history.set_index("step")[column].dropna()
             if column == "loss":
                 curve = _smooth(curve).iloc[:: max(1, len(curve) // 150)]
