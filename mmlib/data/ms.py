@@ -3,9 +3,8 @@
 Paper: Ž. Lesjak, F. Pernuš, B. Likar, Ž. Špiclin, "A Novel Public MR Image Dataset of Multiple Sclerosis Patients With
 Lesion Segmentations Based on Multi-rater Consensus", Neuroinformatics 2017, DOI 10.1007/s12021-017-9348-7. CC BY.
 Files: github.com/muschellij2/open_ms_data, folder cross_sectional/MNI: corrected for bias, skull-stripped, registered
-to FLAIR and then to MNI space, 1 mm, 182 x 218 x 182.
-
-    <patient>/FLAIR_*.nii.gz, T1_*, T1POST_* (after gadolinium: `t1ce` here), T2_*, GOLD_STANDARD_* (1: lesion)
+to FLAIR and then to MNI space, 1 mm, 182 x 218 x 182. In the folder of a patient: `FLAIR_*.nii.gz`, `T1_*`, `T1POST_*`
+(after gadolinium: `t1ce` here), `T2_*`, `GOLD_STANDARD_*` (1: lesion).
 
 A patient who lacks the file of a modality is a case in which this modality is not available.
 """

@@ -2,7 +2,7 @@
 
 Data: `breast.TCGA` of the R package mixOmics (Singh and others 2019), a selection from the open-access data of The
 Cancer Genome Atlas Network 2012: 150 training and 70 test samples, the latter without proteins. They are not part of
-this project. In R:
+this project. In R::
 
     library(mixOmics); data(breast.TCGA)
     for (part in c("train", "test")) for (name in names(breast.TCGA[[paste0("data.", part)]])) {

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
@@ -82,7 +83,7 @@ class NoiseDenoiser(nn.Module):
         network: a `MultiModalDenoiser`, whose tanh is left out since noise has no bounds, or a `UNetDenoiser`.
     """
 
-    def __init__(self, network: MultiModalDenoiser | UNetDenoiser):
+    def __init__(self, network: Any):
         super().__init__()
         self.network = network
 
