@@ -2,7 +2,7 @@
 
 from pipeline.frame import case_folder, open_run, stale_because
 from pipeline.make import data_folder, make_run, require_runs
-from pipeline.profiles import experiments_of, list_runs, profile, project_root
+from pipeline.profiles import experiments_of, list_runs, profile, project_root, read_manifest
 
 __all__ = [
     "case_folder",
@@ -13,6 +13,7 @@ __all__ = [
     "open_run",
     "profile",
     "project_root",
+    "read_manifest",
     "require_runs",
     "stale_because",
 ]

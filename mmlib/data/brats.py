@@ -8,7 +8,6 @@ A case that lacks the file of a modality is a case in which this modality is not
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mmlib.data.cases import Case
-from mmlib.data.nifti import CaseFiles, Cases, read_case, write_segmentation
+from mmlib.data.nifti import CaseFiles, Cases, find_folders, read_folder, write_segmentation
 from mmlib.modalities import MRI
 
 __all__ = [
@@ -72,13 +71,7 @@ def _files(folder: Path, names: Sequence[str]) -> CaseFiles | None:
 
 def find_cases(root: Path | str) -> list[CaseFiles]:
     """List every folder under `root` that holds files with official names, sorted by path; nothing is opened."""
-    found = []
-    for folder, below, names in os.walk(Path(root).resolve()):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        files = _files(Path(folder), names)
-        if files is not None:
-            found.append(files)
-    return found
+    return find_folders(root, _files)
 
 
 def load_case(folder: Path | str) -> Case:
@@ -90,13 +83,7 @@ def load_case(folder: Path | str) -> Case:
     Raises:
         ValueError: if the folder holds no file with an official name, or as `mmlib.data.nifti.read_case`.
     """
-    folder = Path(folder).resolve()
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected {LAYOUT}")
-    files = _files(folder, [path.name for path in folder.iterdir() if path.is_file()])
-    if files is None:
-        raise ValueError(f"{folder}: no file is named as in BraTS; expected {LAYOUT}")
-    return read_case(files)
+    return read_folder(folder, _files, "no file is named as in BraTS", LAYOUT)
 
 
 class BratsFolder(Cases):

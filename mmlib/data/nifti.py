@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -140,6 +140,44 @@ def read_case(files: CaseFiles) -> Case:
         targets=files.targets,
         header=header,
     )
+
+
+Sorted = Callable[[Path, Sequence[str]], CaseFiles | None]  # folder, names of its files -> their places; None: no case
+
+
+def find_folders(root: Path | str, sort: Sorted) -> list[CaseFiles]:
+    """List every folder under `root` that holds a case, sorted by path; nothing is opened, hidden folders are skipped.
+
+    Args:
+        sort: tells what the files of a folder are.
+    """
+    found = []
+    for folder, below, names in os.walk(Path(root).resolve()):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        files = sort(Path(folder), names)
+        if files is not None:
+            found.append(files)
+    return found
+
+
+def read_folder(folder: Path | str, sort: Sorted, unknown: str, expected: str) -> Case:
+    """Read the case of one folder.
+
+    Args:
+        sort: as `find_folders`.
+        unknown: what is said where no file is known.
+        expected: the layout, for messages.
+
+    Raises:
+        ValueError: if the folder is not there or holds no known file, or as `read_case`.
+    """
+    folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; expected {expected}")
+    files = sort(folder, [path.name for path in folder.iterdir() if path.is_file()])
+    if files is None:
+        raise ValueError(f"{folder}: {unknown}; expected {expected}")
+    return read_case(files)
 
 
 def grid_difference(

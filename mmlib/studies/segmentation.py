@@ -21,6 +21,7 @@ from mmlib.analysis.statistics import Effect, cell_means, paired_effects
 from mmlib.analysis.wording import counted, format_effect, listed, outcome, select
 from mmlib.data.cases import REGIONS, Case, regions
 from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues
+from mmlib.data.phantoms.options import PLAIN, Options
 from mmlib.figures.overlays import Overlay
 from mmlib.figures.results import arm_of, arm_style
 from mmlib.figures.results import gains as gains_by_modality
@@ -507,18 +508,20 @@ class Ceiling:
         return [key for key, effect in self.effects.items() if effect.family_low > 0]
 
 
-def ceiling(study: Study, run: str) -> Ceiling | None:
+def ceiling(study: Study, run: str, options: Options = PLAIN) -> Ceiling | None:
     """The ceiling of the study's test cases; None where they are not phantoms: then nobody knows it.
 
     Args:
         run: that tells the spacing of the grid.
+        options: what the phantoms were made with.
     """
     if not study.stand_in:
         return None
     spacing = float(study.record(run)["spacing"])
-    tissues = {name: make_tissues(int(name.rsplit("-", 1)[1]), spacing) for name in study.tested}
-    limits = pd.Series({name: 100 * ceiling_without_t1ce(one) for name, one in tissues.items()})
-    return ceiling_from(study, limits)
+    seeds = {name: int(name.rsplit("-", 1)[1]) for name in study.tested}
+    tissues = {name: make_tissues(seed, spacing, options=options) for name, seed in seeds.items()}
+    limits = {name: 100 * ceiling_without_t1ce(one, options.predictable) for name, one in tissues.items()}
+    return ceiling_from(study, pd.Series(limits))
 
 
 def ceiling_from(study: Study, limits: pd.Series) -> Ceiling:

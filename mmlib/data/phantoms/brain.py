@@ -173,6 +173,7 @@ class _Tumour:
     sign_share: float = 0.0
 
     def stream(self, seed: int, number: int) -> np.random.Generator:
+        """The random numbers of one property of this focus; every focus has its own."""
         return np.random.default_rng((seed, number, self.focus) if self.focus else (seed, number))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_subject, make_tissues, write_brats
+from mmlib.data.phantoms.brain import _moved, ceiling_without_t1ce, make_subject, make_tissues, write_brats
 from mmlib.data.phantoms.options import (
     ENHANCES,
     PLAIN,
@@ -77,7 +77,16 @@ def test_misregistration_moves_every_modality_but_t1_and_not_the_labels(plain):
     assert np.array_equal(case.images["t1"], plain.images["t1"])
     for name in ("t1ce", "t2", "flair"):
         same = np.corrcoef(case.images[name][plain.brain_mask], plain.images[name][plain.brain_mask])[0, 1]
-        assert 0 < same < 0.95, name
+        assert same < 0.95, name
+
+
+def test_shifts_have_the_stated_standard_deviation():
+    ball = np.exp(-((np.indices((21, 21, 21)) - 10) ** 2).sum(axis=0) / 18)
+    moved = [_moved(ball, np.random.default_rng(seed), 2.0, 4.0) for seed in range(60)]
+    shifts = np.array([ndimage.center_of_mass(one) for one in moved]) - 10
+    # voxels of 4 mm along each of three axes: 180 values, so the error of their deviation is 5 %
+    assert 4.0 * np.std(shifts) == pytest.approx(2.0, rel=0.2)
+    assert np.abs(np.mean(shifts)) < 3 * 0.5 / np.sqrt(180)
 
 
 def test_stripping_removes_fluid_at_the_surface_and_keeps_the_ventricles():
@@ -85,7 +94,8 @@ def test_stripping_removes_fluid_at_the_surface_and_keeps_the_ventricles():
     lost = before.brain & ~after.brain
     assert 0.02 < lost.sum() / before.brain.sum() < 0.35
     assert not (after.brain & ~before.brain).any()
-    assert (sum(before.fractions.values()) - before.fractions["csf"])[lost].max() < 0.5
+    fluid = before.fractions["csf"]
+    assert fluid[lost].mean() > 2 * fluid[after.brain].mean()
     inner = before.fractions["csf"] * (ndimage.distance_transform_edt(before.brain) > 7)  # voxels of 4 mm
     assert after.fractions["csf"][inner > 0.9].sum() > 0.9 * before.fractions["csf"][inner > 0.9].sum()
 
@@ -143,7 +153,8 @@ def test_the_best_marking_is_all_without_a_sign_worth_trusting_and_the_sign_with
 
 def test_the_sign_is_the_enhancing_sector_at_1_and_shows_in_t2_and_flair(plain):
     tissues = make_tissues(SEED, tumour=True, options=Options(predictable=1.0))
-    assert np.allclose(tissues.dense["enhancing"], tissues.fractions["enhancing"], atol=0.26)  # a soft border
+    # on its border the sector counts twice: l - l^2 <= 1/4
+    assert np.allclose(tissues.dense["enhancing"], tissues.fractions["enhancing"], atol=0.25)
     assert ceiling_without_t1ce(tissues, 1.0) > 0.98
     assert np.array_equal(tissues.labels, plain.labels)
     case = make_subject(SEED, tumour=True, options=Options(predictable=1.0))
