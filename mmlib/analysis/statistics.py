@@ -12,10 +12,9 @@ variances (Cochran 1964, Biometrics 20:191): with two seeds that differ much it 
 
 Coverage of nominal 95 % intervals in the simulation of `tests/analysis/test_statistics.py` (true effect 0, 40
 subjects that differ by 6 points, 4,000 trials) is 96 to 97 % for two, three and five seeds that differ by 1.5 or 2.5
-points, and not below 93 % over other shares of the three variances. Satterthwaite's degrees of freedom hold 90 to 92
-% with two seeds, and resampling two seeds holds 69 % where seeds differ as much as subjects; neither is used. One
-seed says nothing about
-seeds: its interval accounts for subjects alone, and `Effect.resampled` says so.
+points, and not below 93 % over other shares of the three variances. Satterthwaite's degrees of freedom hold 90 to
+92 % with two seeds, and resampling two seeds holds 69 % where seeds differ as much as subjects; neither is used. One
+seed says nothing about seeds: its interval accounts for subjects alone, and `Effect.resampled` says so.
 
 Ranks and rates of violations have no such form. They are resampled: seeds first, then subjects, the same for every
 seed. scipy and statsmodels do the tests.
