@@ -18,7 +18,7 @@ import yaml
 
 OWN = "-own"  # ends the name of a profile whose data set is a folder of the reader's
 RESULTS = "build/results"
-ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes")  # the rest of an entry is parameters
+ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes", "grid")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
 SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath", "tcga")  # layouts that say themselves which cases are for testing
@@ -135,6 +135,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def _settings(group: dict[str, Any]) -> list[dict[str, float]]:
+    """Every combination of the values in an entry's `grid`, a run of its own each; without a grid one, of nothing."""
+    grid = group.get("grid", {})
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
 def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Every run of an experiment: its name, its parameters, and the entry of the profile that it comes from."""
     settings = profile(profile_name)
@@ -147,18 +153,20 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
     if "data" in asked and data["layout"] not in SPLIT_WITHIN:
         cases = {"data": data.get("folder", place), "split": data.get("split", f"{place}.csv")}
         cases |= {"cases_train": data["train"], "cases_test": data["test"]}
-    for group in asked["runs"]:
+    for group, setting in ((group, setting) for group in asked["runs"] for setting in _settings(group)):
         filed = {"profile": profile_name, "experiment": experiment, "results": RESULTS}
-        given = {**asked["common"], **{key: value for key, value in group.items() if key not in ABOUT_A_GROUP}}
+        own = {key: value for key, value in group.items() if key not in ABOUT_A_GROUP}
+        given = {**asked["common"], **own, **setting}
+        ending = "".join(f"-{key}={value:g}" for key, value in setting.items())
         variants = group.get("variants", [STANDARD])
         if asked.get("one_run_per_entry"):  # short trainings: one run holds all variants and seeds of its entry
             members = {"variants": variants, "seeds": group["seeds"]}
-            name = group.get("name", group["method"])
+            name = group.get("name", group["method"]) + ending
             yield name, {**filed, "run": name, **cases, **members, **given}, group
             continue
         folds = range(1, data["folds"] + 1) if "folds" in data else [0]  # 0: one split, no cross-validation
         for variant, seed, fold in product(variants, group["seeds"], folds):
-            name = run_name(group["method"], variant, seed, fold)
+            name = run_name(group["method"], variant, seed, fold) + ending
             taught = {"teacher": given["teacher"].format(seed=seed)} if "teacher" in given else {}
             if fold:
                 taught |= {"fold": fold, "split": f"{place}-fold{fold}.csv"}
