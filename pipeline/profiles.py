@@ -170,6 +170,8 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
             taught = {"teacher": given["teacher"].format(seed=seed)} if "teacher" in given else {}
             if fold:
                 taught |= {"fold": fold, "split": f"{place}-fold{fold}.csv"}
+            if ending:
+                taught |= {"run": name}
             yield name, {**filed, "variant": variant, "seed": seed, **cases, **given, **taught}, group
 
 
