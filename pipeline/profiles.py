@@ -153,7 +153,7 @@ def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str,
     if "data" in asked and data["layout"] not in SPLIT_WITHIN:
         cases = {"data": data.get("folder", place), "split": data.get("split", f"{place}.csv")}
         cases |= {"cases_train": data["train"], "cases_test": data["test"]}
-    for group, setting in ((group, setting) for group in asked["runs"] for setting in _settings(group)):
+    for group, setting in ((one, setting) for one in asked["runs"] for setting in _settings(one)):
         filed = {"profile": profile_name, "experiment": experiment, "results": RESULTS}
         own = {key: value for key, value in group.items() if key not in ABOUT_A_GROUP}
         given = {**asked["common"], **own, **setting}

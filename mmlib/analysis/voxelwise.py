@@ -71,7 +71,7 @@ def voxelwise_dice(
     rng = np.random.default_rng(seed)
     every = list(dict.fromkeys([*train, *tune, *test]))
     features = {name: voxel_features(cases[name], modalities) for name in every}
-    labels = {name: cases[name].labels[cases[name].brain_mask] for name in every}
+    labels = {name: np.asarray(cases[name].labels)[cases[name].brain_mask] for name in every}
     kept = {name: (labels[name] > 0) | (rng.random(labels[name].size) < 0.1) for name in train}
     targets = np.concatenate([labels[name][kept[name]] for name in train])
 

@@ -1,0 +1,233 @@
+"""Have the networks learned? Settings tried on validation cases, and bars set before the runs: one page's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mmlib.analysis.results import Results
+from mmlib.analysis.statistics import paired_effects
+from mmlib.analysis.wording import format_effect, select
+from mmlib.figures.results import arm_of, arm_style
+from mmlib.figures.style import new_figure, styled
+from mmlib.modalities import MRI, label
+
+ALL = label(MRI, MRI)
+SEGMENTERS = ("shaspec paper", "u-hemis", "dropout-unet", "zero-fill")
+REGIONS = ("et", "tc", "wt")
+BARS = {"et": 85.0, "wt": 90.0}  # Dice in points with all four modalities, on held-out cases
+LONGER_MARGIN = 3.0  # points that a run three times as long may gain with one modality
+TEACHER_LEAD = 5.0  # points of average Dice
+REGRESSION_MARGIN, NOISE_MARGIN = 0.7, 3.0  # dB
+RATES = {"lr": "parameters.learning_rate", "decay": "parameters.weight_decay"}
+TUNED = {
+    "tuning": ("segmentation", "subsets"),
+    "tuning-distillation": ("distillation",),
+    "tuning-synthesis": ("synthesis",),
+}
+
+
+def _setting(records: pd.DataFrame) -> pd.Series:
+    """Learning rate and weight decay of each run, as tables print them."""
+    return "rate " + records[RATES["lr"]].map("{:g}".format) + ", decay " + records[RATES["decay"]].map("{:g}".format)
+
+
+def tried(results: Results, experiment: str) -> pd.DataFrame:
+    """The validation score of every setting that was tried.
+
+    Returns:
+        One row per method, one column per setting; Dice in points, PSNR in dB. Empty where nothing was tried.
+    """
+    records = results.records[results.records["experiment"].eq(experiment)]
+    scores = results.scores[results.scores["experiment"].eq(experiment)]
+    scores = scores[scores["metric"].isin(["valid-dice", "valid-psnr"])]
+    if scores.empty:
+        return pd.DataFrame()
+    scale = scores["metric"].map({"valid-dice": 100.0, "valid-psnr": 1.0})
+    setting = scores["run"].map(_setting(records).set_axis(records["run"]))
+    scores = scores.assign(value=scores["value"] * scale, setting=setting, arm=arm_of(scores))
+    table = scores.pivot_table(index="arm", columns="setting", values="value", sort=False)
+    order = records.sort_values(list(RATES.values()))
+    return table.dropna(thresh=2)[list(dict.fromkeys(_setting(order)[order["run"].isin(scores["run"])]))]
+
+
+def taken(results: Results, experiments: Sequence[str]) -> dict[str, str]:
+    """The setting that each method has in the main experiments."""
+    records = results.records[results.records["experiment"].isin(experiments)]
+    arms = results.scores[["experiment", "run", "method", "variant"]].drop_duplicates()
+    arms = arms.assign(arm=arm_of(arms)).merge(
+        records.assign(setting=_setting(records))[["experiment", "run", "setting"]], on=["experiment", "run"]
+    )
+    return dict(zip(arms["arm"], arms["setting"], strict=True))
+
+
+def choices(table: pd.DataFrame, used: Mapping[str, str]) -> pd.DataFrame:
+    """`tried`, with the setting in use and what the best one would have given more.
+
+    Returns:
+        The table as text, the best of each row marked by a star; `in use`, `best less in use`.
+    """
+    best = table.idxmax(axis=1)
+    shown = table.map("{:.2f}".format)
+    for arm, setting in best.items():
+        shown.loc[arm, setting] += " *"
+    shown["in use"] = [used.get(arm, "-") for arm in table.index]
+    lost = [table.loc[arm, best[arm]] - table.loc[arm].get(used.get(arm, ""), float("nan")) for arm in table.index]
+    shown["best less in use"] = [f"{value:.2f}" if value == value else "-" for value in lost]
+    return shown
+
+
+def _dice(results: Results, experiment: str) -> pd.DataFrame:
+    scores = results.scores
+    dice = scores[scores["experiment"].eq(experiment) & scores["metric"].eq("dice")]
+    return dice.assign(arm=arm_of(dice), value=100 * dice["value"])
+
+
+def with_all(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice with all four modalities, in points: a row per network, the trees last.
+
+    Args:
+        results: with the experiment `segmentation`.
+        trees: as `mmlib.analysis.voxelwise.voxelwise_dice` gives them.
+    """
+    dice = _dice(results, "segmentation")
+    dice = dice[dice["available"].eq(ALL) & dice["arm"].isin(SEGMENTERS)]
+    means = dice.pivot_table(index="arm", columns="target", values="value").reindex(columns=list(REGIONS))
+    means = means.reindex([arm for arm in SEGMENTERS if arm in means.index])
+    reference = trees[trees["available"].eq(ALL)].groupby("target")["value"].mean() * 100
+    means.loc["boosted trees"] = reference.reindex(REGIONS)
+    return means
+
+
+def above_trees(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice of each network less that of the trees with the same modalities, in points.
+
+    Returns:
+        arm, available, target, network, trees, difference; a network that was not trained for a set is not asked.
+    """
+    dice = _dice(results, "segmentation")
+    reference = 100 * trees.groupby(["available", "target"])["value"].mean().rename("trees")
+    dice = dice[dice["arm"].isin([arm for arm in SEGMENTERS if arm != "zero-fill"])]
+    means = dice.groupby(["arm", "available", "target"], sort=False)["value"].mean().rename("network").reset_index()
+    rows = means.join(reference, on=["available", "target"], how="inner")
+    return rows.assign(difference=rows["network"] - rows["trees"]).reset_index(drop=True)
+
+
+@styled
+def tree_panels(rows: pd.DataFrame) -> Figure:
+    """Networks against trees, a panel per region; points below the diagonal have not learned what a voxel tells."""
+    figure, panels = new_figure(10, 3.4, 1, len(REGIONS), sharex=True, sharey=True)
+    for panel, target in zip(panels[0], REGIONS, strict=True):
+        for arm, part in rows[rows["target"].eq(target)].groupby("arm", sort=False):
+            colour, marker, name = arm_style(arm)
+            panel.scatter(part["trees"], part["network"], color=colour, marker=marker, label=name)
+        panel.axline((0, 0), slope=1, color="0.5", linewidth=1)
+        panel.set(title=target.upper(), xlabel="trees, Dice in points", xlim=(0, 100), ylim=(0, 100))
+    panels[0, 0].set_ylabel("network, Dice in points")
+    panels[0, -1].legend(fontsize=8)
+    return figure
+
+
+def gained_by_time(results: Results) -> pd.DataFrame:
+    """What a run of at most three times as many steps gains with one modality: arm, available, effect."""
+    rows = []
+    usual, longer = _dice(results, "segmentation"), _dice(results, "segmentation-longer")
+    for arm in longer["arm"].unique():
+        for name in MRI:
+            tables = [
+                part[part["arm"].eq(arm) & part["available"].eq(name)]
+                .groupby(["seed", "case"])["value"]
+                .mean()
+                .unstack()
+                for part in (longer, usual)
+            ]
+            seeds = tables[0].index.intersection(tables[1].index)
+            effect = paired_effects([(tables[0].loc[seeds], tables[1].loc[seeds])])[0]
+            rows.append((arm, name, effect))
+    return pd.DataFrame(rows, columns=["arm", "available", "effect"])
+
+
+def teacher_leads(results: Results) -> pd.Series:
+    """Average Dice of the teacher less that of each student's best method, in points: a value per student."""
+    dice = _dice(results, "distillation")
+    plain = dice["variant"].isin(["standard", ""])
+    means = dice[plain].groupby(["method", "available"])["value"].mean()
+    teacher = means["teacher", ALL]
+    students = means.drop("teacher").groupby("available").max()
+    return (teacher - students).reindex([name for name in MRI if name in students.index])
+
+
+def diffusion_quality(results: Results) -> pd.Series:
+    """Mean PSNR in dB, one modality missing, test subjects: of m2dn unet, its noise form and regression unet."""
+    scores = results.scores
+    psnr = scores[scores["experiment"].eq("synthesis") & scores["metric"].eq("psnr")]
+    psnr = psnr[psnr["available"].str.count(r"\+").eq(len(MRI) - 2)]
+    means = psnr.groupby(["method", "variant"])["value"].mean()
+    wanted = {"x0": ("m2dn", "unet"), "noise": ("m2dn", "unet-noise"), "regression": ("regression", "unet")}
+    return pd.Series({name: means[arm] for name, arm in wanted.items() if arm in means.index})
+
+
+def judged(value: float, passed: bool, digits: int = 1) -> str:
+    """A number and whether it passes its bar."""
+    return f"{value:.{digits}f}, {'passed' if passed else 'not passed'}"
+
+
+def bars(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
+    """Every bar, what was measured, and whether it is passed; those whose runs are absent say so."""
+    present = set(results.records["experiment"])
+    rows: list[tuple[str, str]] = []
+    if "segmentation" in present:
+        means = with_all(results, trees).drop(index="boosted trees")
+        for target, bar in BARS.items():
+            reached = means.drop(index="zero-fill", errors="ignore")[target]
+            text = "; ".join(f"{arm} {judged(value, value >= bar)}" for arm, value in reached.items())
+            rows.append((f"{target.upper()} with all four modalities at least {bar:g}", text))
+        below = above_trees(results, trees)
+        worst = below.loc[below["difference"].idxmin()]
+        text = (
+            f"{(below['difference'] < 0).sum()} of {len(below)} cells below; lowest: {worst['arm']}, "
+            f"{worst['available']}, {worst['target'].upper()} {worst['difference']:+.1f}"
+        )
+        rows.append(("no network below the trees with the same modalities", text))
+    if "segmentation-longer" in present:
+        gains = gained_by_time(results)
+        most = gains.loc[[one.effect for one in gains["effect"]].index(max(one.effect for one in gains["effect"]))]
+        text = f"largest gain: {most['arm']}, {most['available']} {format_effect(most['effect'])}"
+        rows.append((f"one modality: a run three times as long gains at most {LONGER_MARGIN:g}", text))
+    else:
+        rows.append(
+            (f"one modality: a run three times as long gains at most {LONGER_MARGIN:g}", "not run in this profile")
+        )
+    if "distillation" in present:
+        leads = teacher_leads(results)
+        text = "; ".join(f"{name} {judged(value, value >= TEACHER_LEAD)}" for name, value in leads.items())
+        rows.append((f"teacher at least {TEACHER_LEAD:g} above the best student", text))
+    if "synthesis" in present:
+        quality = diffusion_quality(results)
+        if {"x0", "regression"} <= set(quality.index):
+            gap = quality["regression"] - quality["x0"]
+            rows.append(
+                (f"m2dn unet within {REGRESSION_MARGIN:g} dB of regression", judged(gap, gap <= REGRESSION_MARGIN, 2))
+            )
+        if {"x0", "noise"} <= set(quality.index):
+            gap = quality["x0"] - quality["noise"]
+            rows.append(
+                (
+                    f"predicting noise within {NOISE_MARGIN:g} dB of predicting images",
+                    judged(gap, gap <= NOISE_MARGIN, 2),
+                )
+            )
+    return pd.DataFrame(rows, columns=["bar, fixed before the runs", "measured"])
+
+
+def tree_sets() -> list[tuple[str, ...]]:
+    """The sets of modalities that trees are fitted to: each alone, and all."""
+    return [*((name,) for name in MRI), MRI]
+
+
+def test_cases(results: Results) -> list[str]:
+    """The test cases that every segmentation run scored."""
+    dice = select(_dice(results, "segmentation"), available=ALL)
+    return sorted(set.intersection(*(set(part["case"]) for _, part in dice.groupby("run"))))
