@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import shutil
@@ -130,7 +131,7 @@ def test_a_run_is_made_anew_with_the_networks_it_takes(finished: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
 def test_networks_are_taken_from_experiments_of_the_profile(name: str) -> None:
     experiments = profile(name)["experiments"]
     assert all(needed in experiments for asked in experiments.values() for needed in asked.get("needs", []))
@@ -251,7 +252,7 @@ def test_files_of_the_book_that_a_chapter_reads_are_known() -> None:
             assert (ROOT / path).is_file(), f"{chapter.name} reads {path}"
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
 def test_every_run_of_a_profile_has_its_own_name_and_parameters(name: str) -> None:
     settings = profile(name)
     assert list(settings["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.md"))
@@ -259,9 +260,31 @@ def test_every_run_of_a_profile_has_its_own_name_and_parameters(name: str) -> No
         listed = list_runs(name, experiment)
         together = asked.get("one_run_per_entry")  # one run for all members of a group
         sizes = [1 if together else len(group.get("variants", [1])) * len(group["seeds"]) for group in asked["runs"]]
-        assert len(listed) == sum(sizes)
+        settings_of = [np.prod([len(values) for values in group.get("grid", {}).values()]) for group in asked["runs"]]
+        assert len(listed) == np.dot(sizes, settings_of)
         for parameters in listed.values():
             assert all(isinstance(value, str | int | float | list) for value in parameters.values())
+
+
+def test_a_grid_is_a_run_for_every_combination_of_its_values_in_a_folder_of_its_own() -> None:
+    listed = list_runs("book", "tuning")
+    tried = {name: one for name, one in listed.items() if one["method"] == "shaspec"}
+    assert all(one["run"] == name for name, one in tried.items())
+    assert {(one["learning_rate"], one["weight_decay"]) for one in tried.values()} == set(
+        itertools.product([4e-3, 8e-3, 1.6e-2], [1e-4, 5e-2])
+    )
+    assert "shaspec-paper-s100-learning_rate=0.004-weight_decay=0.05" in tried
+
+
+@pytest.mark.parametrize(
+    "experiment", ["tuning", "tuning-distillation", "tuning-synthesis", "tuning-digits", "tuning-guidance"]
+)
+def test_every_method_has_the_same_settings_to_choose_from(experiment: str) -> None:
+    asked = profile("book")["experiments"][experiment]["runs"]
+    grids = [group["grid"] for group in asked if group["method"] != "teacher"]
+    assert all(grid == grids[0] for grid in grids)
+    assert np.prod([len(values) for values in grids[0].values()]) >= 6
+    assert all(group["seeds"] == [100] for group in asked), "a seed that no result has"
 
 
 def test_names_of_runs() -> None:
@@ -269,7 +292,7 @@ def test_names_of_runs() -> None:
     assert {"shaspec-paper-s0", "zero-fill-s0", "dedicated-t1ce-s0"} <= set(names)
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
 def test_a_teacher_has_the_seed_of_its_students_and_is_a_run_itself(name: str) -> None:
     listed = list_runs(name, "distillation")
     assert listed["protokd-s0"]["teacher"] == "teacher-s0" and "teacher" not in listed["teacher-s0"]
@@ -579,11 +602,11 @@ def test_a_phantom_rests_on_what_writes_it() -> None:
 
 def test_one_run_holds_all_members_of_a_group_of_digits() -> None:
     made = list_runs("quick", "avmnist")
-    assert made["smil"]["variants"] == ["paper", "released"] and made["smil"]["seeds"] == [0, 1, 2]
+    assert made["smil"]["variants"] == ["paper", "released"] and made["smil"]["seeds"] == [0, 1]
     assert made["smil"]["audio_rates"][:2] == [5, 10] and made["lower-longer"]["method"] == "lower"
     assert all(name == parameters["run"] for name, parameters in made.items())
 
 
 def test_an_unknown_profile_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no profile 'fast'; choose one of full, paper, quick, smoke"):
+    with pytest.raises(ValueError, match="no profile 'fast'; choose one of book, full, paper, quick, smoke"):
         profile("fast")

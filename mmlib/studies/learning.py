@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import paired_effects
-from mmlib.analysis.wording import format_effect, select
+from mmlib.analysis.wording import format_effect
 from mmlib.figures.results import arm_of, arm_style
 from mmlib.figures.style import new_figure, styled
 from mmlib.modalities import MRI, label
@@ -21,46 +23,57 @@ BARS = {"et": 85.0, "wt": 90.0}  # Dice in points with all four modalities, on h
 LONGER_MARGIN = 3.0  # points that a run three times as long may gain with one modality
 TEACHER_LEAD = 5.0  # points of average Dice
 REGRESSION_MARGIN, NOISE_MARGIN = 0.7, 3.0  # dB
-RATES = {"lr": "parameters.learning_rate", "decay": "parameters.weight_decay"}
+
+
+class Tuning(NamedTuple):
+    """Where settings were tried: the experiments that take the best, what marks validation scores, and their unit."""
+
+    main: tuple[str, ...]
+    where: dict[str, str]
+    scale: float
+    unit: str
+
+
 TUNED = {
-    "tuning": ("segmentation", "subsets"),
-    "tuning-distillation": ("distillation",),
-    "tuning-synthesis": ("synthesis",),
+    "tuning": Tuning(("segmentation", "subsets"), {"metric": "valid-dice"}, 100, "Dice in points"),
+    "tuning-distillation": Tuning(("distillation",), {"metric": "valid-dice"}, 100, "Dice in points"),
+    "tuning-synthesis": Tuning(("synthesis",), {"metric": "valid-psnr"}, 1, "PSNR in dB"),
+    "tuning-digits": Tuning(("avmnist",), {"target": "valid", "metric": "correct"}, 100, "accuracy in points"),
+    "tuning-guidance": Tuning(("derm7pt",), {"metric": "balanced"}, 100, "balanced accuracy in points"),
 }
+SETTING = re.compile(r"-([a-z_]+)=([0-9.e+-]*[0-9])")  # of a run of a grid, in its name
 
 
-def _setting(records: pd.DataFrame) -> pd.Series:
-    """Learning rate and weight decay of each run, as tables print them."""
-    return "rate " + records[RATES["lr"]].map("{:g}".format) + ", decay " + records[RATES["decay"]].map("{:g}".format)
+def _named(setting: Sequence[tuple[str, str]]) -> str:
+    """A setting as tables print it."""
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in setting)
 
 
 def tried(results: Results, experiment: str) -> pd.DataFrame:
     """The validation score of every setting that was tried.
 
     Returns:
-        One row per method, one column per setting; Dice in points, PSNR in dB. Empty where nothing was tried.
+        One row per method, one column per setting. Empty where nothing was tried.
     """
-    records = results.records[results.records["experiment"].eq(experiment)]
+    tuning = TUNED[experiment]
     scores = results.scores[results.scores["experiment"].eq(experiment)]
-    scores = scores[scores["metric"].isin(["valid-dice", "valid-psnr"])]
+    scores = scores[scores[list(tuning.where)].eq(pd.Series(tuning.where)).all(axis=1)]
+    scores = scores[scores["run"].map(lambda run: bool(SETTING.search(run)))]  # not the teacher of those that are tuned
     if scores.empty:
         return pd.DataFrame()
-    scale = scores["metric"].map({"valid-dice": 100.0, "valid-psnr": 1.0})
-    setting = scores["run"].map(_setting(records).set_axis(records["run"]))
-    scores = scores.assign(value=scores["value"] * scale, setting=setting, arm=arm_of(scores))
-    table = scores.pivot_table(index="arm", columns="setting", values="value", sort=False)
-    order = records.sort_values(list(RATES.values()))
-    return table.dropna(thresh=2)[list(dict.fromkeys(_setting(order)[order["run"].isin(scores["run"])]))]
+    setting = scores["run"].map(lambda run: _named(SETTING.findall(run)))
+    scores = scores.assign(value=scores["value"] * tuning.scale, setting=setting, arm=arm_of(scores))
+    return scores.pivot_table(index="arm", columns="setting", values="value", sort=False)
 
 
-def taken(results: Results, experiments: Sequence[str]) -> dict[str, str]:
-    """The setting that each method has in the main experiments."""
-    records = results.records[results.records["experiment"].isin(experiments)]
+def taken(results: Results, experiment: str) -> dict[str, str]:
+    """The setting that each method of a tuning experiment has in the main experiments."""
+    tuned = results.records.loc[results.records["experiment"].eq(experiment), "run"]
+    keys = dict.fromkeys(key for run in tuned for key, _ in SETTING.findall(run))
+    records = results.records[results.records["experiment"].isin(TUNED[experiment].main)]
     arms = results.scores[["experiment", "run", "method", "variant"]].drop_duplicates()
-    arms = arms.assign(arm=arm_of(arms)).merge(
-        records.assign(setting=_setting(records))[["experiment", "run", "setting"]], on=["experiment", "run"]
-    )
-    return dict(zip(arms["arm"], arms["setting"], strict=True))
+    arms = arms.assign(arm=arm_of(arms)).merge(records, on=["experiment", "run"])
+    return {row["arm"]: _named([(key, f"{row[f'parameters.{key}']:g}") for key in keys]) for _, row in arms.iterrows()}
 
 
 def choices(table: pd.DataFrame, used: Mapping[str, str]) -> pd.DataFrame:
@@ -229,5 +242,5 @@ def tree_sets() -> list[tuple[str, ...]]:
 
 def test_cases(results: Results) -> list[str]:
     """The test cases that every segmentation run scored."""
-    dice = select(_dice(results, "segmentation"), available=ALL)
+    dice = _dice(results, "segmentation")
     return sorted(set.intersection(*(set(part["case"]) for _, part in dice.groupby("run"))))
