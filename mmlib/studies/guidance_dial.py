@@ -7,7 +7,7 @@ samples are those of the published split and not of random ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,10 @@ from mmlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, V
 
 DIAL, TUMOURS = "guidance-dial", "guidance-tcga"  # experiments
 LESIONS = {"coupled": "guidance-lesions-coupled", "decoupled": "guidance-lesions-decoupled"}
+FEW = {"100 diagnoses": "guidance-lesions-few", "all diagnoses": "guidance-lesions-all"}
 PUBLISHED = ", published test part"
 DIAL_CLAIMS = ("G11", "G12", "G13", "G14", "G15", "G16")  # in the claims ledger
-LESION_CLAIMS = ("G21", "G22")
+LESION_CLAIMS, FEW_CLAIMS = ("G21", "G22"), ("G23", "G24")
 TUMOUR_CLAIMS = ("G17", "G18", "G19", "G17f", "G18f", "G19f", "G20")
 TUMOUR_ROWS = ("combined", "combined-b", "linear-combined")
 ROWS = {  # row -> name, colour, marker
@@ -166,14 +167,15 @@ def dial_figure(scores: pd.DataFrame, labels: int, noise: float) -> Figure:
     return figure
 
 
-def lesion_table(scores: pd.DataFrame) -> pd.DataFrame:
+def lesion_table(scores: pd.DataFrame, experiments: Mapping[str, str]) -> pd.DataFrame:
     """Balanced accuracy of the diagnosis, %, and the gain over I with its 95 % interval, for both kinds of pairs.
 
     Args:
-        scores: of the experiments of `LESIONS`.
+        scores: of the experiments.
+        experiments: name of the columns -> experiment.
     """
     columns: dict[str, dict[str, str]] = {}
-    for kind, experiment in LESIONS.items():
+    for kind, experiment in experiments.items():
         own = scores[scores["experiment"].eq(experiment) & scores["metric"].eq("balanced")]
         for row in (row for row in ROWS if row in set(own["variant"])):
             mean = repeats(own, row, "DIAG").to_numpy().mean()
