@@ -83,7 +83,7 @@ class Options:
 
 
 PLAIN = Options()
-REALISTIC = Options(irregular=0.5, multifocal=0.3, sites=6, misregistration=0.4, stripped=True, flair_texture=0.08)
+REALISTIC = Options(irregular=0.5, multifocal=0.3, sites=6, misregistration=0.2, stripped=True, flair_texture=0.08)
 PRESETS = {"plain": PLAIN, "realistic": REALISTIC}
 
 
