@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-SCHEMA = 1
+SCHEMA = 2
 FACTS = (
     "device",  # "cpu" or the name of the accelerator
     "threads",  # of torch, in this process
@@ -40,6 +41,8 @@ FACTS = (
     "exposure",  # {stage: {case: [modalities seen]}}
     "fingerprint",
 )
+PLACE = ("profile", "experiment", "run")  # the folders of a record, from the root of results
+OTHERS = ("method", "variant", "seed", "parameters", "files", "sha256")
 SCORE_COLUMNS = ("case", "available", "target", "metric", "value")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "nibabel", "nilearn", "mmlib")
 NOT_INPUTS = ("force", "results")  # parameters that cannot change a result
@@ -275,14 +278,21 @@ class Run:
             "peak_memory_mib": peak_memory_mib(),
             "parameters": self.parameters,
             **facts,
-            "files": {name: digest(text.encode()) for name, text in tables.items()},
         }
-        text = to_json(record, f"run {self.name}")
+        to_json(record, f"run {self.name}")  # refuses what cannot be written before anything is
         self.clear()
         for name, table in tables.items():
             _write(self.folder / name, table)
-        _write(self.folder / "record.json", text + "\n")
+        record["files"] = {path.relative_to(self.folder).as_posix(): _size_and_sum(path) for path in self._made()}
+        record["sha256"] = digest(to_json(record, "").encode())
+        _write(self.folder / "record.json", to_json(record, "") + "\n")
         return self.folder / "record.json"
+
+    def _made(self) -> list[Path]:
+        """The files that a reader may load: all but logs, executed notebooks, checkpoints and the record itself."""
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        left_out = (".ipynb", ".log", "record.json")
+        return [path for path in found if not path.name.endswith(left_out) and ".checkpoint.pt" not in path.name]
 
 
 def _to_csv(table: pd.DataFrame) -> str:
@@ -307,11 +317,14 @@ def open_run(root: str | Path, profile: str, experiment: str, name: str, paramet
 
 # -------------------------------------------------------------------------------------------------------- reading
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """Read the record of one run and check that its tables are the ones it was written with.
+    """Read the record of one run and check that it, its place and its files are those that were written.
+
+    A file is read once in a process to check it, and again only if its size or time has changed.
 
     Raises:
         FileNotFoundError: if the folder holds no record: the run is not finished.
-        RecordError: if the record is damaged, of another schema, or belongs to other tables.
+        RecordError: if the record is damaged, edited, of another schema, in another folder than the run's, or if one of
+            its files (tables, weights, arrays) is missing or changed.
     """
     path = Path(folder) / "record.json"
     remedy = f"delete {path.parent} and run it again"
@@ -324,14 +337,31 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != SCHEMA:
         raise RecordError(f"{path} has schema version {version}, this version of mmlib reads {SCHEMA}: {remedy}")
-    lacking = [name for name in (*FACTS, "method", "variant", "seed", "parameters", "files") if name not in record]
+    lacking = [name for name in (*FACTS, *PLACE, *OTHERS) if name not in record]
     if lacking:
         raise RecordError(f"{path} lacks {lacking}: {remedy}")
+    if record.pop("sha256") != digest(to_json(record, "").encode()):
+        raise RecordError(f"{path} was changed after it was written: {remedy}")
+    there = path.resolve().parts[-4:-1]
+    written = tuple(record[name] for name in PLACE)
+    if there != written:
+        raise RecordError(f"{path} is the record of {'/'.join(written)} in another folder: move it back or delete it")
     for name, expected in record["files"].items():
-        table = path.parent / name
-        if not table.is_file() or digest(table.read_bytes()) != expected:
-            raise RecordError(f"{table} is not the file its record was written with (missing or changed): {remedy}")
+        file = path.parent / name
+        if not file.is_file() or _size_and_sum(file) != expected:
+            raise RecordError(f"{file} is not the file its record was written with (missing or changed): {remedy}")
     return record
+
+
+def _size_and_sum(path: Path) -> dict[str, Any]:
+    state = path.stat()
+    return {"bytes": state.st_size, "sha256": _sum(path.resolve(), state.st_size, state.st_mtime_ns)}
+
+
+@cache
+def _sum(path: Path, size: int, modified_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _refuse(constant: str) -> float:

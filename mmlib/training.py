@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import time
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +160,7 @@ def fit(
     device: str = "auto",
     workers: int = 0,
     plateau: Plateau | None = None,
+    identity: str = "",
 ) -> pd.DataFrame:
     """Train for a number of optimiser steps, or by a stopping rule; the model is changed in place.
 
@@ -180,6 +185,8 @@ def fit(
         device: `auto` or `cpu`.
         workers: processes that prepare batches; 0 prepares them in this one.
         plateau: the stopping rule; it takes the place of the schedule.
+        identity: of the work, such as the fingerprint of a run: data, batches and loss count, which the settings here
+            do not tell apart. A checkpoint of other work, or a damaged one, is set aside with a warning.
 
     Returns:
         One row a step: step, loss, the loss's parts, lr, seconds; with a stopping rule also score, NaN at most steps.
@@ -187,7 +194,7 @@ def fit(
     Raises:
         FloatingPointError: if the loss or its gradient is not finite; names the step, the cases and the last good
             checkpoint. The weights are then those of the step before.
-        ValueError: if the folder holds the checkpoint of a different run.
+        ValueError: on an unknown optimizer.
     """
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {tuple(OPTIMIZERS)}")
@@ -197,7 +204,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.checkpoint.pt"
     settings = {"steps": steps, "lr": lr, "seed": seed, "optimizer": optimizer, "schedule": schedule, "warmup": warmup}
-    settings |= {"weight_decay": weight_decay, "max_norm": max_norm, "precision": precision}
+    settings |= {"weight_decay": weight_decay, "max_norm": max_norm, "precision": precision, "identity": identity}
     if plateau is not None:
         settings |= {"plateau": (plateau.every, plateau.patience, plateau.fall)}
     settings |= {} if average is None else {"average": average}
@@ -219,8 +226,10 @@ def fit(
         return rising * (1 if falls_from is None else max(0.0, 1 - (step - falls_from) / (plateau.fall * falls_from)))
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    if path.exists():
-        rows = _resume(path, settings, model, optimiser, scheduler, averaged)
+    with accelerator.main_process_first():  # which sets aside what cannot be used
+        if path.exists():
+            rows = _resume(path, settings, model, optimiser, scheduler, averaged)
+    if rows:
         falls_from = _falls_from(plateau, rows, steps)
     start = len(rows)
     model, optimiser = accelerator.prepare(model, optimiser)
@@ -306,20 +315,14 @@ def _check_finite(value: Tensor, what: str, step: int, batch: dict, lr: float, p
 def _resume(
     path: Path, settings: dict, model: nn.Module, optimizer, scheduler, averaged: nn.Module | None
 ) -> list[dict[str, float]]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["settings"] != settings:
-        different = {
-            key: (state["settings"].get(key), value)
-            for key, value in settings.items()
-            if state["settings"].get(key) != value
-        }
-        raise ValueError(
-            f"{path} belongs to another run; (there, here) differ in {different}: delete it or use another folder"
-        )
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds another network: delete it or use another folder ({error})") from None
+    """Put back what a checkpoint holds, and return its rows; one that is damaged or of other work is set aside."""
+    state, why = _read_checkpoint(path, settings, model)
+    if why:
+        aside = next(one for n in count(1) if not (one := path.with_name(f"{path.name}.aside-{n}")).exists())
+        os.replace(path, aside)
+        warnings.warn(f"{path} {why}: it is kept as {aside.name}, and training starts anew", stacklevel=3)
+        return []
+    model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
     if averaged is not None:
@@ -328,11 +331,40 @@ def _resume(
     return state["rows"]
 
 
+def _read_checkpoint(path: Path, settings: dict, model: nn.Module) -> tuple[dict[str, Any], str]:
+    """A checkpoint's content, and why it cannot be used; empty where it can. The archive has a sum of each part."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            return {}, f"is damaged ({broken} has another check sum)"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        there, shapes = state["settings"], {key: value.shape for key, value in state["model"].items()}
+    except Exception as error:  # whatever a wrong byte leads to
+        return {}, f"is damaged ({error})"
+    if there != settings:
+        keys = [key for key in {**there, **settings} if there.get(key) != settings.get(key)]
+        different = {key: (there.get(key), settings.get(key)) for key in keys}
+        return {}, f"belongs to other work, (there, here) differ in {different}"
+    if shapes != {key: value.shape for key, value in model.state_dict().items()}:
+        return {}, "belongs to other work, its network has other weights"
+    return state, ""
+
+
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, then rename: whoever reads `path` finds the old file or the whole new one."""
-    temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    os.replace(temporary, path)
+    """Write under a name of its own, then rename: whoever reads `path` finds the old file or the whole new one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())  # else a power cut may leave the new name on an empty file
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -125,8 +125,8 @@ def test_clear_withdraws_the_record(tmp_path):
         ('{"half": ', "damaged"),
         ('{"a": NaN}', "NaN is not JSON"),
         ("[]", "schema version None"),
-        ('{"schema_version": 0}', "schema version 0, this version of mmlib reads 1"),
-        ('{"schema_version": 1}', "lacks"),
+        ('{"schema_version": 0}', "schema version 0, this version of mmlib reads 2"),
+        ('{"schema_version": 2}', "lacks"),
     ],
 )
 def test_a_damaged_or_old_record_is_named_with_the_remedy(tmp_path, content, message):
@@ -136,6 +136,68 @@ def test_a_damaged_or_old_record_is_named_with_the_remedy(tmp_path, content, mes
         read_runs(tmp_path, "quick")
     assert "shaspec-paper-s0" in str(error.value) and "run it again" in str(error.value)
     assert not run.is_current("f0")
+
+
+def with_weights(root):
+    """A record with weights and arrays beside its tables."""
+    run = open_run(
+        root, "quick", "segmentation", "shaspec-paper-s0", {"method": "shaspec", "variant": "paper", "seed": 0}
+    )
+    (run.folder / "s0").mkdir()
+    (run.folder / "fit.safetensors").write_bytes(bytes(range(256)) * 8)
+    (run.folder / "s0" / "features.npz").write_bytes(bytes(range(256)))
+    for name in ("run.log", "train_segmentation.ipynb", "fit.checkpoint.pt"):  # these may change
+        (run.folder / name).write_text("x")
+    run.save(HISTORY, SCORES, **FACTS)
+    return run.folder
+
+
+def test_a_record_lists_every_file_that_a_reader_may_load(tmp_path):
+    files = read_record(with_weights(tmp_path))["files"]
+    assert list(files) == ["fit.safetensors", "history.csv", "s0/features.npz", "scores.csv"]
+    assert files["fit.safetensors"]["bytes"] == 2048 and len(files["fit.safetensors"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("name", ["fit.safetensors", "s0/features.npz", "scores.csv", "history.csv"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.99])
+def test_a_changed_byte_in_any_of_its_files_is_named(tmp_path, name, share):
+    folder = with_weights(tmp_path)
+    content = bytearray((folder / name).read_bytes())
+    content[int(share * len(content))] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(RecordError, match=rf"{name} is not the file .* \(missing or changed\): delete .* run it again"):
+        read_record(folder)
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 0.999, 40))
+def test_a_changed_bit_of_the_record_is_noticed(tmp_path, share):
+    path = with_weights(tmp_path) / "record.json"
+    content, written = bytearray(path.read_bytes()), read_record(path.parent)
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+    try:
+        assert read_record(path.parent) == written, "white space may differ, and nothing else"
+    except RecordError:
+        pass
+
+
+@pytest.mark.parametrize("key", ["git_commit", "fingerprint", "seed", "stand_in", "parameters", "written"])
+def test_an_edited_value_is_noticed(tmp_path, key):
+    path = with_weights(tmp_path) / "record.json"
+    record = json.loads(path.read_text())
+    record[key] = {"steps": 9} if key == "parameters" else 7
+    path.write_text(json.dumps(record))
+    with pytest.raises(RecordError, match="was changed after it was written"):
+        read_record(path.parent)
+
+
+def test_a_copy_under_another_name_does_not_count_twice(tmp_path):
+    folder = with_weights(tmp_path)
+    shutil.copytree(folder, folder.with_name("shaspec-paper-s1"))
+    with pytest.raises(RecordError, match="is the record of quick/segmentation/shaspec-paper-s0 in another folder"):
+        read_runs(tmp_path, "quick")
+    shutil.copytree(tmp_path / "quick", tmp_path / "moved" / "quick", ignore=lambda *_: ["shaspec-paper-s1"])
+    assert len(read_runs(tmp_path / "moved", "quick")) == 1, "the whole may be moved"
 
 
 def test_tables_that_do_not_belong_to_the_record_are_refused(tmp_path):

@@ -5,12 +5,15 @@ import random
 import signal
 import subprocess
 import sys
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmlib import training
 from mmlib.training import Plateau, fit, learning_rate, precision_here
 
 # A small net with dropout and instance norm; killed once at a given step when a second argument is given.
@@ -162,12 +165,62 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight(tmp_path, max_norm, ste
     assert not (tmp_path / "fit.safetensors").exists()
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    fit(nn.Linear(1, 1), Points(), squared, steps=5, lr=0.1, seed=0, folder=tmp_path)
-    with pytest.raises(ValueError, match=r"belongs to another run; \(there, here\) differ in {'lr': \(0.1, 0.2\)}"):
-        fit(nn.Linear(1, 1), Points(), squared, steps=5, lr=0.2, seed=0, folder=tmp_path)
-    with pytest.raises(ValueError, match="holds another network: delete it"):
-        fit(nn.Linear(1, 3), Points(), squared, steps=5, lr=0.1, seed=0, folder=tmp_path)
+SHORT = {"steps": 5, "lr": 0.1, "seed": 0, "identity": "one"}
+
+
+def weights_of(folder, outputs=1, **changed):
+    torch.manual_seed(0)
+    model = nn.Linear(1, outputs)
+    fit(model, Points(), squared, **{**SHORT, "folder": folder, **changed})
+    return model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"lr": 0.2}, r"belongs to other work, \(there, here\) differ in {'lr': \(0.1, 0.2\)}"),
+        ({"identity": "two"}, r"belongs to other work, \(there, here\) differ in {'identity': \('one', 'two'\)}"),
+        ({"outputs": 3}, "belongs to other work, its network has other weights"),
+    ],
+)
+def test_a_checkpoint_of_other_work_is_set_aside_and_training_starts_anew(tmp_path, changed, why):
+    weights_of(tmp_path / "used")
+    old = (tmp_path / "used" / "fit.checkpoint.pt").read_bytes()
+    with pytest.warns(UserWarning, match=f"{why}: it is kept as fit.checkpoint.pt.aside-1, and training starts anew"):
+        found = weights_of(tmp_path / "used", **changed)
+    assert (tmp_path / "used" / "fit.checkpoint.pt.aside-1").read_bytes() == old
+    expected = weights_of(tmp_path / "fresh", **changed)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 0.999, 25))
+def test_a_wrong_byte_in_a_checkpoint_changes_no_weight(tmp_path, share):
+    """Either the byte is read by nobody, or the file is set aside and training starts anew."""
+    path = tmp_path / "used" / "fit.checkpoint.pt"
+    expected = weights_of(tmp_path / "used")
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 0x10
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = weights_of(tmp_path / "used")
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_checkpoint_that_is_cut_short_is_set_aside(tmp_path):
+    weights_of(tmp_path)
+    path = tmp_path / "fit.checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.warns(UserWarning, match=r"is damaged \(.*\): it is kept as fit.checkpoint.pt.aside-1"):
+        weights_of(tmp_path)
+
+
+def test_what_cannot_be_written_leaves_the_old_checkpoint_and_no_rest(tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="no space"):
+        training._replace(path, lambda temporary: (_ for _ in ()).throw(OSError("no space")))
+    assert path.read_text() == "old" and [one.name for one in tmp_path.iterdir()] == ["a.pt"]
 
 
 @pytest.mark.parametrize(

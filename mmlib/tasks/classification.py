@@ -34,7 +34,7 @@ class Budget:
         lr: learning rate at the start.
         weight_decay: L2 term in Adam's gradient.
         decay: the learning rate is multiplied by this after each third of the steps.
-        precision, device: as in `mmlib.training.fit`.
+        precision, device, identity: as in `mmlib.training.fit`.
     """
 
     epochs: int = 60
@@ -45,6 +45,7 @@ class Budget:
     decay: float = 0.9
     precision: str = "auto"
     device: str = "auto"
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class Stages:
             "checkpoint_every": 1000,
             "precision": budget.precision,
             "device": budget.device,
+            "identity": budget.identity,
         }
         history = fit(
             model, batches, loss, steps=steps, seed=self.seed, folder=self.folder, name=stage, **settings | departures
