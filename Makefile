@@ -1,4 +1,4 @@
-# make book    the book in build/html            PROFILE=smoke|quick|full|paper   DATA=folder of your own cases
+# make book    the book in build/html            PROFILE=smoke|quick|book|full|paper   DATA=folder of your own cases
 # make test    every test                        make lint    style, types, import directions
 # make lab     JupyterLab on the text notebooks  make lock    choose the versions anew
 # make clean   remove what was made              make unlock  after a power cut stopped the pipeline
@@ -16,9 +16,14 @@ JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # (find-links), the wheel in that folder counts.
 TORCH   ?= auto
 
+# What a person types reaches commands by the environment and as it was typed: a shell never reads it, nor make's $$.
+TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA
+$(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
+export $(TYPED)
+
 BIN     := $(VENV)/bin
 GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
-PIPELINE = PROFILE="$(PROFILE)" DATA="$(DATA)" $(BIN)/python -m snakemake --cores $(JOBS) --resources gpu=$(GPUS) \
+PIPELINE = $(BIN)/python -m snakemake --cores $(JOBS) --resources gpu=$(GPUS) \
            --keep-going --rerun-incomplete --show-failed-logs --quiet host reason
 
 # uv does not read pip's settings, so a folder of wheels is passed on; torch's own index is asked only where there is none.
@@ -35,10 +40,10 @@ book: $(VENV)/.ready
 	@echo "Open file://$(CURDIR)/build/html/index.html"
 
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	env $(addprefix -u ,$(TYPED)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lab: $(VENV)/.ready-lab
-	DATA="$(DATA)" $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -127,7 +127,7 @@ rule data:
         files=lambda wildcards: size_and_age(SETTINGS["data"][wildcards.name].get("folder", "/nowhere")),
     priority: 2000
     shell:
-        "python -m pipeline data {PROFILE} {wildcards.name} > {log} 2>&1"
+        "python -m pipeline data {PROFILE:q} {wildcards.name:q} > {log:q} 2>&1"
 
 
 rule run:
@@ -153,8 +153,8 @@ rule run:
         runtime=lambda wildcards: int(30 + 4 * minutes(wildcards)),
     shell:
         "export OMP_NUM_THREADS={threads};"
-        " python -m pipeline run {PROFILE} {wildcards.experiment} {wildcards.run} > {log} 2>&1"
-        " && touch {output.record}"
+        " python -m pipeline run {PROFILE:q} {wildcards.experiment:q} {wildcards.run:q} > {log:q} 2>&1"
+        " && touch {output.record:q}"
 
 
 rule chapter:
@@ -174,7 +174,7 @@ rule chapter:
         runtime=60,
     shell:
         "export OMP_NUM_THREADS={threads};"
-        " python -m pipeline chapter {PROFILE} {wildcards.chapter} > {log} 2>&1"
+        " python -m pipeline chapter {PROFILE:q} {wildcards.chapter:q} > {log:q} 2>&1"
 
 
 rule html:
@@ -195,8 +195,8 @@ rule html:
         html=HTML,
     shell:
         # the book's source is put together anew; the last good pages stay until the new ones are complete
-        "exec > {log} 2>&1; export PROFILE={PROFILE} NO_COLOR=1; rm -rf {params.book} && mkdir -p {params.book}/chapters"
-        " && cp -R book/. {params.book}/ && cp {input.chapters} {params.book}/chapters/"
-        " && jupyter-book build {params.book} --config _config.yml"
-        "    --path-output {params.book} -W --keep-going --quiet"
-        " && rm -rf {params.html} && mv {params.book}/_build/html {params.html}"
+        "exec > {log:q} 2>&1; export PROFILE={PROFILE:q} NO_COLOR=1; rm -rf {params.book:q} && mkdir -p {params.book:q}/chapters"
+        " && cp -R book/. {params.book:q}/ && cp {input.chapters:q} {params.book:q}/chapters/"
+        " && jupyter-book build {params.book:q} --config _config.yml"
+        "    --path-output {params.book:q} -W --keep-going --quiet"
+        " && rm -rf {params.html:q} && mv {params.book:q}/_build/html {params.html:q}"

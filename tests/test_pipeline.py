@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -610,3 +611,31 @@ def test_one_run_holds_all_members_of_a_group_of_digits() -> None:
 def test_an_unknown_profile_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="no profile 'fast'; choose one of book, full, paper, quick, smoke"):
         profile("fast")
+
+
+@pytest.mark.parametrize(
+    "typed", ["/a`touch pwned`b", "$(touch pwned)", "/with space/ä", "$x $$y ${z}", '"q" \'s', "a;touch pwned", "#1"]
+)
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_what_a_person_types_is_text_for_make_and_for_the_shell(tmp_path: Path, typed: str, way: str) -> None:
+    (tmp_path / "makefile").write_text(f"include {ROOT / 'Makefile'}\nshown:\n\t@printenv DATA\n")
+    given = {**os.environ, **({"DATA": typed} if way == "environment" else {})}
+    typed_argument = [f"DATA={typed}"] if way == "argument" else []
+    done = subprocess.run(
+        ["make", "--silent", "shown", *typed_argument],
+        cwd=tmp_path,
+        env=given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == typed + "\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["makefile"]
+
+
+def test_snakemake_quotes_everything_that_it_puts_into_a_shell_line() -> None:
+    shells = re.findall(r"    shell:\n((?:        .*\n)+)", (ROOT / "Snakefile").read_text())
+    assert len(shells) == 4
+    for shell in shells:
+        names = set(re.findall(r"\{([^}]+)\}", shell)) - {"threads"}
+        assert names and all(name.endswith(":q") for name in names), names
