@@ -1,7 +1,7 @@
 # make book    the book in build/html            PROFILE=smoke|quick|book|full|paper   DATA=folder of your own cases
 # make test    every test                        make lint    style, types, import directions
 # make lab     JupyterLab on the text notebooks  make lock    choose the versions anew
-# make clean   remove what was made              make unlock  after a power cut stopped the pipeline
+# make clean   remove what was made
 # Each target does its own set-up in .venv; a GPU is used where its driver is found (see TORCH).
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -23,8 +23,7 @@ export $(TYPED)
 
 BIN     := $(VENV)/bin
 GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
-PIPELINE = $(BIN)/python -m snakemake --cores $(JOBS) --resources gpu=$(GPUS) \
-           --keep-going --rerun-incomplete --show-failed-logs --quiet host reason
+PIPELINE = $(BIN)/python -m pipeline book --cores $(JOBS) --resources gpu=$(GPUS) --show-failed-logs --quiet host reason
 
 # uv does not read pip's settings, so a folder of wheels is passed on; torch's own index is asked only where there is none.
 # The lock is used as constraints: it names CUDA packages too, and only a CUDA build of torch asks for them.
@@ -32,7 +31,7 @@ INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip co
   test -n "$$links" && backend= || backend="$(if $(TORCH),--torch-backend=$(TORCH))"; \
   UV_FIND_LINKS="$$links" $(BIN)/uv pip install --quiet --python $(BIN)/python $$backend -c requirements.lock
 
-.PHONY: book test lab lint lock clean unlock setup
+.PHONY: book test lab lint lock clean setup
 .DEFAULT_GOAL := book
 
 book: $(VENV)/.ready
@@ -74,9 +73,6 @@ $(VENV)/.ready-lab: $(VENV)/.ready
 lock: $(VENV)/.ready
 	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -o requirements.lock
-
-unlock: $(VENV)/.ready
-	$(PIPELINE) --unlock
 
 clean:
 	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

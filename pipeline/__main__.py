@@ -1,4 +1,4 @@
-"""The command line that the Snakefile uses: `python -m pipeline data|run|chapter PROFILE ...`."""
+"""The command line: `python -m pipeline book ...` of the Makefile, `data|run|chapter PROFILE ...` of the Snakefile."""
 
 from pipeline.make import main
 

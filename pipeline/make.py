@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmlib import records
+from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import OWN, RESULTS, SPLIT_WITHIN, groups, list_runs, profile, project_root, read_manifest
 
 IN_PIPELINE = "MADE_BY_THE_PIPELINE"  # environment variable of chapters that the pipeline makes
@@ -122,6 +123,7 @@ def require_runs(profile_name: str, *experiments: str) -> None:
         experiments: as listed in the profile.
 
     Raises:
+        BusyError: if another pipeline works in the folder.
         RuntimeError: if a run fails; the others are finished first, and the failed run's notebook is named. And in a
             chapter that the pipeline makes, if records ceased to be current since it began.
     """
@@ -144,14 +146,15 @@ def require_runs(profile_name: str, *experiments: str) -> None:
             f"{len(waiting)} runs are made, about {sum(waiting.values()) / cores:.0f} minutes on {cores} cores",
             flush=True,
         )
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--keep-going", "--rerun-incomplete"]
-        done = subprocess.run(
-            [*command, "--quiet", "all", "--", *waiting],
-            cwd=root,
-            env={**os.environ, "PROFILE": profile_name.removesuffix(OWN)},
-            capture_output=True,
-            text=True,
-        )
+        with only_pipeline(root) as stream:
+            done = subprocess.run(
+                [*SNAKEMAKE, "--cores", str(cores), "--quiet", "all", "--", *waiting],
+                cwd=root,
+                env={**os.environ, "PROFILE": profile_name.removesuffix(OWN)},
+                pass_fds=[stream.fileno()],
+                capture_output=True,
+                text=True,
+            )
         if done.returncode:
             failed = [str(Path(record).parent) for record in waiting if not (root / record).is_file()]
             raise RuntimeError(
@@ -188,7 +191,9 @@ def make_chapter(profile_name: str, name: str) -> None:
 
 
 def main() -> None:
-    """The command line that the Snakefile uses."""
+    """The command line that the Makefile and the Snakefile use."""
+    if sys.argv[1:2] == ["book"]:  # the rest is for Snakemake
+        run_pipeline(project_root(), sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for command, arguments in {"data": ["name"], "run": ["experiment", "name"], "chapter": ["name"]}.items():

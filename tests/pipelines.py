@@ -92,7 +92,7 @@ def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     """Call the pipeline of a project as the Makefile does; no setting of the caller's shell reaches it."""
     inherited = {name: value for name, value in os.environ.items() if name not in CALLERS}
     cores = str(os.cpu_count() or 1)
-    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--keep-going", "--rerun-incomplete", *arguments]
+    command = [sys.executable, "-m", "pipeline", "book", "--cores", cores, *arguments]
     return subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True)
 
 

@@ -20,7 +20,7 @@ from mmlib.data import derm7pt, radpath
 from mmlib.data.brats import BratsFolder
 from mmlib.data.phantoms.brain import make_subject, write_brats, write_ixi
 from mmlib.data.phantoms.options import read_options
-from pipeline import data_folder, frame, list_runs, make, profile, profiles
+from pipeline import data_folder, frame, list_runs, lock, make, profile, profiles
 from pipeline.sources import _code as notebook_code
 from pipeline.sources import book_files, code_fingerprint, parameters_of, sources
 
@@ -195,6 +195,9 @@ def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left
     assert "told to fail" in (left / "run.log").read_text()
 
     (small_project / "zero-fill-s0.broken").unlink()
+    locks = small_project / ".snakemake" / "locks"  # as a power cut leaves them
+    locks.mkdir(exist_ok=True)
+    (locks / "0.output.lock").write_text(f"{targets[1]}\n")
     assert planned(snakemake(small_project, "--dry-run", *targets)) == {"run: segmentation zero-fill-s0"}
     assert snakemake(small_project, *targets).returncode == 0
     (small_project / "mmlib" / "modalities.py").touch()
@@ -639,3 +642,40 @@ def test_snakemake_quotes_everything_that_it_puts_into_a_shell_line() -> None:
     for shell in shells:
         names = set(re.findall(r"\{([^}]+)\}", shell)) - {"threads"}
         assert names and all(name.endswith(":q") for name in names), names
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline.lock import only_pipeline
+with only_pipeline(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_pipeline_in_a_folder_names_the_first_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        named = rf"another pipeline works in .*: process {first.pid} on .*; wait"
+        with pytest.raises(lock.BusyError, match=named), lock.only_pipeline(tmp_path):
+            pass
+    finally:
+        first.kill()
+        first.wait()
+    with lock.only_pipeline(tmp_path) as stream:
+        assert f"process {os.getpid()} on" in Path(stream.name).read_text()
+
+
+def test_a_process_that_inherits_the_lock_keeps_it_when_its_parent_is_killed(tmp_path: Path) -> None:
+    with lock.only_pipeline(tmp_path) as stream:
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[stream.fileno()])
+    try:
+        with pytest.raises(lock.BusyError), lock.only_pipeline(tmp_path):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+    with lock.only_pipeline(tmp_path):
+        pass
