@@ -25,7 +25,7 @@ from mmlib.analysis.statistics import Effect, mean_interval, shared_effect
 from mmlib.analysis.wording import counted, format_effect, listed, select
 from mmlib.data.brats import BratsFolder
 from mmlib.data.canvas import Canvas
-from mmlib.data.phantoms.brain import TISSUES, VALUES, Tissues, make_tissues, signal
+from mmlib.data.phantoms.brain import Tissues, make_tissues
 from mmlib.data.phantoms.options import ENHANCES, SHARE_ENHANCING, Options, read_options
 from mmlib.data.slices import Slices, axial_slices
 from mmlib.data.splits import read_split
@@ -54,20 +54,8 @@ ARMS = {  # arm -> name, colour, marker
 LOOKED_AT = ("true", "limit", "regression unet", "m2dn unet", "sample", "mean")  # rows of the table of rates
 SESOI = 1.0  # dB, as in the claims ledger
 EXPECTED_SHARE = ENHANCES * sum(SHARE_ENHANCING) / 2  # of the solid tissue that enhances, where nothing tells
-AGENT = (0.02, 0.45)  # mM, of tissue that does not enhance and, on average, of tissue that does
 DRAW_STEPS = 10  # reverse steps of a sample, ancestral
 FEWEST = 10  # voxels of a region from which a subject's share of it counts
-
-
-def _brightness() -> float:
-    """Half way from other solid to enhancing tissue in t1ce, as a multiple of white matter."""
-    white, solid = (VALUES[TISSUES.index(name)] for name in ("wm", "solid"))
-    of_white, none, lit = (signal(TARGET, *tissue, agent) for tissue, agent in
-                           ((white, AGENT[0]), (solid, AGENT[0]), (solid, AGENT[1])))  # fmt: skip
-    return float((none + lit) / 2 / of_white)
-
-
-SHOWS = _brightness()  # what is brighter than so many times the white matter of its image shows enhancement
 
 
 # ---------------------------------------------------------------------------------------------------------- the dial
@@ -229,6 +217,8 @@ class Truth:
             `best_guess`.
         white: (N, H, W) bool, white matter.
         brightness: subject -> what enhancement adds to the solid tissue in t1ce; subjects who have enough of both.
+        shows: subject -> what is brighter than so many times the white matter shows enhancement: half way between the
+            two; the same subjects.
     """
 
     slices: Slices
@@ -237,6 +227,7 @@ class Truth:
     guess: Tensor
     white: Tensor
     brightness: dict[str, float]
+    shows: dict[str, float]
 
     def every(self, step: int, least_brain: float = 0.0) -> Tensor:
         """Positions of every `step`-th slice of each case from its first, as `axial_slices` counts."""
@@ -248,7 +239,7 @@ class Truth:
     def subset(self, rows: Tensor) -> Truth:
         """Some of the slices, by positions."""
         parts = (self.enhancing[rows], self.solid[rows], self.guess[rows], self.white[rows])
-        return Truth(self.slices.subset(rows), *parts, self.brightness)
+        return Truth(self.slices.subset(rows), *parts, self.brightness, self.shows)
 
     @property
     def t1ce(self) -> Tensor:
@@ -290,13 +281,15 @@ def read_truth(position: Position, root: Path, subjects: int = 0) -> Truth:
         maps["guess"].append(canvas.to_slices(best_guess(tissues, position.predictable))[at])
         maps["white"].append(canvas.to_slices(tissues.fractions["wm"])[at] > 0.9)
     enhancing, solid, guess, white = (torch.from_numpy(np.concatenate(part)) for part in maps.values())
-    truth = Truth(slices, enhancing.float(), solid.float(), guess.float(), white, {})
-    brightness = {}
+    truth = Truth(slices, enhancing.float(), solid.float(), guess.float(), white, {}, {})
     for who, rows in _by_subject(slices).items():
         lit, other = truth.enhancing[rows] > 0.5, truth.solid[rows] > 0.5
         if lit.sum() >= FEWEST and other.sum() >= FEWEST:
-            brightness[who] = float(truth.t1ce[rows][lit].mean() - truth.t1ce[rows][other].mean())
-    return Truth(slices, truth.enhancing, truth.solid, truth.guess, white, brightness)
+            image = truth.t1ce[rows]
+            bright, dark, usual = image[lit].mean(), image[other].mean(), image[truth.white[rows]].median()
+            truth.brightness[who] = float(bright - dark)
+            truth.shows[who] = float(((bright + dark) / 2 + 1) / (usual + 1))
+    return truth
 
 
 def _size(record: pd.Series) -> tuple[int, int]:
@@ -312,7 +305,7 @@ def _names(position: Position, root: Path) -> dict[str, list[str]]:
 
 def _by_subject(slices: Slices) -> dict[str, Tensor]:
     groups = pd.Series(range(len(slices))).groupby(list(slices.subject), sort=False)
-    return {str(who): torch.from_numpy(rows.to_numpy()) for who, rows in groups}
+    return {str(who): torch.tensor(rows.tolist()) for who, rows in groups}
 
 
 def floors(position: Position, root: Path) -> dict[str, Any]:
@@ -380,8 +373,8 @@ def synthesise(folders: Mapping[str, Path], slices: Slices, *, steps: int, draws
 def rates(truth: Truth, made: Mapping[str, Tensor]) -> pd.DataFrame:
     """What every arm shows of the enhancement of each subject, what it invents, and its error over solid tissue.
 
-    A voxel shows enhancement if it is brighter than `SHOWS` times the white matter of the same image (median of the
-    subject's slices).
+    A voxel shows enhancement if it is brighter than `Truth.shows` times the white matter of the same image (median of
+    the subject's slices); in a tumour that does not enhance, than the median of that over the others.
 
     Args:
         made: arm -> (K, N, H, W); shares and errors are means over K.
@@ -389,9 +382,13 @@ def rates(truth: Truth, made: Mapping[str, Tensor]) -> pd.DataFrame:
     Returns:
         arm, subject, enhances; found: share of what enhances that is shown; invented: share of the other solid tissue
         that is shown; rmse_et and rmse_solid: root mean square error, percent of the data range, over what enhances
-        and over all solid tissue. NaN where a subject has fewer than 10 voxels of a region.
+        and over all solid tissue. NaN where a subject has fewer than 10 voxels of a region; no rows where no
+        tumour enhances.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if not truth.shows:
+        return pd.DataFrame(columns=["arm", "subject", "enhances", "found", "invented", "rmse_et", "rmse_solid"])
+    usual = float(np.median(list(truth.shows.values())))
     images = {"true": truth.t1ce[None], "limit": truth.best_image[None], **made}
     for who, own in _by_subject(truth.slices).items():
         lit, other, white = truth.enhancing[own] > 0.5, truth.solid[own] > 0.5, truth.white[own]
@@ -401,7 +398,7 @@ def rates(truth: Truth, made: Mapping[str, Tensor]) -> pd.DataFrame:
         for arm, several in images.items():
             found: list[dict[str, float]] = []
             for image in several[:, own].float():
-                shows = image + 1 > SHOWS * (image[white] + 1).median()
+                shows = image + 1 > truth.shows.get(who, usual) * (image[white] + 1).median()
                 off = (image - true).square()
                 areas = {"found": (shows.float(), lit), "invented": (shows.float(), other)}
                 areas |= {"rmse_et": (off, lit), "rmse_solid": (off, lit | other)}
