@@ -236,6 +236,8 @@ def _sides(contrast: dict[str, Any], runs: Results) -> list[tuple[pd.DataFrame, 
         parts.append([[_arm_table(runs, arm, contrast.get("scale", PERCENT)) for arm in side] for side in sides])
     if contrast.get("cases") == "shared":
         kept = sorted(set.intersection(*(set(table) for sides in parts for side in sides for table in side)))
+        if len(kept) < 2:
+            raise NotTestedError(f"the arms of {contrast['parts'][0]['name']} share {len(kept)} cases")
         parts = [[[table[kept] for table in side] for side in sides] for sides in parts]
     for part, tables in zip(contrast["parts"], parts, strict=True):
         seeds = sorted(set.intersection(*(set(table.index) for side in tables for table in side)))

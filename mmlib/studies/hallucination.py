@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import Effect, mean_interval, shared_effect
+from mmlib.analysis.statistics import mean_interval, shared_effect
 from mmlib.analysis.wording import counted, format_effect, listed, select
 from mmlib.data.brats import BratsFolder
 from mmlib.data.canvas import Canvas
@@ -154,20 +154,10 @@ def errors_figure(errors: pd.DataFrame) -> Figure:
     return figure
 
 
-def gain(scores: pd.DataFrame, dial: Sequence[Position], arm: str, region: str) -> Effect:
-    """What PSNR in a region gains from the least to the most predictable position, dB, paired by subject.
-
-    Raises:
-        ValueError: if there is one position only, or too little was scored.
-    """
-    if len(dial) < 2:
-        raise ValueError(f"a gain along the dial needs two positions; got {len(dial)}")
-    low, high = (_error(scores, position.experiment, arm, "psnr", region) for position in (dial[0], dial[-1]))
-    return shared_effect(high, low)
-
-
 def gains(scores: pd.DataFrame, dial: Sequence[Position]) -> pd.DataFrame:
-    """`gain` of both networks in each region, and that in the enhancing region less that in oedema.
+    """What PSNR gains from the least to the most predictable position in each region, and enhancing less oedema.
+
+    Paired by seed and, over those that have the region at both ends, by subject.
 
     Returns:
         As `mmlib.ledgers.claims.effect_rows`; no rows where there is one position, or too few subjects were scored.
@@ -182,7 +172,7 @@ def gains(scores: pd.DataFrame, dial: Sequence[Position]) -> pd.DataFrame:
             except ValueError:  # not scored, or of one subject
                 continue
             names.append(f"{REGIONS[region][1]}: {name}")
-            changes[region] = ends[1] - ends[0]
+            changes[region] = (ends[1] - ends[0]).dropna(axis=1)
         if {"et", "oedema"} <= set(changes):
             effects.append(shared_effect(changes["et"], changes["oedema"]))
             names.append(f"enhancing less oedema: {name}")
@@ -502,7 +492,7 @@ def gain_facts(rows: pd.DataFrame) -> dict[str, str]:
     facts = {}
     for arm, name in NETWORKS.items():
         for region, key in (("enhancing tumour", "et"), ("oedema, the control", "oedema"), ("enhancing less oedema", "net")):
-            own = rows[rows["part"].eq(f"{region}: {name}")]
+            own = rows[rows["part"].eq(f"{region}: {name}")] if len(rows) else rows
             text = f"{format_effect(next(own.itertuples()))} dB" if len(own) else "not known in this profile"
             facts[f"dial_{key}_{arm.split(' ')[0]}"] = text
     return facts
