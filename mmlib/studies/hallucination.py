@@ -226,6 +226,11 @@ class Truth:
         enough = self.slices.brain[kept].float().mean(dim=(1, 2)) >= least_brain
         return torch.from_numpy(kept)[enough]
 
+    def tumour_slices(self, every: int) -> Tensor:
+        """Of `every`, the positions of slices with solid tissue, enhancing or not."""
+        rows = self.every(every)
+        return rows[((self.enhancing[rows] > 0.5) | (self.solid[rows] > 0.5)).any(dim=2).any(dim=1)]
+
     def subset(self, rows: Tensor) -> Truth:
         """Some of the slices, by positions."""
         parts = (self.enhancing[rows], self.solid[rows], self.guess[rows], self.white[rows])
@@ -461,15 +466,18 @@ def rates_figure(found: Mapping[float, pd.DataFrame]) -> Figure:
 def rates_facts(found: Mapping[float, pd.DataFrame]) -> dict[str, str]:
     """What is found and invented at both ends of the dial, as texts by name; of one position, both ends are it."""
     facts = {}
-    for end, predictable in {"least": min(found), "most": max(found)}.items():
-        table = found[predictable]
+    for end, pick in {"least": min, "most": max}.items():
         for arm in ("regression unet", "sample", "mean"):
+            name = f"{end}_{arm.split(' ')[0]}"
+            facts[name] = facts[f"{name}_none"] = "not known in this profile"
+            if not found:
+                continue
+            table = found[pick(found)]
             own = table[table["arm"].eq(arm)]
             enhancing, none = own[own["enhances"]], own[~own["enhances"]]
-            name = arm.split(" ")[0]
-            invented = f"{enhancing['invented'].mean():.0%}"
-            facts[f"{end}_{name}"] = f"{enhancing['found'].mean():.0%} found and {invented} invented"
-            facts[f"{end}_{name}_none"] = f"{none['invented'].mean():.0%}" if len(none) else "not known (no such tumour)"
+            facts[name] = f"{enhancing['found'].mean():.0%} found and {enhancing['invented'].mean():.0%} invented"
+            if len(none):
+                facts[f"{name}_none"] = f"{none['invented'].mean():.0%}"
     return facts
 
 

@@ -189,6 +189,7 @@ def test_without_a_tumour_that_enhances_nothing_is_measured() -> None:
     blind = study.Truth(known.slices, known.enhancing, known.solid, known.guess, known.white, {}, {})
     assert study.rates(blind, {}).empty
     assert study.rates_table({0.0: study.rates(blind, {})}).empty
+    assert set(study.rates_facts({}).values()) == {"not known in this profile"}
 
 
 def test_tissues_of_phantoms_lie_where_their_slices_show_them(tmp_path: Path) -> None:
@@ -218,6 +219,8 @@ def test_tissues_of_phantoms_lie_where_their_slices_show_them(tmp_path: Path) ->
     assert (known.guess - known.enhancing).abs().max() < 1e-5  # all of it can be known
     thin = known.every(3, 0.15)
     assert thin[0] >= 0 and len(thin) < len(known.slices) / 2 and set(thin.tolist()) <= set(range(0, 999, 3))
+    cut = known.tumour_slices(2)
+    assert 0 < len(cut) < len(known.every(2)) and ((known.solid + known.enhancing)[cut].amax(dim=(1, 2)) > 0.5).all()
     scores = study.yardsticks(known, position, study.floors(position, tmp_path))
     level = scores[scores["metric"].eq("psnr-et")].set_index("method")["value"]
     assert level["limit"] == pytest.approx(100)  # brightness is that of the one subject
