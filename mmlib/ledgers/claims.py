@@ -241,7 +241,8 @@ def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
 def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: dict[str, Any]) -> tuple[str, str]:
     """Which question the runs of a contrast answer, and on what data; and a check that they used the same.
 
-    A contrast with `across: data` is between data sets that differ on purpose. `arms` has a row for every run, method, variant and metric that there are scores of.
+    A contrast with `across: data` is between data sets that differ on purpose. `arms` has a row for every run, method,
+    variant and metric that there are scores of.
     """
     scores = arms
     if contrast["statistic"] not in OWN_METRICS:

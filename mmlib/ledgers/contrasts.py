@@ -219,8 +219,8 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
 
     An arm names method, variant, experiment, metric, and one or several `available` and `target`, over which its mean
-    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own. With `cases: shared`
-    only cases count that all arms of all parts were scored on: a region may be absent from some.
+    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own. With
+    `cases: shared` only cases count that all arms of all parts were scored on: a region may be absent from some.
     """
     contrast = claim["contrast"]
     asked = [{**claim, **part} for part in contrast["parts"]]

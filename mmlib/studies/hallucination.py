@@ -83,7 +83,9 @@ def positions(results: Results, phantoms: Mapping[str, Mapping[str, Any]]) -> li
     found = []
     for experiment in EXPERIMENTS:
         records = results.records[results.records["experiment"].eq(experiment)].set_index("run")
-        if {"m2dn", "regression"} <= set(records.index) and (made := phantoms.get(records.loc["m2dn", "parameters.data"])):
+        if not {"m2dn", "regression"} <= set(records.index):
+            continue
+        if made := phantoms.get(records.loc["m2dn", "parameters.data"]):
             options = read_options(**{name: value for name, value in made.items() if name != "spacing"})
             found.append(Position(experiment, options, records.loc["m2dn"]))
     return sorted(found, key=lambda position: position.predictable)
@@ -135,10 +137,8 @@ def errors_by_region(scores: pd.DataFrame, dial: Sequence[Position], metric: str
 
 @styled
 def errors_figure(errors: pd.DataFrame) -> Figure:
-    """`errors_by_region` in dB against the dial, a panel per region.
-
-    The best guess has lines up to 60 dB; at the right end there may be no error left.
-    """
+    """`errors_by_region` in dB against the dial, a panel per region; the best guess is drawn for what enhances alone."""
+    errors = errors[errors["arm"].ne("limit") | errors["region"].eq("et")]
     regions = [region for region in REGIONS if errors["region"].eq(region).any()]
     figure, axes = new_figure(9, 3.4, 1, len(regions), sharey=True)
     for axis, region in zip(axes[0], regions, strict=True):
@@ -350,7 +350,11 @@ def synthesise(folders: Mapping[str, Path], slices: Slices, *, steps: int, draws
     """
     diffusion, regression = (load(folders[name], variant="unet", seed=seed) for name in ("m2dn", "regression"))
     generator = torch.Generator().manual_seed(seed)
-    made: dict[str, list[list[Tensor]]] = {"regression unet": [[]], "m2dn unet": [[]], "sample": [[] for _ in range(draws)]}
+    made: dict[str, list[list[Tensor]]] = {
+        "regression unet": [[]],
+        "m2dn unet": [[]],
+        "sample": [[] for _ in range(draws)],
+    }
     for rows in torch.arange(len(slices)).split(64):
         available = mask(GIVEN, MRI).expand(len(rows), -1)  # B M
         images = torch.where(available[..., None, None], slices.images[rows], 0)  # B M H W
@@ -497,9 +501,9 @@ def limit_facts(errors: pd.DataFrame, absolute: pd.DataFrame) -> dict[str, str]:
 
 def gain_facts(rows: pd.DataFrame) -> dict[str, str]:
     """The gains along the dial as texts by name; of `gains`."""
-    facts = {}
+    facts, keys = {}, {"enhancing tumour": "et", "oedema, the control": "oedema", "enhancing less oedema": "net"}
     for arm, name in NETWORKS.items():
-        for region, key in (("enhancing tumour", "et"), ("oedema, the control", "oedema"), ("enhancing less oedema", "net")):
+        for region, key in keys.items():
             own = rows[rows["part"].eq(f"{region}: {name}")] if len(rows) else rows
             text = f"{format_effect(next(own.itertuples()))} dB" if len(own) else "not known in this profile"
             facts[f"dial_{key}_{arm.split(' ')[0]}"] = text
@@ -522,7 +526,8 @@ def examples_figure(truths: Mapping[float, Truth], made: Mapping[float, Mapping[
     """Tumours that enhance and that do not, at each position: flair, the true t1ce and what the networks make of it."""
     shown = [(at, kind, row) for at, truth in truths.items() for kind, row in examples(truth).items()]
     samples = min(3, *(len(arms["sample"]) for arms in made.values()))
-    titles = ["flair", "true t1ce", "regression", *(f"sample {number + 1}" for number in range(samples)), "mean of samples"]
+    drawn = [f"sample {number + 1}" for number in range(samples)]
+    titles = ["flair", "true t1ce", "regression", *drawn, "mean of samples"]
     figure, axes = new_figure(1.3 * len(titles) + 0.6, 1.5 * len(shown) + 0.4, len(shown), len(titles))
     for line, (at, kind, row) in zip(axes, shown, strict=True):
         truth, arms = truths[at], made[at]
@@ -540,6 +545,6 @@ def examples_figure(truths: Mapping[float, Truth], made: Mapping[float, Mapping[
 
 def sample_text(found: Mapping[float, pd.DataFrame]) -> str:
     """For captions: how many tumours enhance and how many do not."""
-    table = next(iter(found.values()))
-    own = table.drop_duplicates("subject")
-    return f"n = {counted(int(own['enhances'].sum()), 'tumour')} that enhance and {int((~own['enhances']).sum())} that do not"
+    own = next(iter(found.values())).drop_duplicates("subject")
+    enhancing = counted(int(own["enhances"].sum()), "tumour")
+    return f"n = {enhancing} that enhance and {int((~own['enhances']).sum())} that do not"

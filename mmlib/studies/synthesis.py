@@ -332,7 +332,7 @@ def modalities_side_by_side(shown: Mapping[str, Slices]) -> Figure:
 
 # ----------------------------------------------------------------------------------------------------------- training
 def cost_table(study: Study) -> pd.DataFrame:
-    """Weights, seconds and memory of the networks of each run that trains any; those of the dial are of the same kind."""
+    """Weights, seconds and memory of the networks of each run that trains any, without those of the dial."""
     rows = study.records[study.records["seconds.train"].gt(0)].reset_index()
     rows = rows[rows["experiment"].isin(TRAINED)]
     count = [_networks(study, row.run, row.experiment) if row.parameter_count else 0 for row in rows.itertuples()]

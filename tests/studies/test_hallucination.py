@@ -31,7 +31,9 @@ def results(levels: dict[str, dict[str, float]], data: dict[str, str], cases: in
                     for case in range(cases):
                         value = level - (method == "m2dn") + 0.1 * case + 0.05 * seed
                         own = {"metric": f"psnr-{region}", "seed": seed, "case": f"c{case}", "value": value}
-                        rows.append({"experiment": experiment, "run": method, "method": method, "variant": "unet", **own})
+                        rows.append(
+                            {"experiment": experiment, "run": method, "method": method, "variant": "unet", **own}
+                        )
     scores = pd.DataFrame(rows).assign(available="t1+t2+flair", target="t1ce")
     return Results(pd.DataFrame(records), scores)
 
