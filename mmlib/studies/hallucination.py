@@ -137,7 +137,7 @@ def errors_by_region(scores: pd.DataFrame, dial: Sequence[Position], metric: str
 
 @styled
 def errors_figure(errors: pd.DataFrame) -> Figure:
-    """`errors_by_region` in dB against the dial, a panel per region; the best guess is drawn for what enhances alone."""
+    """`errors_by_region` in dB against the dial, a panel per region; the best guess is drawn for what enhances."""
     errors = errors[errors["arm"].ne("limit") | errors["region"].eq("et")]
     regions = [region for region in REGIONS if errors["region"].eq(region).any()]
     figure, axes = new_figure(9, 3.4, 1, len(regions), sharey=True)
@@ -206,7 +206,8 @@ class Truth:
         enhancing, solid, guess: (N, H, W), the share of a voxel that enhances, that is other solid tissue, and
             `best_guess`.
         white: (N, H, W) bool, white matter.
-        brightness: subject -> what enhancement adds to the solid tissue in t1ce; subjects who have enough of both.
+        brightness: subject -> what enhancement adds to the solid tissue in t1ce, by least squares over voxels that are
+            all solid tissue; subjects who have enough of both.
         shows: subject -> what is brighter than so many times the white matter shows enhancement: half way between the
             two; the same subjects.
     """
@@ -278,12 +279,13 @@ def read_truth(position: Position, root: Path, subjects: int = 0) -> Truth:
     enhancing, solid, guess, white = (torch.from_numpy(np.concatenate(part)) for part in maps.values())
     truth = Truth(slices, enhancing.float(), solid.float(), guess.float(), white, {}, {})
     for who, rows in _by_subject(slices).items():
-        lit, other = truth.enhancing[rows] > 0.5, truth.solid[rows] > 0.5
-        if lit.sum() >= FEWEST and other.sum() >= FEWEST:
-            image = truth.t1ce[rows]
-            bright, dark, usual = image[lit].mean(), image[other].mean(), image[truth.white[rows]].median()
-            truth.brightness[who] = float(bright - dark)
-            truth.shows[who] = float(((bright + dark) / 2 + 1) / (usual + 1))
+        pure = truth.solid[rows] + truth.enhancing[rows] > 0.9
+        lit, image = truth.enhancing[rows][pure].double(), truth.t1ce[rows]
+        if (lit > 0.5).sum() >= FEWEST and (lit < 0.5).sum() >= FEWEST:
+            slope = float(torch.cov(torch.stack([lit, image[pure].double()]))[0, 1] / lit.var())
+            dark = float(image[pure].mean() - slope * lit.mean())
+            truth.brightness[who] = slope
+            truth.shows[who] = (dark + slope / 2 + 1) / (float(image[truth.white[rows]].median()) + 1)
     return truth
 
 
@@ -324,11 +326,12 @@ def yardsticks(truth: Truth, position: Position, baselines: Mapping[str, Any]) -
     available = mask(GIVEN, MRI).expand(len(shown.slices), -1)  # N M
     images = torch.where(available[..., None, None], shown.slices.images, 0)  # N M H W
     made = {name: floor(images, available)[:, MRI.index(TARGET)] for name, floor in baselines.items()}
+    labels = shown.slices.labels if shown.slices.labels is not None else torch.zeros(images[:, 0].shape)
     tables = []
     for arm, image in {"limit": shown.best_image, **made}.items():
         method, _, variant = arm.partition(" ")
         for region, (value, _) in REGIONS.items():
-            area = shown.slices.labels == value
+            area = torch.isin(labels, torch.tensor(value, dtype=torch.uint8))
             for name, measure in {"psnr": psnr, "mae": mae}.items():
                 found = pd.DataFrame({"case": shown.slices.subject, "value": measure(image, shown.t1ce, area).numpy()})
                 mean = found.dropna().groupby("case", as_index=False)["value"].mean()
@@ -533,7 +536,7 @@ def examples_figure(truths: Mapping[float, Truth], made: Mapping[float, Mapping[
         truth, arms = truths[at], made[at]
         images = [truth.slices.images[row, MRI.index("flair")], truth.t1ce[row], arms["regression unet"][0, row]]
         images += [*arms["sample"][:samples, row], arms["mean"][0, row]]
-        solid, lit = (upright(part[row] > 0.5) for part in (truth.solid + truth.enhancing, truth.enhancing))
+        solid, lit = (upright((part[row] > 0.5).numpy()) for part in (truth.solid + truth.enhancing, truth.enhancing))
         for axis, image, title in zip(line, images, titles, strict=True):
             tile(axis, image, title if line is axes[0] else "")
             axis.contour(solid, [0.5], colors=[SKY], linewidths=0.5)

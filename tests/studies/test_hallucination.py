@@ -219,6 +219,10 @@ def test_tissues_of_phantoms_lie_where_their_slices_show_them(tmp_path: Path) ->
     assert known.slices.labels is not None and (known.slices.labels[lit] == 4).float().mean() > 0.95
     assert known.t1ce[lit].mean() > known.t1ce[other].mean() + 0.1  # the contrast agent shows
     assert (known.guess - known.enhancing).abs().max() < 1e-5  # all of it can be known
+    blind = study.Truth(known.slices, known.enhancing, known.solid, known.guess * 0, known.white, known.brightness, {})
+    pure = known.solid + known.enhancing > 0.9  # without its guess the image holds nothing of what enhances
+    left = torch.corrcoef(torch.stack([blind.best_image[pure], known.enhancing[pure]]))[0, 1]
+    assert abs(left) < 0.01 < torch.corrcoef(torch.stack([known.t1ce[pure], known.enhancing[pure]]))[0, 1] - 0.5
     thin = known.every(3, 0.15)
     assert thin[0] >= 0 and len(thin) < len(known.slices) / 2 and set(thin.tolist()) <= set(range(0, 999, 3))
     cut = known.tumour_slices(2)
