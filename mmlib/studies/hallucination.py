@@ -531,19 +531,27 @@ def examples_figure(truths: Mapping[float, Truth], made: Mapping[float, Mapping[
     samples = min(3, *(len(arms["sample"]) for arms in made.values()))
     drawn = [f"sample {number + 1}" for number in range(samples)]
     titles = ["flair", "true t1ce", "regression", *drawn, "mean of samples"]
-    figure, axes = new_figure(1.3 * len(titles) + 0.6, 1.5 * len(shown) + 0.4, len(shown), len(titles))
-    for line, (at, kind, row) in zip(axes, shown, strict=True):
+    figure, axes = new_figure(1.3 * len(titles) + 0.6, 1.4 * len(shown) + 0.4, len(shown), len(titles))
+    for number, (line, (at, kind, row)) in enumerate(zip(axes, shown, strict=True)):
         truth, arms = truths[at], made[at]
         images = [truth.slices.images[row, MRI.index("flair")], truth.t1ce[row], arms["regression unet"][0, row]]
         images += [*arms["sample"][:samples, row], arms["mean"][0, row]]
-        solid, lit = (upright((part[row] > 0.5).numpy()) for part in (truth.solid + truth.enhancing, truth.enhancing))
+        lit, solid = truth.enhancing[row] > 0.5, truth.enhancing[row] + truth.solid[row] > 0.5
+        window = _around(solid)
         for axis, image, title in zip(line, images, titles, strict=True):
-            tile(axis, image, title if line is axes[0] else "")
-            axis.contour(solid, [0.5], colors=[SKY], linewidths=0.5)
+            tile(axis, image[window], title if number == 0 else "")
+            axis.contour(upright(solid[window].numpy()), [0.5], colors=[SKY], linewidths=0.6)
             if lit.any():
-                axis.contour(lit, [0.5], colors=[VERMILLION], linewidths=0.7)
+                axis.contour(upright(lit[window].numpy()), [0.5], colors=[VERMILLION], linewidths=0.9)
         line[0].set_ylabel(f"{at:.0%}\n{kind}", fontsize=8)
     return figure
+
+
+def _around(area: Tensor, side: int = 28) -> tuple[slice, slice]:
+    """A window of `side` x `side` voxels about the middle of an area (H, W), as far as it lies in the slice."""
+    middle = area.nonzero().double().mean(dim=0).round().int().tolist()
+    lows = [min(max(0, at - side // 2), max(0, size - side)) for at, size in zip(middle, area.shape, strict=True)]
+    return slice(lows[0], lows[0] + side), slice(lows[1], lows[1] + side)
 
 
 def sample_text(found: Mapping[float, pd.DataFrame]) -> str:
