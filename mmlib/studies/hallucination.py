@@ -39,7 +39,7 @@ from mmlib.tasks.synthesis import CopyNearest, MeanImage, mae, psnr
 EXPERIMENTS = ("hallucination-0", "hallucination-50", "hallucination-100")
 CLAIMS = ("M15", "M16", "M17")  # in the claims ledger
 GIVEN, TARGET = ("t1", "t2", "flair"), "t1ce"
-NETWORKS = {"m2dn unet": "M2DN, U-Net", "regression unet": "regression, same U-Net"}  # arm -> name
+NETWORKS = {"m2dn unet": "M2DN, U-Net", "regression unet": "regression, U-Net of M2DN"}  # arm -> name
 REGIONS = {"et": (4, "enhancing tumour"), "core": (1, "rest of the core"), "oedema": (2, "oedema, the control")}
 ARMS = {  # arm -> name, colour, marker
     "true": ("true image", BLACK, "*"),
@@ -47,7 +47,7 @@ ARMS = {  # arm -> name, colour, marker
     "m2dn unet": ("M2DN, U-Net", SKY, "s"),
     "sample": ("M2DN, one sample", PURPLE, "v"),
     "mean": ("M2DN, mean of samples", PURPLE, "o"),
-    "regression unet": ("regression, same U-Net", VERMILLION, "D"),
+    "regression unet": ("regression, U-Net of M2DN", VERMILLION, "D"),
     "floors mean": ("mean image", GREY, "X"),
     "floors nearest": ("nearest modality", ORANGE, "P"),
 }
