@@ -37,7 +37,6 @@ from mmlib.studies.synthesis import tile, upright
 from mmlib.tasks.synthesis import CopyNearest, MeanImage, mae, psnr
 
 EXPERIMENTS = ("hallucination-0", "hallucination-50", "hallucination-100")
-CLAIMS = ("M15", "M16", "M17")  # in the claims ledger
 GIVEN, TARGET = ("t1", "t2", "flair"), "t1ce"
 NETWORKS = {"m2dn unet": "M2DN, U-Net", "regression unet": "regression, U-Net of M2DN"}  # arm -> name
 REGIONS = {"et": (4, "enhancing tumour"), "core": (1, "rest of the core"), "oedema": (2, "oedema, the control")}
@@ -51,7 +50,6 @@ ARMS = {  # arm -> name, colour, marker
     "floors mean": ("mean image", GREY, "X"),
     "floors nearest": ("nearest modality", ORANGE, "P"),
 }
-LOOKED_AT = ("true", "limit", "regression unet", "m2dn unet", "sample", "mean")  # rows of the table of rates
 SESOI = 1.0  # dB, as in the claims ledger
 EXPECTED_SHARE = ENHANCES * sum(SHARE_ENHANCING) / 2  # of the solid tissue that enhances, where nothing tells
 DRAW_STEPS = 10  # reverse steps of a sample, ancestral
