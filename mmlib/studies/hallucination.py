@@ -374,7 +374,8 @@ def rates(truth: Truth, made: Mapping[str, Tensor]) -> pd.DataFrame:
     """What every arm shows of the enhancement of each subject, what it invents, and its error over solid tissue.
 
     A voxel shows enhancement if it is brighter than `Truth.shows` times the white matter of the same image (median of
-    the subject's slices); in a tumour that does not enhance, than the median of that over the others.
+    the subject's slices); in a tumour that does not enhance, than the median of that over the others. The best
+    guess shows what is more likely than not to enhance.
 
     Args:
         made: arm -> (K, N, H, W); shares and errors are means over K.
@@ -399,6 +400,8 @@ def rates(truth: Truth, made: Mapping[str, Tensor]) -> pd.DataFrame:
             found: list[dict[str, float]] = []
             for image in several[:, own].float():
                 shows = image + 1 > truth.shows.get(who, usual) * (image[white] + 1).median()
+                if arm == "limit":
+                    shows = truth.guess[own] > (truth.enhancing[own] + truth.solid[own]) / 2
                 off = (image - true).square()
                 areas = {"found": (shows.float(), lit), "invented": (shows.float(), other)}
                 areas |= {"rmse_et": (off, lit), "rmse_solid": (off, lit | other)}

@@ -166,9 +166,11 @@ def test_rates_by_hand_and_they_do_not_depend_on_the_scale_of_the_image() -> Non
     found = study.rates(known, made).set_index("arm")
     assert found["enhances"].all()
     assert found.loc["true", ["found", "invented", "rmse_et"]].tolist() == pytest.approx([1, 0, 0])
-    assert found.loc["limit", ["found", "invented"]].tolist() == pytest.approx([0, 0])  # 0.2 is below 0.3 everywhere
+    assert found.loc["limit", ["found", "invented"]].tolist() == pytest.approx([0, 0])  # 0.4 is less likely than not
     assert found.loc["sample", ["found", "invented"]].tolist() == pytest.approx([0.75, 0.1])
     assert found.loc["mean", ["found", "invented"]].tolist() == pytest.approx([0.5, 0.2])
+    sure = study.rates(truth(solid=[1, 0, 0], lit=[0, 1, 0], guess=[0.4, 0.6, 0.0]), {}).set_index("arm")
+    assert sure.loc["limit", ["found", "invented"]].tolist() == pytest.approx([1, 0])
     # of the limit: 0.4 and 0.6 in equal parts, in percent of a range of 2
     assert found.loc["limit", "rmse_et"] == pytest.approx(30)
     assert found.loc["limit", "rmse_solid"] == pytest.approx(50 * ((0.16 + 0.36) / 2) ** 0.5)
