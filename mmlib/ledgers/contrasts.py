@@ -219,7 +219,8 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
 
     An arm names method, variant, experiment, metric, and one or several `available` and `target`, over which its mean
-    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own.
+    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own. With
+    `cases: shared` only cases count that all arms of all parts were scored on: a region may be absent from some.
     """
     contrast = claim["contrast"]
     asked = [{**claim, **part} for part in contrast["parts"]]
@@ -229,10 +230,16 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
 
 def _sides(contrast: dict[str, Any], runs: Results) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Both sides of every part of a contrast: sums of tables (seeds, cases), on the seeds that all arms share."""
-    pairs = []
+    pairs, parts = [], []
     for part in contrast["parts"]:
         sides = [[{**contrast.get("all", {}), **arm} for arm in part[side]] for side in ("add", "subtract")]
-        tables = [[_arm_table(runs, arm, contrast.get("scale", PERCENT)) for arm in side] for side in sides]
+        parts.append([[_arm_table(runs, arm, contrast.get("scale", PERCENT)) for arm in side] for side in sides])
+    if contrast.get("cases") == "shared":
+        kept = sorted(set.intersection(*(set(table) for sides in parts for side in sides for table in side)))
+        if len(kept) < 2:
+            raise NotTestedError(f"the arms of {contrast['parts'][0]['name']} share {len(kept)} cases")
+        parts = [[[table[kept] for table in side] for side in sides] for sides in parts]
+    for part, tables in zip(contrast["parts"], parts, strict=True):
         seeds = sorted(set.intersection(*(set(table.index) for side in tables for table in side)))
         if not seeds:
             raise NotTestedError(f"{part['name']}: its arms share no seed")
