@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -219,7 +220,8 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
 
     An arm names method, variant, experiment, metric, and one or several `available` and `target`, over which its mean
-    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own.
+    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own. Arms of several
+    experiments are paired by the names of their cases, which a phantom keeps when only an option of it changes.
     """
     contrast = claim["contrast"]
     asked = [{**claim, **part} for part in contrast["parts"]]
@@ -236,8 +238,24 @@ def _sides(contrast: dict[str, Any], runs: Results) -> list[tuple[pd.DataFrame, 
         seeds = sorted(set.intersection(*(set(table.index) for side in tables for table in side)))
         if not seeds:
             raise NotTestedError(f"{part['name']}: its arms share no seed")
+        if len({tuple(table.columns) for side in tables for table in side}) > 1 and not _of_one_experiment(sides):
+            raise NotTestedError(f"{part['name']}: its experiments were tested on different cases")
         pairs.append(tuple(sum(table.loc[seeds] for table in side) for side in tables))
     return pairs
+
+
+def _of_one_experiment(sides: list[list[dict[str, Any]]]) -> bool:
+    return len({arm.get("experiment") for side in sides for arm in side}) == 1
+
+
+def is_balanced(contrast: dict[str, Any]) -> bool:
+    """Whether every experiment stands as often in `add` as in `subtract` of every part, so that its data cancel."""
+    shared = contrast.get("all", {})
+    counts = [
+        [Counter({**shared, **arm}.get("experiment") for arm in part[side]) for side in ("add", "subtract")]
+        for part in contrast["parts"]
+    ]
+    return all(add == subtract and None not in add for add, subtract in counts)
 
 
 def _by_repeat(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:

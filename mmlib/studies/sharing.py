@@ -274,7 +274,9 @@ def feature_figure(dial: Dial) -> Figure:
             name, colour, marker = ARMS[arm]
             one, mean = (part[part["arm"].eq(arm) & part["metric"].eq(metric)] for part in (dial.features, means))
             axis.plot(one["shared"], one["value"], marker, color=colour, alpha=0.3, markersize=4)
-            axis.plot(*mean.sort_values("shared")[["shared", "value"]].to_numpy().T, color=colour, marker=marker, label=name)
+            axis.plot(
+                *mean.sort_values("shared")[["shared", "value"]].to_numpy().T, color=colour, marker=marker, label=name
+            )
         axis.set(title=heading, xlabel="shared", xlim=(-0.1, 1.1), xticks=[0, 0.5, 1], ylim=(0, 103))
     axes[0, 0].set_ylabel("%")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -333,7 +335,7 @@ def facts(dial: Dial, rows: pd.DataFrame, blind: float) -> dict[str, str]:
             gain = dial.gain(against, shared)
             told[f"dial_{name}_{end}"] = format_effect(gain) if gain else ABSENT
     losses, change = dial.gain(NEITHER, ends["last"]), dial.change(NEITHER)
-    told["dial_losses_words"] = outcome(losses, WORTH) if losses else f"were {ABSENT}"
+    told["dial_losses_words"] = outcome(losses, WORTH) if losses else "were not compared in this profile"
     told["dial_change"] = format_effect(change) if change else ABSENT
-    told["dial_change_words"] = outcome(change, CHANGES) if change else f"was {ABSENT} at both ends"
+    told["dial_change_words"] = outcome(change, CHANGES) if change else "was not compared at both ends in this profile"
     return told
