@@ -333,9 +333,9 @@ def facts(dial: Dial, rows: pd.DataFrame, blind: float) -> dict[str, str]:
         told[f"dial_ceiling_{end}"] = f"{ceiling(shared, SINGLE, blind):.1f}" if dial.places else ABSENT
         for name, against in (("losses", NEITHER), ("unet", UNET)):
             gain = dial.gain(against, shared)
-            told[f"dial_{name}_{end}"] = format_effect(gain) if gain else ABSENT
+            told[f"dial_{name}_{end}"] = format_effect(gain, unit="points") if gain else ABSENT
     losses, change = dial.gain(NEITHER, ends["last"]), dial.change(NEITHER)
     told["dial_losses_words"] = outcome(losses, WORTH) if losses else "were not compared in this profile"
-    told["dial_change"] = format_effect(change) if change else ABSENT
+    told["dial_change"] = format_effect(change, unit="points") if change else ABSENT
     told["dial_change_words"] = outcome(change, CHANGES) if change else "was not compared at both ends in this profile"
     return told

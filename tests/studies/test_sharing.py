@@ -145,8 +145,10 @@ def test_what_the_prose_says(dial: study.Dial) -> None:
     told = study.facts(dial, study.reached(dial), blind=0.2)
     assert (told["dial_first"], told["dial_last"], told["dial_blind"]) == ("0", "1", "0.20")
     assert (told["dial_single_first"], told["dial_ceiling_first"]) == ("42.1", "38.4")
-    assert told["dial_losses_last"] == "+4.0 (+4.0 to +4.0)" and told["dial_losses_words"] == "raise the mean Dice"
-    assert told["dial_change"] == "+3.0 (+3.0 to +3.0)" and told["dial_change_words"] == "grows along the dial"
+    assert (
+        told["dial_losses_last"] == "+4.0 points (+4.0 to +4.0)" and told["dial_losses_words"] == "raise the mean Dice"
+    )
+    assert told["dial_change"] == "+3.0 points (+3.0 to +3.0)" and told["dial_change_words"] == "grows along the dial"
     assert study.feature_text(dial).startswith("probe, shared features 40 % at 0, 40 % at 1; probe, specific")
     assert study.reached_text(study.reached(dial)).startswith("ShaSpec 42.1 at 0, 45.1 at 1")
     assert study.gain_text(study.gains(dial)).startswith("both losses +1.0 (+1.0 to +1.0) at 0, +4.0")
