@@ -42,7 +42,7 @@ import yaml
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import MOST_SEEDS, Effect, required
 from mmlib.analysis.wording import format_effect
-from mmlib.ledgers.contrasts import MEASURED, NAMES, NotTestedError
+from mmlib.ledgers.contrasts import MEASURED, NAMES, NotTestedError, is_balanced
 from mmlib.ledgers.paper_tables import ARITHMETIC
 
 TABLES, STAND_IN, REAL = "paper's tables", "stand-in", "real data"
@@ -241,8 +241,9 @@ def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
 def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: dict[str, Any]) -> tuple[str, str]:
     """Which question the runs of a contrast answer, and on what data; and a check that they used the same.
 
-    A contrast with `across: data` is between data sets that differ on purpose. `arms` has a row for every run, method,
-    variant and metric that there are scores of.
+    A contrast with `across: data` is between data sets that differ on purpose; in an interaction of experiments the
+    data of each cancel, so that only runs of one experiment must have the same. `arms` has a row for every run,
+    method, variant and metric that there are scores of.
     """
     scores = arms
     if contrast["statistic"] not in OWN_METRICS:
@@ -254,8 +255,10 @@ def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: 
     across = contrast.get("across") == "data"
     if across and used["stand_in"].nunique() > 1:
         raise NotTestedError("one of the data sets that it compares is a stand-in, the other is not")
+    apart = contrast["statistic"] == "linear" and is_balanced(contrast)
     for fact in ("stand_in", "split_hash") if across else ("stand_in", "data_fingerprint", "split_hash"):
-        if used[fact].nunique() > 1:
+        compared = [used] if fact == "stand_in" or not apart else [own for _, own in used.groupby("experiment")]
+        if max(own[fact].nunique() for own in compared) > 1:
             found = used.groupby(fact)["run"].first().to_dict()
             raise ValueError(
                 f"claim {claim['id']} compares runs that differ in {fact}: {found}; run them on the same data"

@@ -594,7 +594,7 @@ def test_arms_scored_on_other_combinations_and_ambiguous_arms_are_refused(tmp_pa
 # ------------------------------------------------------------------------------------------------------- the ledger
 def test_the_ledger_names_every_claim_of_the_five_papers():
     entries = read_ledger(LEDGER)
-    expected = {"S": 13, "K": 8, "M": 17, "G": 24, "L": 9}
+    expected = {"S": 16, "K": 8, "M": 17, "G": 24, "L": 9}
     asked = {entry["id"].rstrip("rf") for entry in entries}  # r: of radiology and pathology; f: on a fixed test part
     assert asked == {f"{a}{i}" for a, n in expected.items() for i in range(1, n + 1)}
     used = {entry[side]["statistic"] for entry in entries for side in ("measured", "arithmetic") if side in entry}
@@ -808,6 +808,44 @@ def test_two_arms_on_each_side_are_an_interaction(tmp_path):
     # together 5 points more than nothing, apart 2 and 1
     assert row["effect"] == pytest.approx(2) and row["judged"] == "SHOWN"
     assert (row["low"], row["high"]) == pytest.approx((2, 2)), "what subjects differ in cancels"
+
+
+def along_the_dial(root, gain, **facts):
+    """Runs of the small network, with `gain` at shared = 1, where a single modality sees every tumour."""
+    for experiment, alone, worth in (("sharing-0", 0.3, 0.0), ("sharing-100", 0.6, gain)):
+        for variant, amount in {"paper": worth, "alpha-0-beta-0": 0.0}.items():
+            dice = lambda name, target, alone=alone, amount=amount: (0.7 if size(name) == 4 else alone) + amount  # noqa: E731
+            given = {"data_fingerprint": experiment, **facts}
+            make(root, "shaspec", variant, dice, experiment=experiment, **given)
+
+
+def test_an_interaction_of_two_experiments_compares_data_that_differ_between_them(tmp_path):
+    along_the_dial(tmp_path, 0.03)
+    s14, s16 = decide(tmp_path, "S14"), decide(tmp_path, "S16")
+    assert (s14["effect"], s14["verdict"]) == (pytest.approx(3), "SHOWN")
+    assert (s16["effect"], s16["verdict"]) == (pytest.approx(3), "SHOWN")
+    assert s16["data"] == "sharing-0, sharing-100"
+    make(tmp_path, "shaspec", "paper", level(0), experiment="sharing-100", seeds=[0], data_fingerprint="other")
+    with pytest.raises(ValueError, match="S16 compares runs that differ in data_fingerprint"):
+        decide(tmp_path, "S16")
+
+
+def test_experiments_are_compared_on_the_same_data_where_they_do_not_cancel(tmp_path):
+    along_the_dial(tmp_path, 0.03)
+    entry = entry_of("S16")
+    add, subtract = ({"variant": "paper", "experiment": name} for name in ("sharing-100", "sharing-0"))
+    entry["measured"]["parts"] = [{"name": "one end less the other", "add": [add], "subtract": [subtract]}]
+    with pytest.raises(ValueError, match="differ in data_fingerprint"):
+        decide_entry(tmp_path, entry)
+
+
+def test_an_interaction_needs_the_same_cases_in_both_experiments(tmp_path):
+    along_the_dial(tmp_path, 0.03)
+    runs = read_runs(tmp_path, "quick")
+    elsewhere = runs.scores["experiment"].eq("sharing-100")
+    runs.scores.loc[elsewhere, "case"] = "own-" + runs.scores.loc[elsewhere, "case"]
+    told = verdicts(runs, LEDGER).set_index(["id", "question"]).loc["S16", STAND_IN]
+    assert told["verdict"] == "NOT RUN" and "tested on different cases" in told["reason"]
 
 
 def test_a_mean_is_taken_over_the_combinations_and_targets_that_an_arm_names(tmp_path):
