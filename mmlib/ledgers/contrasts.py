@@ -219,7 +219,8 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
 
     An arm names method, variant, experiment, metric, and one or several `available` and `target`, over which its mean
-    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own.
+    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own, and a `reference`
+    in points that is taken off, for the rule `at-least`.
     """
     contrast = claim["contrast"]
     asked = [{**claim, **part} for part in contrast["parts"]]
@@ -236,7 +237,8 @@ def _sides(contrast: dict[str, Any], runs: Results) -> list[tuple[pd.DataFrame, 
         seeds = sorted(set.intersection(*(set(table.index) for side in tables for table in side)))
         if not seeds:
             raise NotTestedError(f"{part['name']}: its arms share no seed")
-        pairs.append(tuple(sum(table.loc[seeds] for table in side) for side in tables))
+        first, second = (sum(table.loc[seeds] for table in side) for side in tables)
+        pairs.append((first - part.get("reference", 0), second))
     return pairs
 
 
