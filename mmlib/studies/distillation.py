@@ -23,7 +23,7 @@ from scipy.stats import spearmanr, ttest_rel
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, cell_means, holm, paired_effects, signed_rank
 from mmlib.analysis.wording import counted, format_effect, select
-from mmlib.figures.style import new_figure, styled
+from mmlib.figures.style import MODALITY, new_figure, styled
 from mmlib.methods import protokd
 from mmlib.modalities import MRI, label
 from mmlib.tasks import distillation
@@ -266,19 +266,20 @@ def validation_scores(history: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 @styled
-def curve_panels(curves: Mapping[str, Mapping[str, pd.Series]], what: str, marker: str = "") -> Figure:
+def curve_panels(curves: Mapping[str, Mapping[str, pd.Series]], what: str, markers: bool = False) -> Figure:
     """A panel per run, a line per network, against the step.
 
     Args:
         curves: title -> what `task_losses` or `validation_scores` returns.
         what: is drawn, the label of the vertical axis.
-        marker: of single values.
+        markers: whether each value gets the marker of its modality.
     """
-    figure, axes = new_figure(8.5, 2.9, 1, len(curves), sharey=True)
+    figure, axes = new_figure(8.5, 2.9, 1, len(curves), sharex=True, sharey=True)
     for axis, (title, lines) in zip(axes[0], curves.items(), strict=True):
         for student, line in lines.items():
             name = "all four" if student == ALL else student
-            axis.plot(line, color=COLOURS.get(student, "#444444"), label=name, marker=marker, markersize=3)
+            colour, marker = MODALITY.get(student, ("#444444", "P"))
+            axis.plot(line, color=colour, label=name, marker=marker if markers else "", markersize=4)
         axis.set(title=title, xlabel="optimiser step")
         axis.legend(fontsize=8)
     axes[0, 0].set_ylabel(what)
@@ -388,12 +389,13 @@ def serving_costs(runs: pd.DataFrame, rival: pd.DataFrame, ends: pd.DataFrame) -
         "peak memory / MiB": runs["peak_memory_mib"].max(),
         "serves": "4 combinations",
     }
+    most = "at most " if rival.iloc[0].get("parameters.patience") else ""
     theirs = {
         "what": "one ShaSpec",
         "networks": 1,
         "weights": weights,
         "weights at test time": weights,
-        "steps": f"{'at most ' if rival.iloc[0].get('parameters.patience') else ''}{int(rival.iloc[0]['parameters.steps']):,}",
+        "steps": f"{most}{int(rival.iloc[0]['parameters.steps']):,}",
         "training / s": rival["seconds.train"].mean(),
         "peak memory / MiB": rival["peak_memory_mib"].max(),
         "serves": "15 combinations",

@@ -226,3 +226,13 @@ def test_worse_teachers_are_shown_with_their_steps() -> None:
     table = studied.worse_teachers(studied.read_study(results_of(pd.DataFrame(rows)), "distillation"), ends)
     assert table["teacher"].tolist() == ["whole", "quarter"] and table["its steps"].tolist() == ["1,200", "75"]
     assert table["its own Dice, average, %"].tolist() == pytest.approx([92.5, 52.5])
+
+
+def test_what_serves_is_counted_with_the_steps_that_networks_took() -> None:
+    facts = {"parameter_count": 10, "seconds.train": 6.0, "peak_memory_mib": 5, "networks": 2}
+    runs = pd.DataFrame([{"arm": arm, **facts} for arm in ("teacher", "protokd")])
+    ends = pd.DataFrame({"arm": ["teacher", "protokd", "protokd"], "steps": [900, 500, 700]})
+    rival = pd.DataFrame([{**facts, "parameters.steps": 1500, "parameters.patience": 0.2}])
+    ours, theirs = studied.serving_costs(runs, rival, ends).to_dict("records")
+    assert ours["steps"] == f"{900 + 4 * 600:,}" and ours["training / s"] == 6 + 4 * 3
+    assert theirs["steps"] == "at most 1,500"
