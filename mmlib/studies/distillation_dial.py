@@ -150,7 +150,7 @@ def rim_against_ceiling(dial: Mapping[int, Study], bound: pd.Series, name: str =
                     "network": NAMES[arm] if arm == "teacher" else f"{NAMES[arm]}, {name}",
                     "ET Dice, %": dice.to_numpy().mean(),
                     "minus the ceiling, points": format_effect(e),
-                    "the ceiling": outcome(e, ("passed", "not reached", "cannot be told from")),
+                    "above the ceiling": outcome(e, ("yes", "no", "cannot be told")),
                     "seeds": e.seeds,
                 }
             )
