@@ -220,9 +220,10 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
 
     An arm names method, variant, experiment, metric, and one or several `available` and `target`, over which its mean
-    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own. With
-    `cases: shared` only cases count that all arms of all parts were scored on: a region may be absent from some. Arms
-    of several experiments are paired by the names of their cases, which a phantom keeps when an option of it changes.
+    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own, and a `reference`
+    in points that is taken off, for the rule `at-least`. With `cases: shared` only cases count that all arms of all
+    parts were scored on: a region may be absent from some. Arms of several experiments are paired by the names of their
+    cases, which a phantom keeps when an option of it changes.
     """
     contrast = claim["contrast"]
     asked = [{**claim, **part} for part in contrast["parts"]]
@@ -246,7 +247,8 @@ def _sides(contrast: dict[str, Any], runs: Results) -> list[tuple[pd.DataFrame, 
             raise NotTestedError(f"{part['name']}: its arms share no seed")
         if len({tuple(table.columns) for side in tables for table in side}) > 1 and not _of_one_experiment(sides):
             raise NotTestedError(f"{part['name']}: its experiments were tested on different cases")
-        pairs.append(tuple(sum(table.loc[seeds] for table in side) for side in tables))
+        first, second = (sum(table.loc[seeds] for table in side) for side in tables)
+        pairs.append((first - part.get("reference", 0), second))
     return pairs
 
 

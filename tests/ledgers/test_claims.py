@@ -594,7 +594,7 @@ def test_arms_scored_on_other_combinations_and_ambiguous_arms_are_refused(tmp_pa
 # ------------------------------------------------------------------------------------------------------- the ledger
 def test_the_ledger_names_every_claim_of_the_five_papers():
     entries = read_ledger(LEDGER)
-    expected = {"S": 16, "K": 8, "M": 17, "G": 24, "L": 9}
+    expected = {"S": 16, "K": 11, "M": 17, "G": 24, "L": 9}
     asked = {entry["id"].rstrip("rf") for entry in entries}  # r: of radiology and pathology; f: on a fixed test part
     assert asked == {f"{a}{i}" for a, n in expected.items() for i in range(1, n + 1)}
     used = {entry[side]["statistic"] for entry in entries for side in ("measured", "arithmetic") if side in entry}
@@ -635,7 +635,7 @@ def test_count_has_a_column_for_every_word_and_every_claim_once(without_runs):
         table = count(claims.weakest(without_runs), question)
         assert tuple(table.columns) == words and table.to_numpy().sum() == len(read_ledger(LEDGER))
         assert table.index.tolist() == ["ShaSpec", "ProtoKD", "M2DN", "Deep Guidance", "SMIL"]
-    assert table.loc["ProtoKD", "NOT RUN"] == 8
+    assert table.loc["ProtoKD", "NOT RUN"] == 11
 
 
 # --------------------------------------------------------------------------------------------- classifiers of digits
@@ -958,6 +958,59 @@ def test_every_claim_on_students_can_be_decided_once_its_runs_are_there(tmp_path
     assert [claim for claim, row in found.items() if row["judged"] == ""] == []
     assert found["K4"]["effect"] == pytest.approx(1) and found["K4"]["judged"] == "SHOWN"
     assert found["K5"]["judged"] == "SHOWN" and found["K7"]["effect"] == pytest.approx(5)
+
+
+def test_a_reference_is_taken_off_the_effect_of_its_part_alone(tmp_path):
+    for variant, value in {"standard": 0.46, "pixel": 0.43, "prototype": 0.42}.items():
+        make_students(tmp_path, "protokd", variant, flat(value))
+    apart = linear(
+        part(["standard"], ["pixel"], reference=2), part(["standard"], ["prototype"]), rule="at-least", sesoi=2.0
+    )
+    row = decide_entry(tmp_path, apart)
+    assert row["effect"] == pytest.approx(3 - 2) and (row["judged"], row["passes"]) == ("SHOWN", 2)
+    short = linear(part(["standard"], ["pixel"], reference=5), rule="at-least")
+    row = decide_entry(tmp_path, short)
+    assert row["effect"] == pytest.approx(3 - 5) and row["judged"] == "REVERSED"
+
+
+def make_dial(root, gains, *, private=0.0, lead=0.9):
+    """Teacher and students of every number of cases: experiment -> gain of the student of T1ce."""
+    for experiment, gain in {**gains, "distillation-private": private}.items():
+        before = 0.5 if experiment == "distillation" else 0.4  # more cases, a better network
+        make_students(root, "teacher", "standard", flat(lead), labels=[ALL], experiment=experiment)
+        make_students(root, "unimodal", "standard", flat(before), experiment=experiment)
+        taught = lambda name, _, before=before, gain=gain: before + (gain if name == "t1ce" else 0)  # noqa: E731
+        make_students(root, "protokd", "standard", taught, experiment=experiment)
+    make_students(root, "teacher", "shuffled", flat(0.1), labels=[ALL])
+
+
+def test_the_gain_with_few_cases_is_shown_where_its_controls_hold(tmp_path):
+    make_dial(tmp_path, {"distillation-12": 0.04, "distillation": 0.01})
+    few, shrinks = decide(tmp_path, "K9"), decide(tmp_path, "K10")
+    assert few["verdict"] == "SHOWN" and few["effect"] == pytest.approx(4)
+    assert shrinks["verdict"] == "SHOWN" and shrinks["effect"] == pytest.approx(4 - 1)
+    assert few["data"] == "distillation-12" and shrinks["data"] == "distillation, distillation-12"
+
+
+def test_a_gain_where_nothing_is_shared_makes_the_dial_say_nothing(tmp_path):
+    make_dial(tmp_path, {"distillation-12": 0.04, "distillation": 0.01}, private=0.04)
+    for claim in ("K9", "K10"):
+        row = decide(tmp_path, claim)
+        assert row["verdict"] == "NOT TESTABLE" and "T1ce, nothing shared: +4.00" in row["reason"]
+
+
+def test_without_a_lead_of_the_teacher_the_dial_says_nothing(tmp_path):
+    make_dial(tmp_path, {"distillation-12": 0.04, "distillation": 0.01}, lead=0.45)
+    row = decide(tmp_path, "K9")
+    assert row["verdict"] == "NOT TESTABLE" and "does not show twice" in row["reason"]
+    assert decide(tmp_path, "K11")["judged"] == "REVERSED"
+
+
+def test_a_lead_of_five_points_is_asked_over_every_student(tmp_path):
+    make_dial(tmp_path, {"distillation-12": 0.04, "distillation": 0.36})
+    row = decide(tmp_path, "K11")
+    assert (row["judged"], row["parts"], row["passes"]) == ("REVERSED", 8, 7)
+    assert row["part"] == "over T1ce, ProtoKD, less 5" and row["effect"] == pytest.approx(90 - 86 - 5)
 
 
 def test_averages_of_protokd_table_1_are_the_printed_ones():
