@@ -42,7 +42,7 @@ import yaml
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import MOST_SEEDS, Effect, required
 from mmlib.analysis.wording import format_effect
-from mmlib.ledgers.contrasts import MEASURED, NAMES, NotTestedError
+from mmlib.ledgers.contrasts import MEASURED, NAMES, NotTestedError, is_balanced
 from mmlib.ledgers.paper_tables import ARITHMETIC
 
 TABLES, STAND_IN, REAL = "paper's tables", "stand-in", "real data"
@@ -241,7 +241,9 @@ def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
 def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: dict[str, Any]) -> tuple[str, str]:
     """Which question the runs of a contrast answer, and on what data; and a check that they used the same.
 
-    `arms` has a row for every run, method, variant and metric that there are scores of.
+    A contrast with `across: data` is between data sets that differ on purpose; in an interaction of experiments the
+    data of each cancel, so that only runs of one experiment must have the same. `arms` has a row for every run,
+    method, variant and metric that there are scores of.
     """
     scores = arms
     if contrast["statistic"] not in OWN_METRICS:
@@ -250,8 +252,13 @@ def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: 
     asked = [(scores[list(arm)] == pd.Series(arm)).all(axis=1) for arm in _arms(contrast)]
     made = scores[np.logical_or.reduce(asked)][["experiment", "run"]].drop_duplicates()
     used = runs.records.merge(made, on=["experiment", "run"])
-    for fact in ("stand_in", "data_fingerprint", "split_hash"):
-        if used[fact].nunique() > 1:
+    across = contrast.get("across") == "data"
+    if across and used["stand_in"].nunique() > 1:
+        raise NotTestedError("one of the data sets that it compares is a stand-in, the other is not")
+    apart = contrast["statistic"] == "linear" and is_balanced(contrast)
+    for fact in ("stand_in", "split_hash") if across else ("stand_in", "data_fingerprint", "split_hash"):
+        compared = [used] if fact == "stand_in" or not apart else [own for _, own in used.groupby("experiment")]
+        if max(own[fact].nunique() for own in compared) > 1:
             found = used.groupby(fact)["run"].first().to_dict()
             raise ValueError(
                 f"claim {claim['id']} compares runs that differ in {fact}: {found}; run them on the same data"
@@ -345,13 +352,13 @@ class Judge:
             if not self.is_result:
                 raise NotTestedError(f"{self.profile} profile: {NO_RESULT}")
             parts, found = _measure(claim, "measured", self.runs)
+            question, data = _origin(self.runs, self.arms, claim, claim["measured"])
         except NotTestedError as missing:
             never = ("NOT RUN", f"{missing}.") if named else ("NOT TESTABLE", self._testable(claim)[1])
             return [
                 _row(claim, STAND_IN, never[0], reason=_joined(never[1], note)),
                 _row(claim, REAL, "NOT RUN", reason=f"{missing}."),
             ]
-        question, data = _origin(self.runs, self.arms, claim, claim["measured"])
         testable, why = self._testable(claim) if question == STAND_IN or not named else (True, "")
         rows = []
         for name, effect, sesoi, rule in parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -219,7 +220,10 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
 
     An arm names method, variant, experiment, metric, and one or several `available` and `target`, over which its mean
-    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own.
+    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own, and a `reference`
+    in points that is taken off, for the rule `at-least`. With `cases: shared` only cases count that all arms of all
+    parts were scored on: a region may be absent from some. Arms of several experiments are paired by the names of their
+    cases, which a phantom keeps when an option of it changes.
     """
     contrast = claim["contrast"]
     asked = [{**claim, **part} for part in contrast["parts"]]
@@ -229,15 +233,37 @@ def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
 
 def _sides(contrast: dict[str, Any], runs: Results) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Both sides of every part of a contrast: sums of tables (seeds, cases), on the seeds that all arms share."""
-    pairs = []
-    for part in contrast["parts"]:
-        sides = [[{**contrast.get("all", {}), **arm} for arm in part[side]] for side in ("add", "subtract")]
-        tables = [[_arm_table(runs, arm, contrast.get("scale", PERCENT)) for arm in side] for side in sides]
+    shared, scale, pairs = contrast.get("all", {}), contrast.get("scale", PERCENT), []
+    named = [[[{**shared, **arm} for arm in part[side]] for side in ("add", "subtract")] for part in contrast["parts"]]
+    parts = [[[_arm_table(runs, arm, scale) for arm in side] for side in sides] for sides in named]
+    if contrast.get("cases") == "shared":
+        kept = sorted(set.intersection(*(set(table) for sides in parts for side in sides for table in side)))
+        if len(kept) < 2:
+            raise NotTestedError(f"the arms of {contrast['parts'][0]['name']} share {len(kept)} cases")
+        parts = [[[table[kept] for table in side] for side in sides] for sides in parts]
+    for part, sides, tables in zip(contrast["parts"], named, parts, strict=True):
         seeds = sorted(set.intersection(*(set(table.index) for side in tables for table in side)))
         if not seeds:
             raise NotTestedError(f"{part['name']}: its arms share no seed")
-        pairs.append(tuple(sum(table.loc[seeds] for table in side) for side in tables))
+        if len({tuple(table.columns) for side in tables for table in side}) > 1 and not _of_one_experiment(sides):
+            raise NotTestedError(f"{part['name']}: its experiments were tested on different cases")
+        first, second = (sum(table.loc[seeds] for table in side) for side in tables)
+        pairs.append((first - part.get("reference", 0), second))
     return pairs
+
+
+def _of_one_experiment(sides: list[list[dict[str, Any]]]) -> bool:
+    return len({arm.get("experiment") for side in sides for arm in side}) == 1
+
+
+def is_balanced(contrast: dict[str, Any]) -> bool:
+    """Whether every experiment stands as often in `add` as in `subtract` of every part, so that its data cancel."""
+    shared = contrast.get("all", {})
+    counts = [
+        [Counter({**shared, **arm}.get("experiment") for arm in part[side]) for side in ("add", "subtract")]
+        for part in contrast["parts"]
+    ]
+    return all(add == subtract and None not in add for add, subtract in counts)
 
 
 def _by_repeat(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:

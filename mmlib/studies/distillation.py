@@ -23,7 +23,7 @@ from scipy.stats import spearmanr, ttest_rel
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, cell_means, holm, paired_effects, signed_rank
 from mmlib.analysis.wording import counted, format_effect, select
-from mmlib.figures.style import new_figure, styled
+from mmlib.figures.style import MODALITY, new_figure, styled
 from mmlib.methods import protokd
 from mmlib.modalities import MRI, label
 from mmlib.tasks import distillation
@@ -76,7 +76,7 @@ class Study:
         every: all scores, with the column `arm`.
         scores: Dice in points on the test cases that every run scored, of the three regions and their average.
         tested: those cases.
-        students: the modalities that ProtoKD was trained for.
+        students: the modalities that ProtoKD and the network without a teacher were trained for.
     """
 
     records: pd.DataFrame
@@ -93,7 +93,7 @@ class Study:
     @property
     def sample(self) -> str:
         """What a caption says of the sample: n, seeds and where the cases come from."""
-        seeds = counted(self.seeds("protokd"), "seed")
+        seeds = counted(min(self.seeds("protokd"), self.seeds("unimodal")), "seed")
         origin = "phantom" if self.stand_in else "your own cases"
         return f"n = {len(self.tested)} test cases, {seeds} of ProtoKD and of the network without a teacher, {origin}"
 
@@ -149,15 +149,18 @@ def shared_seeds(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFram
     return first.loc[seeds], second.loc[seeds]
 
 
-def read_study(results: Results, experiment: str) -> Study:
+def read_study(results: Results, experiment: str, beside: Sequence[str] = ()) -> Study:
     """The study of one experiment.
 
     Args:
-        results: of this experiment and of those whose networks are shown beside it.
+        beside: experiments whose networks are shown in its tables.
+
+    Raises:
+        ValueError: if no modality has both a student of ProtoKD and a network without a teacher.
     """
-    variant = results.scores["variant"]
-    plain = variant.isin(["standard", ""])
-    every = results.scores.assign(arm=results.scores["method"] + (" " + variant).where(~plain, ""))
+    every = results.scores[results.scores["experiment"].isin([experiment, *beside])]
+    plain = every["variant"].isin(["standard", ""])
+    every = every.assign(arm=every["method"] + (" " + every["variant"]).where(~plain, ""))
     dice = every[every["metric"].eq("dice") & every["available"].isin([*MRI, ALL])]
     dice = dice.assign(value=100 * dice["value"])
     by_run = dice[dice["experiment"] == experiment].groupby("run")["case"]
@@ -167,8 +170,15 @@ def read_study(results: Results, experiment: str) -> Study:
     average = dice.groupby(keys, sort=False)["value"].mean().reset_index().assign(target="avg")
     scores = pd.concat([dice, average])
     records = results.records[results.records["experiment"] == experiment].set_index("run")
-    trained = set(scores.loc[scores["arm"] == "protokd", "available"])
-    return Study(records, every, scores, tested, [name for name in SINGLES if name in trained])
+    own = scores[scores["experiment"] == experiment]
+    taught, alone = (set(own.loc[own["arm"] == arm, "available"]) for arm in ("protokd", "unimodal"))
+    students = [name for name in SINGLES if name in taught & alone]
+    if not students:
+        raise ValueError(
+            f"{experiment}: no modality has both arms: protokd was scored with {sorted(taught)}, unimodal with "
+            f"{sorted(alone)}; give a run of the two the same `students`"
+        )
+    return Study(records, every, scores, tested, students)
 
 
 def arm_name(arm: str) -> str:
@@ -240,22 +250,90 @@ def task_losses(history: pd.DataFrame) -> dict[str, pd.Series]:
     return {name: one.rolling(max(1, len(one) // 15), min_periods=1).mean() for name, one in losses.items()}
 
 
-@styled
-def loss_panels(losses: Mapping[str, Mapping[str, pd.Series]]) -> Figure:
-    """A panel per run, a line per network: the task loss against the step.
+def validation_scores(history: pd.DataFrame) -> dict[str, pd.Series]:
+    """The score that decides when to stop, of every network of a run at the steps that were scored, in points of Dice.
 
     Args:
-        losses: title -> what `task_losses` returns.
+        history: rows of step, student and, where there was a stopping rule, score in [0, 1].
+
+    Returns:
+        Empty where there was no rule.
     """
-    figure, axes = new_figure(8.5, 2.9, 1, len(losses), sharey=True)
-    for axis, (title, lines) in zip(axes[0], losses.items(), strict=True):
+    if "score" not in history:
+        return {}
+    scored = history.dropna(subset="score").groupby("student", sort=False)
+    return {name: 100 * rows.set_index("step")["score"] for name, rows in scored}
+
+
+@styled
+def curve_panels(curves: Mapping[str, Mapping[str, pd.Series]], what: str, markers: bool = False) -> Figure:
+    """A panel per run, a line per network, against the step.
+
+    Args:
+        curves: title -> what `task_losses` or `validation_scores` returns.
+        what: is drawn, the label of the vertical axis.
+        markers: whether each value gets the marker of its modality.
+    """
+    figure, axes = new_figure(8.5, 2.9, 1, len(curves), sharex=True, sharey=True)
+    for axis, (title, lines) in zip(axes[0], curves.items(), strict=True):
         for student, line in lines.items():
             name = "all four" if student == ALL else student
-            axis.plot(line, color=COLOURS.get(student, "#444444"), label=name)
+            colour, marker = MODALITY.get(student, ("#444444", "P"))
+            axis.plot(line, color=colour, label=name, marker=marker if markers else "", markersize=4)
         axis.set(title=title, xlabel="optimiser step")
         axis.legend(fontsize=8)
-    axes[0, 0].set_ylabel("task loss")
+    axes[0, 0].set_ylabel(what)
     return figure
+
+
+def training_ends(results: Results, experiment: str) -> pd.DataFrame:
+    """How the training of every network ended: arm, student, seed, steps, ended.
+
+    Returns:
+        `ended` is `rule` where the stopping rule ended it before the limit of steps, `limit` where it did not, and
+        `schedule` where there was no such rule.
+    """
+    rows = []
+    for record in results.records[results.records["experiment"] == experiment].to_dict("records"):
+        history, variant = results.history(record["run"], experiment), record["variant"]
+        arm = record["method"] if variant in ("standard", "") else f"{record['method']} {variant}"
+        watched = validation_scores(history)
+        for student, steps in history.groupby("student", sort=False).size().items():
+            early = steps < record["parameters.steps"] - 1  # the fall is a whole number of steps
+            ended = "schedule" if student not in watched else "rule" if early else "limit"
+            rows.append({"arm": arm, "student": student, "seed": record["seed"], "steps": int(steps), "ended": ended})
+    return pd.DataFrame(rows)
+
+
+def ends_in_words(ends: pd.DataFrame) -> str:
+    """How many networks the stopping rule ended, how many the limit, and which; of `training_ends`."""
+    ruled = ends[ends["ended"].ne("schedule")]
+    late = ruled[ruled["ended"].eq("limit")]
+    names = [
+        f"{arm_name(arm)} ({', '.join(dict.fromkeys(rows['student'].replace(ALL, 'all four')))})"
+        for arm, rows in late.groupby("arm", sort=False)
+    ]
+    unruled = [arm_name(arm) for arm in ends.loc[ends["ended"].eq("schedule"), "arm"].unique()]
+    text = ""
+    if len(ruled):
+        text += f"The rule ended {counted(len(ruled) - len(late), 'training')}, the limit of steps {len(late)}"
+        text += f": {', '.join(names)}. " if names else ". "
+    return text + (f"Without a rule, over a fixed number of steps: {', '.join(unruled)}." if unruled else "")
+
+
+def steps_taken(ends: pd.DataFrame) -> pd.DataFrame:
+    """Steps of every arm (row) and network (column), a number a seed, as text; `limit` where the rule did not stop it.
+
+    Args:
+        ends: as `training_ends` returns them.
+    """
+    marks = {"rule": "", "limit": " (limit)", "schedule": " (fixed)"}
+    text = ends["steps"].map("{:,}".format) + ends["ended"].map(marks)
+    wide = ends.assign(text=text).sort_values("seed", kind="stable").groupby(["arm", "student"], sort=False)["text"]
+    table = wide.agg("; ".join).unstack("student").fillna("-")
+    order = [arm for arm in dict.fromkeys([*NAMES, *ends["arm"]]) if arm in table.index]
+    table = table.loc[order, [name for name in (ALL, *SINGLES) if name in table]].rename(columns={ALL: "all four"})
+    return table.rename(index=arm_name).rename_axis("trained").reset_index()
 
 
 def spent(records: pd.DataFrame, networks: Sequence[int]) -> pd.DataFrame:
@@ -289,14 +367,15 @@ def training_costs(runs: pd.DataFrame) -> pd.DataFrame:
     return cost.assign(arm=cost["arm"].map(arm_name)).rename(columns={**titles, "memory": "peak memory / MiB"})
 
 
-def serving_costs(runs: pd.DataFrame, rival: pd.DataFrame, steps: int) -> pd.DataFrame:
+def serving_costs(runs: pd.DataFrame, rival: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
     """A teacher and a student per modality against one network for all combinations: weights, steps, seconds.
 
     Args:
         runs: as `spent` returns them.
         rival: the records of the network for all combinations.
-        steps: of one network.
+        ends: as `training_ends` returns them; steps are means over seeds and, of students, over those that were run.
     """
+    steps = ends.groupby("arm")["steps"].mean()
     taught = runs[runs["arm"].eq("protokd")].iloc[0]
     teacher = runs[runs["arm"].eq("teacher")].iloc[0]
     each, weights = taught["seconds.train"] / taught["networks"], f"{rival['parameter_count'].iloc[0]:,.0f}"
@@ -305,17 +384,18 @@ def serving_costs(runs: pd.DataFrame, rival: pd.DataFrame, steps: int) -> pd.Dat
         "networks": 1 + len(MRI),
         "weights": f"{teacher['parameter_count'] + len(MRI) * taught['parameter_count']:,.0f}",
         "weights at test time": f"{taught['parameter_count']:,.0f} of the one that fits",
-        "steps": (1 + len(MRI)) * steps,
+        "steps": f"{steps['teacher'] + len(MRI) * steps['protokd']:,.0f}",
         "training / s": teacher["seconds.train"] + len(MRI) * each,
         "peak memory / MiB": runs["peak_memory_mib"].max(),
         "serves": "4 combinations",
     }
+    most = "at most " if rival.iloc[0].get("parameters.patience") else ""
     theirs = {
         "what": "one ShaSpec",
         "networks": 1,
         "weights": weights,
         "weights at test time": weights,
-        "steps": int(rival["parameters.steps"].iloc[0]),
+        "steps": f"{most}{int(rival.iloc[0]['parameters.steps']):,}",
         "training / s": rival["seconds.train"].mean(),
         "peak memory / MiB": rival["peak_memory_mib"].max(),
         "serves": "15 combinations",
@@ -559,37 +639,45 @@ def rate_effects(study: Study) -> tuple[list[str], list[Effect]]:
 
 
 def temperatures(study: Study) -> pd.DataFrame:
-    """Dice of seed 0 at every temperature that was run; empty if the standard one alone was run."""
+    """Dice at every temperature that was run, mean of the seeds that all of them have; empty if only one was run."""
     arms = [arm for arm in study.scores["arm"].unique() if arm.startswith("protokd temperature")]
     chosen = {"protokd": protokd.VARIANTS["standard"]}
     chosen |= {arm: protokd.VARIANTS[arm.removeprefix("protokd ")] for arm in arms}
     order = sorted(chosen.items(), key=lambda one: (one[1].squared, one[1].temperature))
     rows = []
     for name in study.have(chosen) if arms else []:
-        for arm, variant in order:
-            dice = [study.table(arm, name, target).loc[0].mean() for target in REGION_ORDER]
+        seeds = sorted(set.intersection(*(set(study.table(arm, name).index) for arm in chosen)))
+        for arm, variant in order if seeds else []:
+            dice = [study.table(arm, name, target).loc[seeds].to_numpy().mean() for target in REGION_ORDER]
             rows.append(
                 {
                     "student": name,
                     "temperature": variant.temperature,
                     "times T squared": "yes" if variant.squared else "no",
                     "WT / TC / ET": " / ".join(f"{value:.1f}" for value in dice),
-                    "average, %": study.table(arm, name).loc[0].mean(),
+                    "average, %": np.mean(dice),
+                    "seeds": len(seeds),
                     "minus T = 10": "" if arm == "protokd" else format_effect(study.gain(arm, "protokd", name)),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def worse_teachers(study: Study) -> pd.DataFrame:
-    """Dice of every teacher that was run, and what its students gain over no teacher, in points."""
+def worse_teachers(study: Study, ends: pd.DataFrame) -> pd.DataFrame:
+    """Steps and Dice of every teacher that was run, and what its students gain over no teacher, in points.
+
+    Args:
+        ends: as `training_ends` returns them.
+    """
     run = set(study.scores["arm"])
     arms = {title: f"protokd {variant}".strip() for title, variant in GUIDES.items()}
     arms = {title: arm for title, arm in arms.items() if arm in run}
     students, rows = study.have(arms.values()), []
     for title, arm in arms.items():
         teacher = "teacher" if title == "whole" else f"teacher {title}"
-        row = {"teacher": title, "its own Dice, average, %": study.table(teacher, ALL).loc[0].mean()}
+        took = ends.loc[ends["arm"].eq(teacher), "steps"].mean()
+        own = study.table(teacher, ALL).to_numpy().mean()
+        row = {"teacher": title, "its steps": f"{took:,.0f}", "its own Dice, average, %": own}
         for name in students:
             e = study.gain(arm, "unimodal", name)
             row[f"student of {name}, over no teacher"] = f"{format_effect(e)}, {counted(e.seeds, 'seed')}"

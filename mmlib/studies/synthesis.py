@@ -25,19 +25,21 @@ from mmlib.analysis.statistics import (
     holm,
     mean_interval,
     page_trend,
-    paired_effects,
     shared_effect,
 )
 from mmlib.analysis.wording import counted, format_effect, listed, select
 from mmlib.data.slices import Slices, axial_slices, patterns
 from mmlib.data.splits import read_split
 from mmlib.figures.results import arm_of
-from mmlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, new_figure, styled
+from mmlib.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, new_figure, styled
 from mmlib.ledgers.claims import effect_rows
 from mmlib.methods import m2dn
 from mmlib.modalities import IXI, MRI, label
 
-EXPERIMENTS = ("synthesis", "synthesis-steps", "synthesis-ixi", "synthesis-sampling", "synthesis-studies")
+EXPERIMENTS = (  # the last four may be absent from a profile
+    *("synthesis", "synthesis-steps", "synthesis-ixi", "synthesis-sampling", "synthesis-studies"),
+    *("synthesis-2mm", "hallucination-0", "hallucination-50", "hallucination-100"),
+)
 LAYOUTS = {"synthesis": ("BraTS layout", MRI), "synthesis-ixi": ("IXI layout", IXI)}  # experiment -> name, modalities
 NAMES = {
     "m2dn paper": "M2DN, as drawn",
@@ -68,42 +70,12 @@ STYLE = {  # arm -> colour, marker
 }
 MAIN = ("m2dn paper", "m2dn unet", "regression", "mm-gan", "floors nearest", "floors mean")
 NETWORKS = ("paper", "unet")  # the two networks of M2DN, as variants
-STUDIED = {  # variant in `synthesis-studies` -> arm
-    "paper": "m2dn paper",
-    "unet": "m2dn unet",
-    "sample": "m2dn sample",
-    "regression": "regression",
-    "mm-gan": "mm-gan",
-    "mean": "floors mean",
-}
-FILLED = {  # variant in `synthesis-studies` -> what the segmenter is given
-    "complete": "complete",
-    "zero": "zeros",
-    "mean": "mean image",
-    "regression": "regression U-Net",
-    "mm-gan": "MM-GAN",
-    "paper": "M2DN, as drawn",
-    "unet": "M2DN, U-Net",
-    "sample": "M2DN, U-Net, one sample",
-    "shaspec": "ShaSpec, no synthesis",
-}
-REGIONS = ("wt", "tc", "et")
 CURVES = (  # experiment, run, variant
     ("synthesis", "m2dn", "paper"),
     ("synthesis", "m2dn-unet", "unet"),
     ("synthesis", "regression", "standard"),
     ("synthesis-ixi", "m2dn", "paper"),
 )
-CONTRASTS = {  # metric -> which contrast
-    "contrast-enhancement": "enhancing against other solid tumour, t1ce from the others",
-    "contrast-oedema": "oedema against the rest of the brain, flair from the others",
-}
-ERRORS = {
-    "mae-et": "enhancing tumour",
-    "mae-core": "rest of the core",
-    "mae-oedema": "oedema",
-    "mae-brain": "whole brain",
-}
 PRINTED = {  # arm -> its name in Table VII
     "m2dn no-mask": "cDM(U+J)",
     "m2dn no-joint": "cDM(U+M)",
@@ -111,10 +83,15 @@ PRINTED = {  # arm -> its name in Table VII
     "m2dn cdm-joint": "cDM(J)",
     "m2dn cdm": "cDM",
 }
-STAGES = {"untrained": "untrained", "brief": "briefly trained", "fit": "trained", "paper": "as drawn"}
 MISSING = ("one missing", "several missing")
 SINGLE = {target: label([name for name in MRI if name != target], MRI) for target in MRI}  # what is left without it
 SESOI = 0.25  # dB, as in the claims ledger
+FINER = ("m2dn unet", "regression unet", "floors nearest", "floors mean")  # the arms at 2 mm
+TRAINED = {  # experiment with networks of its own -> its data, in the table of costs
+    **dict.fromkeys(("synthesis", "synthesis-steps"), "BraTS layout"),
+    "synthesis-ixi": "IXI layout",
+    "synthesis-2mm": "BraTS layout, 2 mm",
+}
 BUDGETS = {"equal steps": "synthesis-steps", "equal time": "synthesis"}  # of the rivals -> experiment
 NEAR = {"regression": 0.7, "noise": 3.0}  # dB that the U-Net may lie behind its one-pass twin, and noise behind images
 Pictures = Mapping[str, np.ndarray]
@@ -123,7 +100,7 @@ Pictures = Mapping[str, np.ndarray]
 # ------------------------------------------------------------------------------------------------------------ scores
 @dataclass(frozen=True)
 class Study:
-    """The runs of the five experiments.
+    """The runs of the chapter's experiments.
 
     Attributes:
         results: records and scores, as `mmlib.analysis.results.read_runs` returns them.
@@ -323,13 +300,14 @@ def modalities_side_by_side(shown: Mapping[str, Slices]) -> Figure:
 
 # ----------------------------------------------------------------------------------------------------------- training
 def cost_table(study: Study) -> pd.DataFrame:
-    """Weights, seconds and memory of the networks of each run that trains any."""
+    """Weights, seconds and memory of the networks of each run that trains any, without those of the dial."""
     rows = study.records[study.records["seconds.train"].gt(0)].reset_index()
+    rows = rows[rows["experiment"].isin(TRAINED)]
     count = [_networks(study, row.run, row.experiment) if row.parameter_count else 0 for row in rows.itertuples()]
     rows = rows.assign(networks=count).query("networks > 0")
     return pd.DataFrame(
         {
-            "data": rows["experiment"].map(lambda name: LAYOUTS.get(name, LAYOUTS["synthesis"])[0]),
+            "data": rows["experiment"].map(TRAINED),
             "run": rows["run"],
             "variants": rows["parameters.variants"].str.join(" "),
             "weights of one (first variant)": rows["parameter_count"].astype(int),
@@ -535,6 +513,35 @@ def budgets(study: Study) -> pd.DataFrame:
     return effect_rows(names, effects, SESOI, "dB")
 
 
+def at_2_mm(study: Study) -> pd.DataFrame:
+    """PSNR and SSIM at 2 mm beside those at 4 mm, a row per arm; no rows where `synthesis-2mm` was not run."""
+    rows: list[dict[str, str]] = []
+    for arm in FINER if study.part("synthesis-2mm")["metric"].eq("psnr-mean").any() else ():
+        row = {"arm": NAMES[arm]}
+        for metric, factor, unit in (("psnr", 1, "dB"), ("ssim", 100, "%")):
+            for grid, experiment in (("2 mm", "synthesis-2mm"), ("4 mm", "synthesis")):
+                cell = "not run"
+                if study.has(experiment, arm=arm, metric=f"{metric}-mean"):
+                    mean, low, high = mean_interval(
+                        factor * study.table(experiment, arm, f"{metric}-mean", "one missing")
+                    )
+                    cell = f"{mean:.1f} ({low:.1f} to {high:.1f})"
+                row[f"{metric.upper()} at {grid}, {unit}"] = cell
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def order_at_2_mm(study: Study) -> str:
+    """A sentence: by how much M2DN's U-Net lies above the same network without noise, at 2 mm and at 4 mm."""
+    run = {name: study.has(name, arm="m2dn unet") for name in ("synthesis-2mm", "synthesis")}
+    both = [name for name in run if run[name] and study.has(name, arm="regression unet", metric="psnr-mean")]
+    if "synthesis-2mm" not in both:
+        return "The comparison at 2 mm was not run in this profile; `synthesis-2mm` of the profile `book` has it."
+    texts = {name: f"{format_effect(study.gain('m2dn unet', 'regression unet', name), 2)} dB" for name in both}
+    beside = f"; at 4 mm {texts['synthesis']}" if "synthesis" in texts else ""
+    return f"At 2 mm M2DN's U-Net lies {texts['synthesis-2mm']} from the same network without noise{beside}."
+
+
 def budget_facts(rows: pd.DataFrame) -> dict[str, str]:
     """Whether the U-Net is near enough to the same network without diffusion, as texts by name; of `budgets`."""
     twin = rows.iloc[0]
@@ -623,52 +630,6 @@ def probe(study: Study, changed: str, of: str = "probe") -> Effect:
     return shared_effect(study.studied("psnr-mean", f"{of} {changed}"), study.studied("psnr-mean", of))
 
 
-# ---------------------------------------------------------------------------------------------------------- sharpness
-@styled
-def spectra(pictures: Pictures) -> Figure:
-    """Mean power of true and synthesised slices by spatial frequency, a panel per modality."""
-    figure, axes = new_figure(9, 2.9, 1, len(MRI), sharey=True)
-    frequency = (np.arange(16) + 0.5) / 32
-    for axis, target in zip(axes[0], MRI, strict=True):
-        axis.plot(frequency, pictures[f"spectrum true {target}"], color=BLACK, label="true")
-        for name, arm in STUDIED.items():
-            colour, marker = STYLE[arm]
-            power = pictures[f"spectrum {name} {target}"]
-            axis.plot(frequency, power, color=colour, marker=marker, markersize=3, linewidth=0.9, label=NAMES[arm])
-        axis.set(yscale="log", title=f"{target} synthesised", xlabel="cycles per voxel")
-    axes[0, 0].set_ylabel("power")
-    handles, texts = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=4)
-    return figure
-
-
-def sharpness(study: Study) -> pd.DataFrame:
-    """Mean gradient in the brain as a share of that of the true image; rows `STUDIED`, columns modalities."""
-    rows = {
-        name: {target: study.studied("sharpness", name, target).to_numpy().mean() for target in MRI} for name in STUDIED
-    }
-    return pd.DataFrame(rows).T
-
-
-def told_apart(study: Study) -> pd.DataFrame:
-    """AUROC of a classifier of true and synthesised slices, with 95 % intervals; rows `STUDIED`, columns modalities."""
-
-    def cell(name: str, target: str) -> str:
-        value, low, high = (
-            study.studied(f"two-sample{end}", name, target).to_numpy().item() for end in ("", "-low", "-high")
-        )
-        return f"{value:.2f} ({low:.2f}-{high:.2f})"
-
-    rows = {NAMES[arm]: {target: cell(name, target) for target in MRI} for name, arm in STUDIED.items()}
-    return pd.DataFrame(rows).T
-
-
-def sharper(study: Study, variant: str, other: str) -> Effect:
-    """The sharpness of one variant above that of another, mean over modalities."""
-    first, second = (sum(study.studied("sharpness", name, target) for target in MRI) for name in (variant, other))
-    return shared_effect(first / len(MRI), second / len(MRI))
-
-
 # ------------------------------------------------------------------------------------------------------- fewer inputs
 @dataclass(frozen=True)
 class Trend:
@@ -726,424 +687,6 @@ def fewer_inputs(study: Study) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-# ----------------------------------------------------------------------------------------------------------- samplers
-def samplers(study: Study) -> pd.DataFrame:
-    """Every sampler and the one-pass networks of the experiment `synthesis-sampling`.
-
-    Returns:
-        Index: the sampler, such as `paper ddim-25`. Columns: name, net (`paper`, `unet`; of one pass: its own name),
-        kind (`ddim`, `ancestral`, `one pass`), steps, seconds (of a slice, median), psnr (dB, mean), gain, low, high
-        (dB over the longest process of the network; NaN for one pass), memory (MiB; NaN where not measured) and
-        subjects (their number).
-    """
-    part = study.part("synthesis-sampling")
-    psnr = part[part["metric"] == "psnr"].groupby("variant")["value"].mean()
-    subjects = part[part["metric"] == "psnr"].groupby("variant")["case"].nunique()
-    seconds = part[part["metric"] == "sample-seconds"].groupby("variant")["value"].median()
-    memory = part[part["metric"] == "peak-mib"].set_index("variant")["value"]
-    ends = ["psnr-gain", "psnr-gain-low", "psnr-gain-high"]
-    gains = part[part["metric"].isin(ends)].pivot(index="variant", columns="metric", values="value")
-    pattern = r"^(?P<net>\w+) (?P<kind>ddim|ancestral)-(?P<steps>\d+)$"
-    table = pd.Series(seconds.index, index=seconds.index).str.extract(pattern).dropna().astype({"steps": int})
-    order = {"ddim": "a", "ancestral": "b"}
-    table = table.sort_values(["net", "kind", "steps"], key=lambda column: column.replace(order))
-    names = {"ddim": "DDIM"}
-    table["name"] = [
-        f"{NAMES[f'm2dn {row.net}']}, {names.get(row.kind, row.kind)}, {row.steps}" for row in table.itertuples()
-    ]
-    single = [name for name in ("regression", "mm-gan") if name in seconds]
-    one_pass = {"net": single, "kind": "one pass", "steps": 1, "name": [NAMES[name] for name in single]}
-    table = pd.concat([table, pd.DataFrame(one_pass, index=single)])
-    table = table.assign(seconds=seconds, psnr=psnr, memory=memory.reindex(table.index), subjects=subjects)
-    gains = gains.reindex(index=table.index, columns=ends).set_axis(["gain", "low", "high"], axis="columns")
-    return table.join(gains)
-
-
-def longest(table: pd.DataFrame) -> dict[str, str]:
-    """Network -> its longest ancestral process, of a table as `samplers` returns it."""
-    return table[table["kind"] == "ancestral"].groupby("net")["steps"].idxmax().to_dict()
-
-
-@styled
-def pareto(table: pd.DataFrame) -> Figure:
-    """PSNR against seconds per slice, a line per network and kind of sampler; of `samplers`."""
-    figure, axes = new_figure(7.5, 3.4)
-    axis = axes[0, 0]
-    for (net, kind), part in table[table["kind"] != "one pass"].groupby(["net", "kind"], sort=False):
-        colour, marker = STYLE[f"m2dn {net}"]
-        ddim = kind == "ddim"
-        look = {"linestyle": "-" if ddim else ":", "markerfacecolor": colour if ddim else "none", "linewidth": 0.8}
-        name = f"{NAMES[f'm2dn {net}']}, {'DDIM' if ddim else kind}"
-        axis.plot(part["seconds"], part["psnr"], color=colour, marker=marker, label=name, **look)
-        for row in part.itertuples():
-            at = {"textcoords": "offset points", "xytext": (3, 5 if ddim else -11), "fontsize": 7}
-            axis.annotate(row.steps, (row.seconds, row.psnr), **at)
-    for name, row in table[table["kind"] == "one pass"].iterrows():
-        colour, marker = STYLE[name]
-        axis.plot(row["seconds"], row["psnr"], color=colour, marker=marker, linestyle="none", label=NAMES[name])
-    axis.set(xscale="log", xlabel="seconds per slice", ylabel="PSNR, dB")
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-def sampler_table(table: pd.DataFrame) -> pd.DataFrame:
-    """`samplers` as the chapter prints it: ratios within one process."""
-    reference = table.loc["regression"]
-    slowest = table["net"].map(longest(table)).map(table["seconds"])
-    rows = table.assign(faster=slowest / table["seconds"])
-    return pd.DataFrame(
-        {
-            "sampler": rows["name"],
-            "PSNR, dB": rows["psnr"],
-            "minus its longest process, dB": [
-                "-" if np.isnan(row.gain) else f"{row.gain:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
-                for row in rows.itertuples()
-            ],
-            "faster than that, times": [_ratio(value, 1) for value in rows["faster"]],
-            "time, ratio to regression": [_ratio(value, 1) for value in rows["seconds"] / reference["seconds"]],
-            "memory, ratio to regression": [_ratio(value, 2) for value in rows["memory"] / reference["memory"]],
-        }
-    )
-
-
-def _ratio(value: float, digits: int) -> str:
-    return "-" if np.isnan(value) else f"{value:.{digits}f}"
-
-
-def printed_cost(published: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
-    """Table III, with ratios to MM-GAN."""
-    third = published[3].set_index("method")[["seconds", "memory_gb"]]
-    ratios = third / third.loc["MM-GAN"]
-    return pd.DataFrame(
-        {
-            "seconds": third["seconds"],
-            "time, ratio to MM-GAN": ratios["seconds"].map("{:.1f}".format),
-            "memory, ratio to MM-GAN": ratios["memory_gb"].map("{:.2f}".format),
-        }
-    )
-
-
-def sampler_facts(table: pd.DataFrame, published: Mapping[int, pd.DataFrame]) -> dict[str, str]:
-    """What few steps cost, as texts by name, with the answer to what was asked beforehand.
-
-    Args:
-        table: as `samplers` returns it.
-    """
-    seconds = published[3].set_index("method")["seconds"]
-    printed = np.log(seconds["M2DN"] / seconds["MM-GAN"])
-    speed, brief, both, likest, gains = [], [], [], [], []
-    for net, slowest in longest(table).items():
-        name, few, one = NAMES[f"m2dn {net}"], table.loc[f"{net} ddim-25"], table.loc[f"{net} ddim-1"]
-        faster = table.loc[slowest, "seconds"] / few["seconds"]
-        gains.append(few["gain"])
-        both.append(few["gain"] > -0.2 and faster >= 20)
-        speed.append(
-            f"{name}: {faster:.0f} times as fast as {table.loc[slowest, 'steps']} ancestral steps, "
-            f"{few['gain']:+.2f} dB ({few['low']:+.2f} to {few['high']:+.2f})"
-        )
-        brief.append(f"{few['gain']:+.2f} dB with 25 steps, {one['gain']:+.2f} dB with one ({name})")
-        ddim = table[table["net"].eq(net) & table["kind"].eq("ddim")]
-        distance = (np.log(ddim["seconds"] / table.loc["mm-gan", "seconds"]) - printed).abs()
-        likest.append(f"{ddim.loc[distance.idxmin(), 'steps']} steps ({name})")
-    return {
-        "few_steps": "; ".join(speed),
-        "asked_of_steps": "both hold, for both networks" if all(both) else "that does not hold for both networks",
-        "like_printed": " and ".join(likest),
-        "few_headline": "Few steps do" if min(gains) > -0.2 else "Few steps may cost quality",
-        "few_brief": " and by ".join(brief),
-        "most_steps": f"{table['steps'].max()}",
-    }
-
-
-# ---------------------------------------------------------------------------------------------------------- segmenter
-def dice_table(study: Study) -> pd.DataFrame:
-    """Dice in percent, by filling; columns: region and the modality that is missing."""
-    rows: dict[str, dict[tuple[str, str], float]] = {}
-    for name, text in FILLED.items():
-        for region in REGIONS:
-            for target in MRI:
-                left = label(MRI, MRI) if name == "complete" else SINGLE[target]
-                dice = 100 * study.studied("dice", name, region, left).to_numpy().mean()
-                rows.setdefault(text, {})[region.upper(), target] = dice
-    return pd.DataFrame(rows).T.rename_axis(columns=["region", "missing"])
-
-
-def dice_cases(study: Study) -> int:
-    """Number of segmented test cases."""
-    return study.studied("dice", "zero", "wt", SINGLE["t1"]).shape[1]
-
-
-def filled_over_zeros(study: Study) -> pd.DataFrame:
-    """Dice of every filling over that with zeros, mean of four missing modalities; rows of a forest plot."""
-    names, pairs = [], []
-    left = list(SINGLE.values())
-    for name in ("mean", "regression", "mm-gan", "paper", "unet", "sample", "shaspec"):
-        for region in REGIONS:
-            names.append(f"{region.upper()}, {FILLED[name]}")
-            pairs.append((_dice(study, name, region, left), _dice(study, "zero", region, left)))
-    return effect_rows(names, paired_effects(pairs), 1.0)
-
-
-def _dice(study: Study, variant: str, region: str, left: Sequence[str]) -> pd.DataFrame:
-    return 100 * study.studied("dice", variant, region, left)
-
-
-def dice_gain(study: Study, variant: str, other: str) -> Effect:
-    """Points of Dice of one filling over another, mean over regions and missing modalities."""
-    left = list(SINGLE.values())
-    first, second = (sum(_dice(study, name, region, left) for region in REGIONS) / 3 for name in (variant, other))
-    return shared_effect(first, second)
-
-
-def best_filling(dice: pd.DataFrame) -> str:
-    """The synthesis with the highest Dice, mean over regions and modalities; of `dice_table`."""
-    names = [text for name, text in FILLED.items() if name not in ("complete", "shaspec", "zero")]
-    return str(dice.loc[names].mean(axis=1).idxmax())
-
-
-def agreement(study: Study, dice: pd.DataFrame) -> pd.Series:
-    """Missing modality -> rank correlation of PSNR and Dice over the fillings."""
-    rows = [
-        {
-            "missing": target,
-            "psnr": study.table("synthesis", arm, "psnr", SINGLE[target], target).to_numpy().mean(),
-            "dice": dice.loc[FILLED[name]].groupby(level=1).mean()[target],
-        }
-        for name, arm in STUDIED.items()
-        if name != "sample"  # PSNR is that of the reverse process of the main comparison
-        for target in MRI
-    ]
-    parts = pd.DataFrame(rows).groupby("missing")
-    return pd.Series({name: part["psnr"].corr(part["dice"], method="spearman") for name, part in parts})
-
-
-# ----------------------------------------------------------------------------------------------- what cannot be known
-def known_contrast(study: Study) -> pd.DataFrame:
-    """Percent of the true contrast in the synthesised image.
-
-    Returns:
-        metric, name (variant), mean, low, high (95 %) and subjects; no rows where the data have no known answer.
-    """
-    rows = []
-    for metric in CONTRASTS:
-        for name in STUDIED if study.has("synthesis-studies", metric=metric) else ():
-            share = 100 * study.studied(metric, name)
-            mean, low, high = mean_interval(share)
-            facts = {"mean": mean, "low": low, "high": high, "subjects": share.shape[1]}
-            rows.append({"metric": metric, "name": name, **facts})
-    return pd.DataFrame(rows, columns=["metric", "name", "mean", "low", "high", "subjects"])
-
-
-def contrast_table(known: pd.DataFrame) -> pd.DataFrame:
-    """`known_contrast` as texts."""
-    texts = [f"{row.mean:.0f} ({row.low:.0f} to {row.high:.0f})" for row in known.itertuples(name="Row")]
-    return pd.DataFrame(
-        {
-            "contrast": known["metric"].map(CONTRASTS),
-            "synthesised by": known["name"].map(STUDIED).map(NAMES),
-            "share recovered, %": texts,
-            "subjects": known["subjects"],
-        }
-    )
-
-
-def contrast_facts(known: pd.DataFrame, variant: str) -> dict[str, str]:
-    """How much of both contrasts a variant recovers, as texts by name; dashes where there is no known answer."""
-    if known.empty:
-        unknown = "not known for these data"
-        return dict.fromkeys(("rim", "rim_brief", "oedema", "oedema_brief", "rim_verdict", "rim_headline"), unknown)
-    rows = known[known["name"].eq(variant)].set_index("metric")
-    rim, oedema = rows.loc["contrast-enhancement"], rows.loc["contrast-oedema"]
-    none = rim["low"] <= 0 <= rim["high"]
-    expected = "It does not find what is not there", "It finds more than there can be: look for a leak"
-    return {
-        "rim": f"{rim['mean']:.0f} % ({rim['low']:.0f} to {rim['high']:.0f})",
-        "rim_brief": f"{rim['mean']:.0f} %",
-        "oedema": f"{oedema['mean']:.0f} % ({oedema['low']:.0f} to {oedema['high']:.0f})",
-        "oedema_brief": f"{oedema['mean']:.0f} %",
-        "rim_verdict": "the interval holds zero" if none else "the interval lies off zero",
-        "rim_headline": expected[0] if rim["low"] <= 10 else expected[1],
-    }
-
-
-def painted(study: Study) -> pd.DataFrame:
-    """What is found of a region and what of it is painted where there is none, and the error over both.
-
-    Returns:
-        kind (`enhancement`, `oedema`), arm, found, invented (shares) and rmse, means over subjects; in the arm `bound`
-        the least error that is possible where enhancement cannot be known. No rows without a known answer.
-    """
-    rows: list[dict[str, Any]] = []
-    for kind in ("enhancement", "oedema"):
-        for name, arm in STUDIED.items() if study.has("synthesis-studies", metric=f"found-{kind}") else ():
-            parts = {part: study.studied(f"{part}-{kind}", name) for part in ("found", "invented", "rmse")}
-            means = {part: table.to_numpy().mean() for part, table in parts.items()}
-            rows.append({"kind": kind, "arm": arm, **means})
-    if study.has("synthesis-studies", metric="rmse-enhancement", variant="bound"):
-        least = study.studied("rmse-enhancement", "bound").to_numpy().mean()
-        rows.append({"kind": "enhancement", "arm": "bound", "rmse": least})
-    return pd.DataFrame(rows, columns=["kind", "arm", "found", "invented", "rmse"])
-
-
-@styled
-def known_and_unknown(rates: pd.DataFrame) -> Figure:
-    """`painted` beside the known answers: the diagonal and the least error for enhancement, the corner for oedema."""
-    figure, axes = new_figure(8, 3.2, 1, 2)
-    left, right = axes[0]
-    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8, label="cannot be known")
-    arms = [arm for arm in STUDIED.values() if arm in set(rates["arm"])]
-    for place, arm in enumerate(arms):
-        colour, marker = STYLE[arm]
-        for kind, face in (("enhancement", colour), ("oedema", "none")):
-            row = rates[rates["arm"].eq(arm) & rates["kind"].eq(kind)]
-            look = {"color": colour, "marker": marker, "markerfacecolor": face, "linestyle": "none"}
-            left.plot(row["invented"], row["found"], label=NAMES[arm] if kind == "enhancement" else None, **look)
-            right.plot(row["rmse"], [place] * len(row), **look)
-    for least in rates.loc[rates["arm"].eq("bound"), "rmse"]:
-        right.axvline(least, color=BLACK, linewidth=0.8, label="least, enhancement")
-    left.set(xlabel="painted where there is none", ylabel="found", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    right.set(xlabel="root mean square error", xlim=(0, None))
-    right.set_yticks(range(len(arms)), [NAMES[arm] for arm in arms])
-    figure.legend(loc="outside lower center", ncols=4)
-    return figure
-
-
-def errors_by_region(study: Study) -> pd.DataFrame:
-    """Mean absolute error, % of the data range, by arm; columns: missing modality and region."""
-    rows = {
-        NAMES[arm]: {
-            (target, text): study.table("synthesis", arm, metric, SINGLE[target], target).to_numpy().mean()
-            for target in MRI
-            for metric, text in ERRORS.items()
-        }
-        for arm in MAIN
-    }
-    return pd.DataFrame(rows).T
-
-
-def most_enhancing(pictures: Pictures) -> int:
-    """Index of the drawn slice with the largest enhancing tumour."""
-    return int(np.argmax([(one == 4).sum() for one in pictures["drawn labels"]]))
-
-
-@styled
-def invented(pictures: Pictures) -> Figure:
-    """Each modality as it is and as the studied arms synthesise it; red: outline of the true enhancing tumour."""
-    at = most_enhancing(pictures)
-    enhancing = upright(pictures["drawn labels"][at] == 4)
-    figure, axes = new_figure(10, 6.2, len(MRI), len(STUDIED) + 1)
-    for row, target in enumerate(MRI):
-        tile(axes[row, 0], pictures["drawn truth"][at, row], "true" if row == 0 else "")
-        axes[row, 0].set_ylabel(f"{target} missing")
-        for column, (name, arm) in enumerate(STUDIED.items(), start=1):
-            tile(axes[row, column], pictures[f"made {name} {target}"][at], NAMES[arm] if row == 0 else "")
-        for axis in axes[row]:
-            axis.contour(enhancing, [0.5], colors=[VERMILLION], linewidths=0.6)
-    return figure
-
-
-# ---------------------------------------------------------------------------------------------------- reverse process
-@styled
-def reverse_process(strips: Pictures, target: str) -> Figure:
-    """States and predictions of the reverse process at six times, for networks trained for ever longer."""
-    times = strips[f"t {target}"]
-    wanted = np.unique(np.linspace(0, len(times) - 1, 6).round().astype(int))
-    rows = [(stage, "images") for stage in ("untrained", "brief")]
-    rows += [(stage, kind) for stage in ("fit", "paper") for kind in ("images", "predicted")]
-    figure, axes = new_figure(9, 8.2, len(rows), len(wanted) + 1)
-    for row, (stage, kind) in enumerate(rows):
-        for column, step in enumerate(wanted):
-            image = strips[f"{stage} {target} {kind}"][step]
-            tile(axes[row, column], image, f"t = {times[step]}" if row == 0 else "", -1.5, 1.5)
-        tile(axes[row, -1], strips[f"truth {target}"], "true" if row == 0 else "", -1.5, 1.5)
-        axes[row, 0].set_ylabel(f"{STAGES[stage]}\n{'state' if kind == 'images' else 'prediction'}")
-    return figure
-
-
-def error_by_time(study: Study) -> pd.DataFrame:
-    """Squared error of the predicted missing image; rows: time t, columns: the U-Net ever longer trained, as drawn."""
-    part = study.part("synthesis-sampling")
-    errors = part[part["metric"].str.startswith("mse-t")]
-    errors = errors.assign(t=errors["metric"].str[5:].astype(int)).replace({"variant": {"paper": "as drawn"}})
-    return errors.groupby(["variant", "t"])["value"].mean().unstack(0)[list(STAGES.values())]
-
-
-@styled
-def loss_by_time(errors: pd.DataFrame) -> Figure:
-    """`error_by_time` as lines on a logarithmic scale."""
-    figure, axes = new_figure(6.5, 3)
-    looks = ((GREY, "X"), (ORANGE, "D"), STYLE["m2dn unet"], STYLE["m2dn paper"])
-    for name, (colour, marker) in zip(errors.columns, looks, strict=True):
-        axes[0, 0].plot(errors[name], color=colour, marker=marker, label=name)
-    axes[0, 0].set(xlabel="time t", ylabel="squared error of the missing image", yscale="log")
-    figure.legend(loc="outside lower center", ncols=4)
-    return figure
-
-
-def use_of_noise(errors: pd.DataFrame) -> dict[str, str]:
-    """Whether the trained networks use the noisy image, as texts by name; of `error_by_time`."""
-    ratio = errors.iloc[-1] / errors.iloc[0]
-    ignored = (
-        "As drawn, the network does not look at the noisy image at all, not even where it is nearly clean: nothing "
-        "finer than the bottleneck comes through, and the reverse process is regression in many steps."
-    )
-    return {
-        "rise": f"{ratio['as drawn']:.1f}",
-        "rise_unet": f"{ratio['trained']:.1f}",
-        "noise_as_drawn": ignored if ratio["as drawn"] < 1.1 else "As drawn, the network uses the noisy image.",
-        "noise_with_unet": "The U-Net uses it." if ratio["trained"] > 1.5 else "The U-Net hardly uses it either.",
-    }
-
-
-def spread_table(study: Study) -> pd.DataFrame:
-    """How honest the spread of several results is, by network and modality: `realism.calibration` in numbers."""
-    metrics = ["spread", "error", "honesty", "coverage", "nominal", "rank"]
-    if study.has("synthesis-studies", metric="honesty-et"):
-        metrics += ["honesty-et", "coverage-et"]
-    rows = []
-    for name in NETWORKS:
-        for target in MRI:
-            tables = {metric: study.studied(metric, name, target) for metric in metrics}
-            means = {metric: table.to_numpy().mean() for metric, table in tables.items()}
-            rows.append({"network": NAMES[f"m2dn {name}"], "missing": target, **means, "n": tables["spread"].shape[1]})
-    return pd.DataFrame(rows)
-
-
-def spread_facts(table: pd.DataFrame) -> dict[str, str]:
-    """How the spread compares with the error, as texts by name; of `spread_table`."""
-    means = table.groupby("network", sort=False)[["honesty", "coverage", "rank"]].mean()
-    small = "Where the results agree, they may agree on something wrong: a small spread is no sign of a right image."
-    honest = means["honesty"].max() >= 0.8
-    return {
-        "honesty": " and ".join(f"{value:.0%} ({name})" for name, value in means["honesty"].items()),
-        "coverage": " and ".join(f"{value:.0%}" for value in means["coverage"]),
-        "nominal": f"{table['nominal'].iloc[0]:.0%}",
-        "spread_ranks": " and ".join(f"{value:.2f}" for value in means["rank"]),
-        "spread_verdict": "The spread is of the size of the error, at least in one network." if honest else small,
-        "spread_most": f"{means['honesty'].max():.0%}",
-    }
-
-
-@styled
-def spreads(pictures: Pictures, variant: str) -> Figure:
-    """For t1ce and flair: the true slice, up to three results, their spread and the error of their mean."""
-    at = most_enhancing(pictures)
-    figure, axes = new_figure(9, 3.9, 2, 6)
-    for row, target in enumerate(("t1ce", "flair")):
-        titles = ("true", "result 1", "result 2", "result 3", "spread", "error") if row == 0 else ("",) * 6
-        tile(axes[row, 0], pictures["drawn truth"][at, MRI.index(target)], titles[0])
-        axes[row, 0].set_ylabel(f"{target} missing")
-        results = pictures[f"drawn {variant} {target}"][at]
-        for column in (1, 2, 3):
-            axes[row, column].set_visible(column <= len(results))
-            if column <= len(results):
-                tile(axes[row, column], results[column - 1], titles[column])
-        error = np.abs(pictures[f"error {variant} {target}"][at].astype(float))
-        tile(axes[row, 4], pictures[f"spread {variant} {target}"][at], titles[4], 0, 0.3, cmap="viridis")
-        tile(axes[row, 5], error, titles[5], 0, 0.6, cmap="viridis")
-    return figure
 
 
 # -------------------------------------------------------------------------------------------------------------- paper

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mmlib.analysis.results import read_runs
+from mmlib.analysis.results import Results, read_runs
 from mmlib.analysis.statistics import Effect, paired_effects, required
 from mmlib.ledgers import claims
 from mmlib.ledgers.claims import (
@@ -447,6 +447,55 @@ def test_s10_prefers_the_single_switch_and_counts_two_or_more_missing(tmp_path):
     assert "against shaspec first-available" in s10["part"] and s10["effect"] == pytest.approx(3)
 
 
+def on_the_dial(root, **of_last):
+    """Both networks at both ends of the dial: 3 dB more in enhancing tumour at the last, 0.2 dB more in oedema."""
+    for experiment, data, more in (("hallucination-0", "d", 0), ("hallucination-100", "other", 1)):
+        for method, better in (("m2dn", 0), ("regression", 0.5)):
+            each = [
+                ("t1+t2+flair", "t1ce", "psnr-et", 12 + 3 * more + better),
+                ("t1+t2", "t1ce", "psnr-et", 11.8 + 3 * more + better),
+                ("t1+t2+flair", "t1ce", "psnr-oedema", 20 + 0.2 * more + better),
+                ("t1+t1ce+t2", "flair", "psnr-oedema", 24),
+                ("t1", "flair", "psnr-oedema", 18),
+            ]
+            facts = {"data_fingerprint": data, **(of_last if more else {})}
+            make(root, method, "unet", level(0), experiment=experiment, each=each, seeds=range(3), **facts)
+
+
+def test_m15_to_m17_compare_both_ends_of_the_dial_with_oedema_as_control(tmp_path):
+    on_the_dial(tmp_path)
+    m15 = decide(tmp_path, "M15")
+    assert (m15["verdict"], m15["passes"], m15["parts"]) == ("SHOWN", 2, 2)
+    assert m15["effect"] == pytest.approx(2.8) and "less oedema" in m15["part"], "the weaker of 3 and 3 - 0.2 dB"
+    assert m15["data"] == "hallucination-0, hallucination-100"
+    assert decide(tmp_path, "M16")["verdict"] == "SHOWN"
+    m17 = decide(tmp_path, "M17")
+    # M2DN is 0.5 dB behind regression, and without flair both lose 0.2 dB
+    assert (m17["verdict"], m17["passes"], m17["effect"]) == ("SHOWN", 3, pytest.approx(-0.2))
+
+
+def test_a_dial_with_one_end_on_patients_is_not_run_and_with_another_split_an_error(tmp_path):
+    on_the_dial(tmp_path, stand_in=False)
+    m15 = decide(tmp_path, "M15")
+    assert m15["verdict"] == "NOT RUN" and "the other is not" in m15["reason"]
+    on_the_dial(tmp_path / "split", split_hash="other")
+    with pytest.raises(ValueError, match="differ in split_hash"):
+        decide(tmp_path / "split", "M15")
+
+
+def test_cases_without_a_region_at_one_end_are_left_out_of_a_contrast_over_shared_cases(tmp_path):
+    on_the_dial(tmp_path)
+    runs = read_runs(tmp_path, "quick")
+    gone = runs.scores["metric"].eq("psnr-et") & runs.scores["case"].eq("c4")
+    gone &= runs.scores["experiment"].eq("hallucination-0")
+    entry = entry_of("M15")
+    judged = claims.Judge(Results(runs.records, runs.scores[~gone])).parts(entry)[:2]
+    assert [row["n"] for row in judged] == [4, 4]
+    few = runs.scores["metric"].eq("psnr-et") & runs.scores["case"].ne("c0")
+    (row, _) = claims.Judge(Results(runs.records, runs.scores[~few])).parts(entry)
+    assert row["verdict"] == "NOT RUN" and "share 1 cases" in row["reason"]
+
+
 def test_s9_reads_probes(tmp_path):
     found = {"probe-shared": 0.26, "probe-specific": 0.97, "retrieval-shared": 0.5}
     found |= {"silhouette-shared": 0.04, "silhouette-specific": 0.9}
@@ -545,7 +594,7 @@ def test_arms_scored_on_other_combinations_and_ambiguous_arms_are_refused(tmp_pa
 # ------------------------------------------------------------------------------------------------------- the ledger
 def test_the_ledger_names_every_claim_of_the_five_papers():
     entries = read_ledger(LEDGER)
-    expected = {"S": 13, "K": 8, "M": 14, "G": 24, "L": 9}
+    expected = {"S": 16, "K": 11, "M": 17, "G": 24, "L": 9}
     asked = {entry["id"].rstrip("rf") for entry in entries}  # r: of radiology and pathology; f: on a fixed test part
     assert asked == {f"{a}{i}" for a, n in expected.items() for i in range(1, n + 1)}
     used = {entry[side]["statistic"] for entry in entries for side in ("measured", "arithmetic") if side in entry}
@@ -586,7 +635,7 @@ def test_count_has_a_column_for_every_word_and_every_claim_once(without_runs):
         table = count(claims.weakest(without_runs), question)
         assert tuple(table.columns) == words and table.to_numpy().sum() == len(read_ledger(LEDGER))
         assert table.index.tolist() == ["ShaSpec", "ProtoKD", "M2DN", "Deep Guidance", "SMIL"]
-    assert table.loc["ProtoKD", "NOT RUN"] == 8
+    assert table.loc["ProtoKD", "NOT RUN"] == 11
 
 
 # --------------------------------------------------------------------------------------------- classifiers of digits
@@ -761,6 +810,44 @@ def test_two_arms_on_each_side_are_an_interaction(tmp_path):
     assert (row["low"], row["high"]) == pytest.approx((2, 2)), "what subjects differ in cancels"
 
 
+def along_the_dial(root, gain, **facts):
+    """Runs of the small network, with `gain` at shared = 1, where a single modality sees every tumour."""
+    for experiment, alone, worth in (("sharing-0", 0.3, 0.0), ("sharing-100", 0.6, gain)):
+        for variant, amount in {"paper": worth, "alpha-0-beta-0": 0.0}.items():
+            dice = lambda name, target, alone=alone, amount=amount: (0.7 if size(name) == 4 else alone) + amount  # noqa: E731
+            given = {"data_fingerprint": experiment, **facts}
+            make(root, "shaspec", variant, dice, experiment=experiment, **given)
+
+
+def test_an_interaction_of_two_experiments_compares_data_that_differ_between_them(tmp_path):
+    along_the_dial(tmp_path, 0.03)
+    s14, s16 = decide(tmp_path, "S14"), decide(tmp_path, "S16")
+    assert (s14["effect"], s14["verdict"]) == (pytest.approx(3), "SHOWN")
+    assert (s16["effect"], s16["verdict"]) == (pytest.approx(3), "SHOWN")
+    assert s16["data"] == "sharing-0, sharing-100"
+    make(tmp_path, "shaspec", "paper", level(0), experiment="sharing-100", seeds=[0], data_fingerprint="other")
+    with pytest.raises(ValueError, match="S16 compares runs that differ in data_fingerprint"):
+        decide(tmp_path, "S16")
+
+
+def test_experiments_are_compared_on_the_same_data_where_they_do_not_cancel(tmp_path):
+    along_the_dial(tmp_path, 0.03)
+    entry = entry_of("S16")
+    add, subtract = ({"variant": "paper", "experiment": name} for name in ("sharing-100", "sharing-0"))
+    entry["measured"]["parts"] = [{"name": "one end less the other", "add": [add], "subtract": [subtract]}]
+    with pytest.raises(ValueError, match="differ in data_fingerprint"):
+        decide_entry(tmp_path, entry)
+
+
+def test_an_interaction_needs_the_same_cases_in_both_experiments(tmp_path):
+    along_the_dial(tmp_path, 0.03)
+    runs = read_runs(tmp_path, "quick")
+    elsewhere = runs.scores["experiment"].eq("sharing-100")
+    runs.scores.loc[elsewhere, "case"] = "own-" + runs.scores.loc[elsewhere, "case"]
+    told = verdicts(runs, LEDGER).set_index(["id", "question"]).loc["S16", STAND_IN]
+    assert told["verdict"] == "NOT RUN" and "tested on different cases" in told["reason"]
+
+
 def test_a_mean_is_taken_over_the_combinations_and_targets_that_an_arm_names(tmp_path):
     def better_core(name, target):
         return 0.4 + {"t1": 0.02, "t1ce": 0.06}.get(name, 0.5) * (target == "tc")
@@ -871,6 +958,59 @@ def test_every_claim_on_students_can_be_decided_once_its_runs_are_there(tmp_path
     assert [claim for claim, row in found.items() if row["judged"] == ""] == []
     assert found["K4"]["effect"] == pytest.approx(1) and found["K4"]["judged"] == "SHOWN"
     assert found["K5"]["judged"] == "SHOWN" and found["K7"]["effect"] == pytest.approx(5)
+
+
+def test_a_reference_is_taken_off_the_effect_of_its_part_alone(tmp_path):
+    for variant, value in {"standard": 0.46, "pixel": 0.43, "prototype": 0.42}.items():
+        make_students(tmp_path, "protokd", variant, flat(value))
+    apart = linear(
+        part(["standard"], ["pixel"], reference=2), part(["standard"], ["prototype"]), rule="at-least", sesoi=2.0
+    )
+    row = decide_entry(tmp_path, apart)
+    assert row["effect"] == pytest.approx(3 - 2) and (row["judged"], row["passes"]) == ("SHOWN", 2)
+    short = linear(part(["standard"], ["pixel"], reference=5), rule="at-least")
+    row = decide_entry(tmp_path, short)
+    assert row["effect"] == pytest.approx(3 - 5) and row["judged"] == "REVERSED"
+
+
+def make_dial(root, gains, *, private=0.0, lead=0.9):
+    """Teacher and students of every number of cases: experiment -> gain of the student of T1ce."""
+    for experiment, gain in {**gains, "distillation-private": private}.items():
+        before = 0.5 if experiment == "distillation" else 0.4  # more cases, a better network
+        make_students(root, "teacher", "standard", flat(lead), labels=[ALL], experiment=experiment)
+        make_students(root, "unimodal", "standard", flat(before), experiment=experiment)
+        taught = lambda name, _, before=before, gain=gain: before + (gain if name == "t1ce" else 0)  # noqa: E731
+        make_students(root, "protokd", "standard", taught, experiment=experiment)
+    make_students(root, "teacher", "shuffled", flat(0.1), labels=[ALL])
+
+
+def test_the_gain_with_few_cases_is_shown_where_its_controls_hold(tmp_path):
+    make_dial(tmp_path, {"distillation-12": 0.04, "distillation": 0.01})
+    few, shrinks = decide(tmp_path, "K9"), decide(tmp_path, "K10")
+    assert few["verdict"] == "SHOWN" and few["effect"] == pytest.approx(4)
+    assert shrinks["verdict"] == "SHOWN" and shrinks["effect"] == pytest.approx(4 - 1)
+    assert few["data"] == "distillation-12" and shrinks["data"] == "distillation, distillation-12"
+
+
+def test_a_gain_where_nothing_is_shared_makes_the_dial_say_nothing(tmp_path):
+    make_dial(tmp_path, {"distillation-12": 0.04, "distillation": 0.01}, private=0.04)
+    for claim in ("K9", "K10"):
+        row = decide(tmp_path, claim)
+        assert row["verdict"] == "NOT TESTABLE" and "T1ce, nothing shared: +4.00" in row["reason"]
+
+
+def test_without_a_lead_of_the_teacher_the_dial_says_nothing(tmp_path):
+    make_dial(tmp_path, {"distillation-12": 0.04, "distillation": 0.01}, lead=0.45)
+    row = decide(tmp_path, "K9")
+    assert row["verdict"] == "NOT TESTABLE" and "does not show twice" in row["reason"]
+    assert decide(tmp_path, "K11")["judged"] == "REVERSED"
+
+
+def test_a_lead_of_five_points_is_asked_over_every_student(tmp_path):
+    make_dial(tmp_path, {"distillation-12": 0.04, "distillation": 0.36})
+    row = decide(tmp_path, "K11")
+    assert (row["judged"], row["parts"], row["passes"]) == ("REVERSED", 8, 7)
+    assert row["part"] == "over T1ce, ProtoKD, less 5" and row["effect"] == pytest.approx(90 - 86 - 5)
 
 
 def test_averages_of_protokd_table_1_are_the_printed_ones():

@@ -25,6 +25,11 @@ def scores_of(arm: str, seed: int, available: str, level: float) -> list[dict]:
     ]
 
 
+def results_of(scores: pd.DataFrame, **facts: object) -> Results:
+    records = scores[["experiment", "run", "method", "variant", "seed"]].drop_duplicates()
+    return Results(records.assign(stand_in=True, **facts), scores)
+
+
 @pytest.fixture
 def study() -> studied.Study:
     rows = [
@@ -35,8 +40,7 @@ def study() -> studied.Study:
         for row in scores_of(arm, seed, name, level + 0.02 * seed)
     ]
     scores = pd.DataFrame(rows)
-    records = scores[["experiment", "run", "method", "variant", "seed"]].drop_duplicates().assign(stand_in=True)
-    return studied.read_study(Results(records, scores), "distillation")
+    return studied.read_study(results_of(scores), "distillation")
 
 
 def test_a_study_knows_its_students_cases_and_arms(study: studied.Study) -> None:
@@ -121,8 +125,9 @@ def test_task_losses_are_kept_apart_by_network() -> None:
     history = pd.DataFrame({"student": ["t1", "t2"] * 3, "step": [0, 0, 1, 1, 2, 2], "segmentation": [1, 5] * 3})
     losses = studied.task_losses(history)
     assert losses["t1"].tolist() == [1, 1, 1] and losses["t2"].tolist() == [5, 5, 5]
-    assert studied.loss_panels({"a": losses, "b": losses}).axes
-    plt.close("all")
+    figure = studied.curve_panels({"a": losses, "b": losses}, "task loss")
+    assert [len(axis.lines) for axis in figure.axes] == [2, 2]
+    assert figure.axes[0].get_ylabel() == "task loss"
 
 
 def test_maps_are_drawn_with_a_row_per_network() -> None:
@@ -132,3 +137,102 @@ def test_maps_are_drawn_with_a_row_per_network() -> None:
     figure = studied.variation_maps(planes, truth, np.ones((8, 8), bool))
     assert len(figure.axes) == 9
     plt.close("all")
+
+
+def rows_of(arm: str, *students: str, **facts: object) -> list[dict]:
+    return [{**row, **facts} for name in students for row in scores_of(arm, 0, name, LEVEL.get(arm, 0.5))]
+
+
+def test_a_student_counts_where_it_was_trained_with_and_without_a_teacher() -> None:
+    rows = rows_of("unimodal", "t1", "t2") + rows_of("protokd", "t1", "flair") + rows_of("teacher", studied.ALL)
+    study = studied.read_study(results_of(pd.DataFrame(rows)), "distillation")
+    assert study.students == ["t1"] and list(study.gains("protokd", "unimodal")) == ["t1"]
+    alone = pd.DataFrame(rows_of("unimodal", "t2") + rows_of("protokd", "t1"))
+    with pytest.raises(ValueError, match="scored with .'t1'., unimodal with .'t2'.; give"):
+        studied.read_study(results_of(alone), "distillation")
+
+
+def test_another_experiment_enters_a_study_only_where_it_is_named() -> None:
+    own = rows_of("unimodal", "t1") + rows_of("protokd", "t1") + rows_of("teacher", studied.ALL)
+    few = [{**row, "experiment": "distillation-12", "value": 0.0} for row in own]
+    other = rows_of("u-hved", "t1", experiment="subsets")
+    results = results_of(pd.DataFrame(own + few + other))
+    study = studied.read_study(results, "distillation", ["subsets"])
+    assert "u-hved" in study.arms and studied.entry(study, "protokd", "t1", "wt") == pytest.approx(62.5)
+    assert "u-hved" not in studied.read_study(results, "distillation").arms
+
+
+def test_scores_of_the_stopping_rule_are_kept_at_the_steps_that_were_scored() -> None:
+    history = pd.DataFrame({"student": ["t1", "t1", "t2", "t2"], "step": [0, 1, 0, 1], "segmentation": 1.0})
+    assert studied.validation_scores(history) == {}
+    scored = studied.validation_scores(history.assign(score=[np.nan, 0.5, np.nan, 0.25]))
+    assert {name: line.to_dict() for name, line in scored.items()} == {"t1": {1: 50}, "t2": {1: 25}}
+
+
+def trainings(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """A teacher that the limit stops, students that the rule stops, and one with a fixed number of steps."""
+    taken = {"teacher-s0": {studied.ALL: 100}, "protokd-s0": {"t1": 60, "t1ce": 100}, "protokd-s1": {"t1": 80}}
+    arms = [(name.partition("-s")[0], "standard", int(name[-1]), name) for name in taken]
+    arms.append(("unimodal", "constant", 0, "unimodal-constant-s0"))
+    taken["unimodal-constant-s0"] = {"t1": 100}
+
+    def history(self: Results, run: str, experiment: str) -> pd.DataFrame:
+        parts = [pd.DataFrame({"student": name, "step": range(count)}) for name, count in taken[run].items()]
+        score = {} if "constant" in run else {"score": 0.5}
+        return pd.concat(parts, ignore_index=True).assign(**score)
+
+    monkeypatch.setattr(Results, "history", history)
+    records = pd.DataFrame(arms, columns=["method", "variant", "seed", "run"])
+    records = records.assign(experiment="distillation", **{"parameters.steps": 100})
+    return studied.training_ends(Results(records, pd.DataFrame()), "distillation")
+
+
+def test_a_training_ends_by_the_rule_the_limit_or_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = trainings(monkeypatch).set_index(["arm", "student", "seed"])["ended"]
+    assert ends["protokd", "t1", 0] == ends["protokd", "t1", 1] == "rule"
+    assert ends["protokd", "t1ce", 0] == ends["teacher", studied.ALL, 0] == "limit"
+    assert ends["unimodal constant", "t1", 0] == "schedule"
+
+
+def test_the_words_on_trainings_count_the_rule_and_name_who_met_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = trainings(monkeypatch)
+    assert studied.ends_in_words(ends) == (
+        "The rule ended 2 trainings, the limit of steps 2: teacher (all four), ProtoKD (t1ce). "
+        "Without a rule, over a fixed number of steps: no teacher, constant."
+    )
+    assert studied.ends_in_words(ends[ends["ended"].eq("rule")]).endswith("2 trainings, the limit of steps 0. ")
+
+
+def test_the_table_of_steps_has_a_number_a_seed_and_marks_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = studied.steps_taken(trainings(monkeypatch)).set_index("trained")
+    assert list(table) == ["all four", "t1", "t1ce"]
+    assert table.loc["ProtoKD"].tolist() == ["-", "60; 80", "100 (limit)"]
+    assert table.loc["no teacher, constant"].tolist() == ["-", "100 (fixed)", "-"]
+
+
+def test_temperatures_meet_on_the_seeds_that_all_of_them_have() -> None:
+    rows = rows_of("unimodal", "t1") + rows_of("teacher", studied.ALL)
+    rows += [row for seed in (0, 1) for row in scores_of("protokd", seed, "t1", 0.6 + 0.1 * seed)]
+    rows += scores_of("protokd temperature-1", 1, "t1", 0.5)
+    swept = studied.temperatures(studied.read_study(results_of(pd.DataFrame(rows)), "distillation"))
+    assert swept["temperature"].tolist() == [1, 10] and swept["seeds"].tolist() == [1, 1]
+    assert swept["average, %"].tolist() == pytest.approx([52.5, 72.5])
+
+
+def test_worse_teachers_are_shown_with_their_steps() -> None:
+    rows = rows_of("unimodal", "t1") + rows_of("protokd", "t1") + rows_of("protokd quarter-teacher", "t1")
+    rows += rows_of("teacher", studied.ALL) + rows_of("teacher quarter", studied.ALL)
+    ends = pd.DataFrame({"arm": ["teacher", "teacher quarter"], "steps": [1200, 75]})
+    table = studied.worse_teachers(studied.read_study(results_of(pd.DataFrame(rows)), "distillation"), ends)
+    assert table["teacher"].tolist() == ["whole", "quarter"] and table["its steps"].tolist() == ["1,200", "75"]
+    assert table["its own Dice, average, %"].tolist() == pytest.approx([92.5, 52.5])
+
+
+def test_what_serves_is_counted_with_the_steps_that_networks_took() -> None:
+    facts = {"parameter_count": 10, "seconds.train": 6.0, "peak_memory_mib": 5, "networks": 2}
+    runs = pd.DataFrame([{"arm": arm, **facts} for arm in ("teacher", "protokd")])
+    ends = pd.DataFrame({"arm": ["teacher", "protokd", "protokd"], "steps": [900, 500, 700]})
+    rival = pd.DataFrame([{**facts, "parameters.steps": 1500, "parameters.patience": 0.2}])
+    ours, theirs = studied.serving_costs(runs, rival, ends).to_dict("records")
+    assert ours["steps"] == f"{900 + 4 * 600:,}" and ours["training / s"] == 6 + 4 * 3
+    assert theirs["steps"] == "at most 1,500"

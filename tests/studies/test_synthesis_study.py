@@ -62,43 +62,8 @@ def scores() -> study.Study:
     return study.read_study(Results(records, pd.concat([table, pd.DataFrame(other)], ignore_index=True)))
 
 
-def studied(rows: list[tuple[str, str, str, float]]) -> study.Study:
-    """Scores of `synthesis-studies` alone: variant, target, metric, value."""
-    same = {"experiment": "synthesis-studies", "run": "studies", "method": "studies", "seed": 0, "case": "a"}
-    names = ["variant", "target", "metric", "value"]
-    table = pd.DataFrame([{**same, "available": "", **dict(zip(names, row, strict=True))} for row in rows])
-    return study.read_study(Results(table[["experiment", "run"]].drop_duplicates().assign(stand_in=True), table))
-
-
-def cost_scores() -> study.Study:
-    values = {  # variant -> seconds, PSNR
-        "paper ddim-1": (1.0, 20.0),
-        "paper ddim-25": (25.0, 21.0),
-        "paper ancestral-1000": (1000.0, 21.1),
-        "regression": (0.5, 22.0),
-        "mm-gan": (0.5, 19.0),
-    }
-    rows = []
-    for variant, (seconds, psnr) in values.items():
-        facts = {"sample-seconds": seconds, "psnr": psnr}
-        if "ddim" in variant:
-            facts |= {"psnr-gain": psnr - 21.1, "psnr-gain-low": psnr - 21.2, "psnr-gain-high": psnr - 21.0}
-        for metric, value in facts.items():
-            rows += [
-                {"experiment": "synthesis-sampling", "run": "cost", "method": "m2dn", "variant": variant}
-                | {"seed": 0, "case": case, "available": "", "target": "t1", "metric": metric, "value": value}
-                for case in (CASES if metric == "psnr" else CASES[:1])
-            ]
-    rows += [
-        {"experiment": "synthesis-sampling", "run": "cost", "method": "m2dn", "variant": "regression", "seed": 0}
-        | {"case": "a", "available": "", "target": "t1", "metric": "peak-mib", "value": 8.0}
-    ]
-    records = pd.DataFrame([{"experiment": "synthesis-sampling", "run": "cost", "stand_in": True}])
-    return study.read_study(Results(records, pd.DataFrame(rows)))
-
-
 def test_the_study_leaves_other_experiments_out_and_names_its_sample(scores: study.Study) -> None:
-    assert set(scores.scores["experiment"]) == set(study.EXPERIMENTS) - {"synthesis-sampling"}
+    assert set(scores.scores["experiment"]) == set(study.EXPERIMENTS[:5]) - {"synthesis-sampling"}
     assert scores.sample("synthesis") == "n = 3 test subjects, 2 seeds, phantom, BraTS layout"
 
 
@@ -183,21 +148,6 @@ def test_more_modalities_make_a_trend_only_where_there_are_three_numbers(scores:
     assert list(study.fewer_inputs(scores)["Page's L"][3:]) == ["-", "-", "-"]
 
 
-def test_samplers_are_read_from_their_names_and_compared_with_the_longest() -> None:
-    table = study.samplers(cost_scores())
-    assert study.longest(table) == {"paper": "paper ancestral-1000"}
-    assert table.loc["paper ddim-25", "name"] == "M2DN, as drawn, DDIM, 25" and table["subjects"].eq(3).all()
-    printed = study.sampler_table(table)
-    assert printed.loc["paper ddim-25", "faster than that, times"] == "40.0"
-    assert printed.loc["regression", "minus its longest process, dB"] == "-"
-    assert printed.loc["regression", "memory, ratio to regression"] == "1.00"
-    third = pd.DataFrame({"method": ["MM-GAN", "M2DN"], "seconds": [0.1, 1.5], "memory_gb": [1.0, 2.5]})
-    facts = study.sampler_facts(table, {3: third})
-    assert facts["asked_of_steps"] == "both hold, for both networks" and facts["most_steps"] == "1000"
-    assert facts["like_printed"] == "25 steps (M2DN, as drawn)"
-    assert study.printed_cost({3: third}).loc["M2DN", "time, ratio to MM-GAN"] == "15.0"
-
-
 def test_losses_are_of_the_fitted_network_by_seed() -> None:
     same = {"variant": "paper", "network": "fit"}
     history = pd.DataFrame(
@@ -213,57 +163,6 @@ def test_a_slice_hangs_with_the_front_at_the_top() -> None:
     assert study.upright(np.array([[1, 2], [3, 4]])).tolist() == [[4, 3], [2, 1]]
 
 
-def test_without_a_known_answer_nothing_is_said_of_the_rim(scores: study.Study) -> None:
-    known = study.known_contrast(scores)
-    assert known.empty and study.contrast_facts(known, "paper")["rim"] == "not known for these data"
-
-
-def test_a_leak_is_named_where_more_is_recovered_than_there_can_be() -> None:
-    rows = [("contrast-enhancement", "paper", 50.0, 40.0, 60.0, 3), ("contrast-oedema", "paper", 90.0, 80.0, 95.0, 3)]
-    known = pd.DataFrame(rows, columns=["metric", "name", "mean", "low", "high", "subjects"])
-    facts = study.contrast_facts(known, "paper")
-    assert facts["rim"] == "50 % (40 to 60)" and "look for a leak" in facts["rim_headline"]
-    assert study.contrast_table(known)["synthesised by"].iloc[0] == "M2DN, as drawn"
-
-
-def test_what_is_painted_stands_beside_the_least_error_that_is_possible() -> None:
-    values = {"found": 0.6, "invented": 0.6, "rmse": 0.4}
-    rows = [
-        (name, "t1ce", f"{metric}-{kind}", value)
-        for name in study.STUDIED
-        for kind in ("enhancement", "oedema")
-        for metric, value in values.items()
-    ]
-    scores = studied([*rows, ("bound", "t1ce", "rmse-enhancement", 0.3)])
-    rates = study.painted(scores)
-    assert len(rates) == 2 * len(study.STUDIED) + 1 and rates["rmse"].iloc[-1] == 0.3
-    assert rates.loc[0, ["found", "invented", "rmse"]].tolist() == [0.6, 0.6, 0.4]
-    figure = study.known_and_unknown(rates)
-    assert [line.get_label() for line in figure.axes[1].lines][-1] == "least, enhancement"
-    assert study.painted(studied([("paper", "t1", "sharpness", 1.0)])).empty, "without a known answer there is none"
-
-
-def test_the_classifier_s_success_is_printed_with_its_interval() -> None:
-    ends = {"two-sample": 0.9, "two-sample-low": 0.85, "two-sample-high": 0.95}
-    rows = [(name, target, end, value) for name in study.STUDIED for target in MRI for end, value in ends.items()]
-    table = study.told_apart(studied(rows))
-    assert table.shape == (len(study.STUDIED), len(MRI)) and table.loc["MM-GAN", "t1"] == "0.90 (0.85-0.95)"
-
-
-def test_a_network_whose_error_does_not_rise_ignores_the_noise() -> None:
-    errors = pd.DataFrame({"untrained": [1, 1], "trained": [0.1, 0.5], "as drawn": [0.5, 0.5]}, index=[1, 1000])
-    facts = study.use_of_noise(errors)
-    assert "does not look at the noisy image" in facts["noise_as_drawn"]
-    assert facts["noise_with_unet"] == "The U-Net uses it." and facts["rise_unet"] == "5.0"
-
-
-def test_a_spread_far_below_the_error_is_no_sign_of_a_right_image() -> None:
-    row = {"network": ["x"], "missing": ["t1"], "honesty": [0.2], "coverage": [0.3], "nominal": [5 / 7], "rank": [0.3]}
-    facts = study.spread_facts(pd.DataFrame(row))
-    assert facts["spread_most"] == "20%" and "no sign of a right image" in facts["spread_verdict"]
-    assert (facts["nominal"], facts["coverage"], facts["spread_ranks"]) == ("71%", "30%", "0.30")
-
-
 def test_every_pattern_has_a_panel_per_modality(scores: study.Study) -> None:
     figure = study.every_pattern(scores, "synthesis-ixi")
     assert [axis.get_title(loc="left") for axis in figure.axes] == [f"{name} synthesised" for name in IXI]
@@ -277,17 +176,18 @@ def test_a_layout_with_fewer_modalities_leaves_tiles_empty() -> None:
     assert [axis.get_visible() for axis in figure.axes] == [True, True, True, False]
 
 
-def test_pictures_are_drawn_around_the_slice_with_most_enhancing_tumour() -> None:
-    labels = np.zeros((2, 8, 8), dtype=int)
-    labels[1, 2:5, 2:5] = 4
-    pictures = {"drawn labels": labels, "drawn truth": np.zeros((2, len(MRI), 8, 8))}
-    for target in MRI:
-        for name in study.STUDIED:
-            pictures[f"made {name} {target}"] = np.zeros((2, 8, 8))
-            pictures[f"spectrum {name} {target}"] = np.ones(16)
-        pictures[f"spectrum true {target}"] = np.ones(16)
-        pictures[f"drawn paper {target}"] = np.zeros((2, 2, 8, 8))
-        pictures[f"spread paper {target}"] = pictures[f"error paper {target}"] = np.zeros((2, 8, 8))
-    assert study.most_enhancing(pictures) == 1
-    assert len(study.invented(pictures).axes) == 28 and len(study.spectra(pictures).axes) == 4
-    assert sum(axis.get_visible() for axis in study.spreads(pictures, "paper").axes) == 10
+def test_two_grids_stand_side_by_side_and_an_absent_one_gets_a_sentence(scores: study.Study) -> None:
+    assert study.at_2_mm(scores).empty and "not run in this profile" in study.order_at_2_mm(scores)
+    finer = []
+    for method, variant, level in (("m2dn", "unet", 22.0), ("regression", "unet", 24.0), ("floors", "mean", 18.0)):
+        for metric, value in (("psnr-mean", level), ("ssim-mean", 0.8)):
+            finer += rows_of("synthesis-2mm", method, variant, metric, value, available="one missing")
+    more = pd.concat([scores.results.scores, pd.DataFrame(finer)], ignore_index=True)
+    both = study.read_study(Results(scores.results.records, more))
+    table = study.at_2_mm(both).set_index("arm")
+    assert table.loc["M2DN, U-Net", "PSNR at 2 mm, dB"].startswith("22.1 (")
+    assert table.loc["M2DN, U-Net", "PSNR at 4 mm, dB"].startswith("25.1 (")
+    assert table.loc["nearest modality", "PSNR at 2 mm, dB"] == "not run"
+    assert table.loc["mean image", "SSIM at 4 mm, %"] == "not run"
+    assert study.order_at_2_mm(both).startswith("At 2 mm M2DN's U-Net lies -2.00 (")
+    assert "at 4 mm -0.50 (" in study.order_at_2_mm(both)
