@@ -186,7 +186,7 @@ rule html:
         [str(path) for path in sorted(Path("mmlib").rglob("*.py"))],
         chapters=expand("build/notebooks/{profile}/{chapter}.ipynb", profile=PROFILE, chapter=CHAPTERS),
     output:
-        f"{HTML}/index.html",
+        update(f"{HTML}/index.html"),  # put back if the build fails
     log:
         f"build/logs/{PROFILE}/html.log",
     params:

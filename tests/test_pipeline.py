@@ -679,3 +679,12 @@ def test_a_process_that_inherits_the_lock_keeps_it_when_its_parent_is_killed(tmp
         child.wait()
     with lock.only_pipeline(tmp_path):
         pass
+
+
+def test_a_failed_build_of_the_pages_leaves_the_last_good_book(finished: Path, tmp_path: Path) -> None:
+    page = finished / "build" / "html" / "index.html"
+    page.write_text("the last good book")
+    (finished / "_config.yml").write_text("title: [")  # no configuration
+    done = snakemake(finished, "build/html/index.html")
+    assert done.returncode != 0
+    assert page.read_text() == "the last good book"
