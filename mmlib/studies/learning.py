@@ -90,7 +90,7 @@ def choices(table: pd.DataFrame, used: Mapping[str, str]) -> pd.DataFrame:
     shown["in use"] = [used.get(arm, "-") for arm in table.index]
     lost = [table.loc[arm, best[arm]] - table.loc[arm].get(used.get(arm, ""), float("nan")) for arm in table.index]
     shown["best less in use"] = [f"{value:.2f}" if value == value else "-" for value in lost]
-    return shown
+    return shown.rename_axis(index=None)
 
 
 def _dice(results: Results, experiment: str) -> pd.DataFrame:
@@ -112,7 +112,7 @@ def with_all(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
     means = means.reindex([arm for arm in SEGMENTERS if arm in means.index])
     reference = trees[trees["available"].eq(ALL)].groupby("target")["value"].mean() * 100
     means.loc["boosted trees"] = reference.reindex(REGIONS)
-    return means
+    return means.rename_axis(index=None)
 
 
 def above_trees(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
