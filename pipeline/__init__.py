@@ -2,9 +2,10 @@
 
 from pipeline.frame import case_folder, open_run, stale_because
 from pipeline.make import data_folder, make_run, require_runs
-from pipeline.profiles import experiments_of, list_runs, profile, project_root, read_manifest
+from pipeline.profiles import asked_runs, experiments_of, list_runs, profile, project_root, read_manifest
 
 __all__ = [
+    "asked_runs",
     "case_folder",
     "data_folder",
     "experiments_of",

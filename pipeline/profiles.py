@@ -187,3 +187,8 @@ def list_runs(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
 def groups(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
     """Run name -> the entry of the profile that it comes from: its method, its `minutes` on one core."""
     return {name: group for name, _, group in _listed(profile_name, experiment)}
+
+
+def asked_runs(profile_name: str) -> dict[str, list[str]]:
+    """Experiment -> names of the runs that a profile asks for, to read no others by."""
+    return {name: list(list_runs(profile_name, name)) for name in profile(profile_name)["experiments"]}

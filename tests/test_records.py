@@ -97,6 +97,14 @@ def test_experiments_are_kept_apart(tmp_path):
     assert len(read_runs(tmp_path, "quick").history("shaspec-paper-s0", "ablation")) == 2
 
 
+def test_runs_that_nobody_asked_for_are_passed_over(tmp_path):
+    for name, experiment in (("a-s0", "segmentation"), ("a-s1", "segmentation"), ("a-s0", "trial")):
+        make(tmp_path, name, experiment)
+    found = read_runs(tmp_path, "quick", asked={"segmentation": ["a-s1", "a-s2"]})
+    assert found.records[["experiment", "run"]].to_numpy().tolist() == [["segmentation", "a-s1"]]
+    assert set(found.scores["run"]) == {"a-s1"}
+
+
 def test_a_method_without_training_has_an_empty_history(tmp_path):
     run = open_run(tmp_path, "quick", "x", "mean-of-atlas-s0", {"method": "atlas", "variant": "", "seed": 0})
     run.save(pd.DataFrame(), SCORES, **FACTS)

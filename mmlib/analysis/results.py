@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,20 @@ class Results:
         return read_history(self.folder(run, experiment))
 
 
-def read_runs(root: str | Path, profile: str, experiment: str | None = None) -> Results:
+def read_runs(
+    root: str | Path,
+    profile: str,
+    experiment: str | None = None,
+    asked: Mapping[str, Collection[str]] | None = None,
+) -> Results:
     """Read the complete runs of a profile; folders without a record (unfinished runs) are passed over.
+
+    Args:
+        root: of the results.
+        profile: its name.
+        experiment: read this one alone.
+        asked: experiment -> its runs, such as `pipeline.asked_runs` gives: what else lies in the folders, of an earlier
+            profile or a trial, is passed over. None: everything counts.
 
     Returns:
         The runs, sorted by experiment and name; empty where nothing has run yet.
@@ -59,6 +72,8 @@ def read_runs(root: str | Path, profile: str, experiment: str | None = None) -> 
         RecordError: if a record is damaged or of another schema.
     """
     paths = sorted((Path(root) / profile).glob(f"{experiment or '*'}/*/record.json"))
+    if asked is not None:
+        paths = [path for path in paths if path.parent.name in asked.get(path.parts[-3], ())]
     rows, tables = [], []
     for path in paths:
         record = read_record(path.parent)
