@@ -1,5 +1,6 @@
 """The pipeline of the book: what is asked for (profiles), what it depends on (sources), and how it is made (make)."""
 
+from pipeline.checks import check_parameters
 from pipeline.frame import case_folder, open_run, stale_because
 from pipeline.make import data_folder, make_run, require_runs
 from pipeline.profiles import asked_runs, experiments_of, list_runs, profile, project_root, read_manifest
@@ -7,6 +8,7 @@ from pipeline.profiles import asked_runs, experiments_of, list_runs, profile, pr
 __all__ = [
     "asked_runs",
     "case_folder",
+    "check_parameters",
     "data_folder",
     "experiments_of",
     "list_runs",

@@ -20,7 +20,9 @@ from mmlib.data import derm7pt, radpath
 from mmlib.data.brats import BratsFolder
 from mmlib.data.phantoms.brain import make_subject, write_brats, write_ixi
 from mmlib.data.phantoms.options import read_options
-from pipeline import data_folder, frame, list_runs, lock, make, profile, profiles
+from mmlib.modalities import SAMPLERS
+from mmlib.training import OPTIMIZERS
+from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles
 from pipeline.sources import _code as notebook_code
 from pipeline.sources import book_files, code_fingerprint, parameters_of, sources
 
@@ -688,3 +690,61 @@ def test_a_failed_build_of_the_pages_leaves_the_last_good_book(finished: Path, t
     done = snakemake(finished, "build/html/index.html")
     assert done.returncode != 0
     assert page.read_text() == "the last good book"
+
+
+def given(notebook: str, **changed: object) -> dict[str, object]:
+    return {**parameters_of(notebook), "In": [""], "get_ipython": print, **changed}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[te][rv]a*.md")), ids=lambda path: path.stem)
+def test_every_training_notebook_checks_its_parameters_before_it_imports_anything_else(path: Path) -> None:
+    first = next(line for line in notebook_code(path).splitlines() if line)
+    assert first == "from pipeline import check_parameters"
+    check_parameters(given(path.stem), path.stem)
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
+def test_every_run_of_a_profile_passes_the_check(name: str) -> None:
+    for experiment, asked in profile(name)["experiments"].items():
+        for parameters in list_runs(name, experiment).values():
+            check_parameters(given(asked["notebook"], **parameters), asked["notebook"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"method": "foo"}, "method is 'foo'; choose one of shaspec, u-hved, zero-fill"),
+        ({"sedd": 9}, r"has no parameter 'sedd' \(given: 9\): did you mean seed"),
+        ({"zzz": 9}, "has no parameter 'zzz' .*: it has profile, experiment"),
+        ({"steps": "many"}, "steps must be a whole number of at least 0, such as 1000; got 'many'"),
+        ({"steps": 10.5}, "steps must be a whole number"),
+        ({"steps": -1}, "steps must be a whole number of at least 0"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0"),
+        ({"hausdorff": 1}, "hausdorff must be True or False"),
+        ({"widths": 16}, "widths must be a list"),
+        ({"precision": "float16"}, "precision is 'float16'; choose one of auto, bfloat16, float32"),
+        ({"availability": "some"}, "availability is 'some'; choose one of uniform-subsets, uniform-size"),
+    ],
+)
+def test_a_wrong_name_or_value_is_refused_with_what_is_possible(changed: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_parameters(given("train_segmentation", **changed), "train_segmentation")
+
+
+def test_values_of_another_kind_that_a_parameter_may_have_pass() -> None:
+    for changed in ({"crop": [80, 160, 160]}, {"widths": "released"}, {"learning_rate": 1}):
+        check_parameters(given("train_segmentation", **changed), "train_segmentation")
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.checks.shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match="device is 'cuda', and this machine shows no NVIDIA GPU"):
+        check_parameters(given("train_segmentation", device="cuda"), "train_segmentation")
+
+
+def test_the_check_knows_what_the_library_takes_and_imports_no_torch() -> None:
+    assert set(checks.CHOICES["availability"]) == set(SAMPLERS)
+    assert set(checks.CHOICES["optimizer"]) == set(OPTIMIZERS)
+    program = "import sys, pipeline; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
