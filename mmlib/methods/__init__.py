@@ -76,6 +76,8 @@ def load(folder: Path | str, *, variant: str | None = None, seed: int | None = N
     network = recipe(
         asked["method"], variant or asked["variant"], record["modalities"], asked["widths"], **known
     ).network
+    if "crop" in asked:
+        network.window = asked["crop"]  # see `mmlib.tasks.segmentation.probabilities`
     try:
         network.load_state_dict(load_file(path))
     except RuntimeError as error:

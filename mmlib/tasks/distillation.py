@@ -342,4 +342,6 @@ def load_network(folder: Path | str, name: str, modalities: Sequence[str], width
             f"classes ({len(CLASSES)}) and width ({width}) must be those it was trained with"
         )
     model.load_state_dict(found)
+    if "crop" in made["parameters"]:
+        model.window = made["parameters"]["crop"]  # see `mmlib.tasks.segmentation.probabilities`
     return model.eval()

@@ -28,7 +28,9 @@ from tqdm.auto import tqdm
 from mmlib import modalities as names
 from mmlib.data.cases import Case, Frame, box_of, tensors, usable
 
-WINDOW = 128  # voxels a side; volumes no larger are predicted in one piece
+WINDOW = (
+    128  # voxels a side, for networks whose training crops are not known; smaller volumes are predicted in one piece
+)
 OVERLAP = 1 / 3  # of neighbouring windows, as in the released ShaSpec code
 DECODED_VOXELS = 4_000_000  # combinations are decoded side by side up to this many voxels
 _dice = DiceLoss(sigmoid=True, smooth_nr=0, smooth_dr=1)
@@ -81,15 +83,23 @@ class Segmenter(Protocol):
 
 @torch.inference_mode()
 def probabilities(
-    model: Segmenter, images: Tensor, available: Tensor, window: int | Sequence[int] = WINDOW, overlap: float = OVERLAP
+    model: Segmenter,
+    images: Tensor,
+    available: Tensor,
+    window: int | Sequence[int] | None = None,
+    overlap: float = OVERLAP,
 ) -> Tensor:
     """Predict one case in several combinations, by sliding windows where the volume is larger than `window`.
+
+    Instance norm takes its statistics from what it is shown: a network that has learned on crops meets other ones in a
+    whole volume, and is worse there.
 
     Args:
         model: in evaluation mode.
         images: (M, D, H, W).
         available: (K, M) bool, the combinations; all of their modalities must be acquired.
-        window: side of a window, a multiple of the network's stride.
+        window: side of a window, a multiple of the network's stride; None: `model.window`, the training crop's, where
+            the network has it, else 128.
         overlap: share of a window that its neighbour covers too; probabilities are averaged there.
 
     Returns:
@@ -100,7 +110,8 @@ def probabilities(
     acquired = available.any(dim=0)  # M
     grid = images.shape[1:]
     stride = model.stride
-    sides = [window] * 3 if isinstance(window, int) else window
+    asked = getattr(model, "window", WINDOW) if window is None else window
+    sides = [asked] * 3 if isinstance(asked, int) else asked
     roi = [min(side, -(-size // step) * step) for side, size, step in zip(sides, grid, stride, strict=True)]
     # MONAI rounds the step between windows down, the released code up; the half keeps MONAI's product off an integer
     strides = [math.ceil(side * (1 - overlap)) for side in roi]
@@ -124,7 +135,7 @@ def evaluate_combinations(
     cases: Iterable[Case] | Mapping[str, Case],
     combinations: Sequence[Sequence[str]] | None = None,
     *,
-    window: int | Sequence[int] = WINDOW,
+    window: int | Sequence[int] | None = None,
     hausdorff: bool = True,
 ) -> pd.DataFrame:
     """Score a model on whole volumes, for every combination of the modalities that a case has.
@@ -206,7 +217,7 @@ def watched_dice(cases: Iterable[Case], combination: Sequence[str] | None = None
 
 @torch.inference_mode()
 def predict(
-    model: Segmenter, case: Case, combination: Sequence[str] | None = None, *, window: int | Sequence[int] = WINDOW
+    model: Segmenter, case: Case, combination: Sequence[str] | None = None, *, window: int | Sequence[int] | None = None
 ) -> np.ndarray:
     """Segment one case from what it has.
 

@@ -146,8 +146,8 @@ def test_a_few_slices_are_learned_and_the_weights_read_again(method, tmp_path):
     given = {"method": method, "variant": "standard", "seed": 0, "widths": [8, 16]}
     run = open_run(tmp_path, "smoke", "synthesis", method, given)
     values = dict.fromkeys(FACTS, 0) | {"task": "synthesis", "modalities": IXI, "stand_in": True, "exposure": {}}
-    run.save(history, pd.DataFrame([["a", "t1", "t2", "psnr", 1.0]], columns=SCORE_COLUMNS), **values)
     (tmp_path / "fit.safetensors").rename(run.folder / "fit.safetensors")
+    run.save(history, pd.DataFrame([["a", "t1", "t2", "psnr", 1.0]], columns=SCORE_COLUMNS), **values)
     again = load(run.folder)
     assert torch.equal(again(images, available), model(images, available))
 

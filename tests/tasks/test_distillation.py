@@ -285,7 +285,8 @@ def finished(tmp_path):
     """The folder of a teacher's run, and the teacher."""
     teacher = network(MRI).eval()
     save_file(teacher.state_dict(), tmp_path / f"{NAME}.safetensors")
-    (tmp_path / "record.json").write_text(json.dumps({"modalities": MRI}))
+    made = {"modalities": MRI, "parameters": {"crop": 16}}
+    (tmp_path / "record.json").write_text(json.dumps(made))
     return tmp_path, teacher
 
 
@@ -293,7 +294,7 @@ def finished(tmp_path):
 def test_a_network_comes_back_as_it_was(finished):
     folder, teacher = finished
     loaded, images = load_network(folder, NAME, MRI, 2), Blobs().images
-    assert not loaded.training and loaded.combination == MRI
+    assert not loaded.training and loaded.combination == MRI and loaded.window == 16
     assert torch.equal(loaded(images, ALL).logits, teacher(images, ALL).logits)
 
 

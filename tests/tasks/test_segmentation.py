@@ -129,6 +129,22 @@ class Places(nn.Module):
         return torch.zeros_like(encoding)
 
 
+def seen(model: Places, window=None) -> set:
+    images = torch.stack(torch.meshgrid(*(torch.arange(side) for side in (20, 24, 12)), indexing="ij")).float()
+    probabilities(model, images, torch.ones(1, 3, dtype=torch.bool), window)
+    return model.seen
+
+
+def test_a_network_is_shown_windows_as_large_as_its_training_crops():
+    known = Places()
+    known.window = [8, 12, 8]
+    assert seen(known) == seen(Places(), [8, 12, 8]) and len(known.seen) > 1
+    assert seen(Places()) == {(0, 0, 0)}, "in one piece where the crop is not known"
+    asked = Places()
+    asked.window = 8
+    assert seen(asked, 32) == {(0, 0, 0)}, "what the caller asks for comes first"
+
+
 def test_windows_of_the_released_code_g3():
     """Steps of 54, 107 and 107 voxels for windows of 80 x 160 x 160; the last window is shifted to fit."""
     images = torch.stack(torch.meshgrid(*(torch.arange(float(side)) for side in (155, 160, 300)), indexing="ij"))
