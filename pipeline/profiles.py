@@ -189,6 +189,6 @@ def groups(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
     return {name: group for name, _, group in _listed(profile_name, experiment)}
 
 
-def asked_runs(profile_name: str) -> dict[str, list[str]]:
-    """Experiment -> names of the runs that a profile asks for, to read no others by."""
-    return {name: list(list_runs(profile_name, name)) for name in profile(profile_name)["experiments"]}
+def asked_runs(profile_name: str, chapter: str) -> dict[str, list[str]]:
+    """Experiment -> names of the runs that a profile asks for, of the experiments that a chapter reads."""
+    return {name: list(list_runs(profile_name, name)) for name in experiments_of(profile_name, chapter)}

@@ -748,3 +748,15 @@ def test_the_check_knows_what_the_library_takes_and_imports_no_torch() -> None:
     assert set(checks.CHOICES["optimizer"]) == set(OPTIMIZERS)
     program = "import sys, pipeline; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_a_chapter_reads_the_runs_of_its_own_experiments() -> None:
+    asked = profiles.asked_runs("quick", "05_protokd")
+    assert list(asked) == profiles.experiments_of("quick", "05_protokd") and "synthesis" not in asked
+    assert asked["segmentation"] == list(list_runs("quick", "segmentation"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9]*.md")), ids=lambda path: path.stem)
+def test_a_chapter_names_itself_where_it_asks_for_runs(path: Path) -> None:
+    code = notebook_code(path)
+    assert ("read_runs(" in code) == (f'asked_runs(profile, "{path.stem}")' in code)
