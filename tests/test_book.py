@@ -19,6 +19,7 @@ from pipelines import ROOT, snakemake
 
 from mmlib.analysis.results import Results, read_runs
 from mmlib.ledgers.claims import TABLES, evidence
+from pipeline import asked_runs
 
 pytestmark = pytest.mark.pipeline
 
@@ -251,7 +252,7 @@ def test_a_second_call_runs_nothing(smoke_book: Path) -> None:
 
 def test_the_ledger_names_arms_that_the_runs_have(smoke_book: Path) -> None:
     """As if smoke numbers were results, so that a wrong name is found before the hours of another profile."""
-    made = read_runs(ROOT / "build" / "results", "smoke")
+    made = read_runs(ROOT / "build" / "results", "smoke", asked=asked_runs("smoke", "90_claims"))
     parts = evidence(Results(made.records.assign(profile="quick"), made.scores), ROOT / "book" / "claims.yml")
     decided = parts[parts["question"].ne(TABLES) & parts["judged"].ne("")]
     assert {"S1", "S12", "L2", "M1", "M8", "G3"} <= set(decided["id"])
