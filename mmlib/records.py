@@ -16,7 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -142,19 +142,29 @@ class RecordError(ValueError):
     """A record on disk is damaged or of another schema; the message names the file and the remedy."""
 
 
-def _write(path: Path, text: str) -> None:
-    """Write to a temporary name beside the target, then rename: a reader sees the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a name of its own beside the target, then rename: a reader sees the old file or the whole new one.
+
+    Args:
+        path: the target.
+        write: writes the file whose path it is given.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
+        write(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())  # else a power cut may leave the new name on an empty file
+        temporary.chmod(0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _write(path: Path, text: str) -> None:
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
 
 
 def git_state(folder: str | Path) -> tuple[str, bool | None]:

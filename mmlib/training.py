@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import time
 import warnings
 import zipfile
@@ -30,6 +29,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+
+from mmlib.records import write_whole
 
 SCHEDULES = ("cosine", "poly", "constant")
 OPTIMIZERS = {
@@ -278,13 +279,13 @@ def fit(
                 state |= {"optimizer": optimiser.state_dict(), "scheduler": scheduler.state_dict()}
                 state |= {} if averaged is None else {"averaged": averaged.state_dict()}
                 if accelerator.is_main_process:
-                    _replace(path, partial(torch.save, state))
+                    write_whole(path, partial(torch.save, state))
     model = accelerator.unwrap_model(model).eval()
     if averaged is not None:
         model.load_state_dict(averaged.module.state_dict())
     if accelerator.is_main_process:
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-        _replace(folder / f"{name}.safetensors", partial(save_file, weights))
+        write_whole(folder / f"{name}.safetensors", partial(save_file, weights))
     return pd.DataFrame(rows)
 
 
@@ -349,22 +350,6 @@ def _read_checkpoint(path: Path, settings: dict, model: nn.Module) -> tuple[dict
     if shapes != {key: value.shape for key, value in model.state_dict().items()}:
         return {}, "belongs to other work, its network has other weights"
     return state, ""
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a name of its own, then rename: whoever reads `path` finds the old file or the whole new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())  # else a power cut may leave the new name on an empty file
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -332,3 +332,11 @@ while True:
         assert len(read_runs(tmp_path, "quick")) in (0, 1)
     make(tmp_path)
     assert len(read_runs(tmp_path, "quick")) == 1
+
+
+def test_what_cannot_be_written_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="no space"):
+        records.write_whole(path, lambda temporary: (_ for _ in ()).throw(OSError("no space")))
+    assert path.read_text() == "old" and [one.name for one in tmp_path.iterdir()] == ["a.txt"]

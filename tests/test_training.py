@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmlib import training
 from mmlib.training import Plateau, fit, learning_rate, precision_here
 
 # A small net with dropout and instance norm; killed once at a given step when a second argument is given.
@@ -213,14 +212,6 @@ def test_a_checkpoint_that_is_cut_short_is_set_aside(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.warns(UserWarning, match=r"is damaged \(.*\): it is kept as fit.checkpoint.pt.aside-1"):
         weights_of(tmp_path)
-
-
-def test_what_cannot_be_written_leaves_the_old_checkpoint_and_no_rest(tmp_path):
-    path = tmp_path / "a.pt"
-    path.write_text("old")
-    with pytest.raises(OSError, match="no space"):
-        training._replace(path, lambda temporary: (_ for _ in ()).throw(OSError("no space")))
-    assert path.read_text() == "old" and [one.name for one in tmp_path.iterdir()] == ["a.pt"]
 
 
 @pytest.mark.parametrize(

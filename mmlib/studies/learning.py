@@ -183,57 +183,45 @@ def diffusion_quality(results: Results) -> pd.Series:
     return pd.Series({name: means[arm] for name, arm in wanted.items() if arm in means.index})
 
 
-def judged(value: float, passed: bool, digits: int = 1) -> str:
-    """A number and whether it passes its bar."""
-    return f"{value:.{digits}f}, {'passed' if passed else 'not passed'}"
+def judged(text: str, passed: bool) -> str:
+    """What was measured, and whether it passes its bar."""
+    return f"{text}, {'passed' if passed else 'not passed'}"
 
 
 def bars(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
     """Every bar, what was measured, and whether it is passed; those whose runs are absent say so."""
     present = set(results.records["experiment"])
-    rows: list[tuple[str, str]] = []
+    rows: dict[str, str] = {}
     if "segmentation" in present:
-        means = with_all(results, trees).drop(index="boosted trees")
-        for target, bar in BARS.items():
-            reached = means.drop(index="zero-fill", errors="ignore")[target]
-            text = "; ".join(f"{arm} {judged(value, value >= bar)}" for arm, value in reached.items())
-            rows.append((f"{target.upper()} with all four modalities at least {bar:g}", text))
-        below = above_trees(results, trees)
-        worst = below.loc[below["difference"].idxmin()]
-        text = (
-            f"{(below['difference'] < 0).sum()} of {len(below)} cells below; lowest: {worst['arm']}, "
-            f"{worst['available']}, {worst['target'].upper()} {worst['difference']:+.1f}"
-        )
-        rows.append(("no network below the trees with the same modalities", text))
+        means = with_all(results, trees).drop(index=["boosted trees", "zero-fill"], errors="ignore")
+        for target, least in BARS.items():
+            texts = [judged(f"{arm} {value:.1f}", value >= least) for arm, value in means[target].items()]
+            rows[f"{target.upper()} with all four modalities at least {least:g}"] = "; ".join(texts)
+        cells = above_trees(results, trees)
+        worst, below = cells.loc[cells["difference"].idxmin()], (cells["difference"] < 0).sum()
+        lowest = f"{worst['arm']}, {worst['available']}, {worst['target'].upper()} {worst['difference']:+.1f}"
+        text = f"{below} of {len(cells)} cells below; lowest: {lowest}"
+        rows["no network below the trees with the same modalities"] = judged(text, below == 0)
+    text = "not run in this profile"
     if "segmentation-longer" in present:
         gains = gained_by_time(results)
-        most = gains.loc[[one.effect for one in gains["effect"]].index(max(one.effect for one in gains["effect"]))]
-        text = f"largest gain: {most['arm']}, {most['available']} {format_effect(most['effect'])}"
-        rows.append((f"one modality: a run three times as long gains at most {LONGER_MARGIN:g}", text))
-    else:
-        rows.append(
-            (f"one modality: a run three times as long gains at most {LONGER_MARGIN:g}", "not run in this profile")
-        )
+        most = max(gains.itertuples(), key=lambda row: row.effect.effect)
+        largest = f"largest gain: {most.arm}, {most.available} {format_effect(most.effect)}"
+        text = judged(largest, most.effect.effect <= LONGER_MARGIN)
+    rows[f"one modality: a run three times as long gains at most {LONGER_MARGIN:g}"] = text
     if "distillation" in present:
-        leads = teacher_leads(results)
-        text = "; ".join(f"{name} {judged(value, value >= TEACHER_LEAD)}" for name, value in leads.items())
-        rows.append((f"teacher at least {TEACHER_LEAD:g} above the best student", text))
-    if "synthesis" in present:
-        quality = diffusion_quality(results)
-        if {"x0", "regression"} <= set(quality.index):
-            gap = quality["regression"] - quality["x0"]
-            rows.append(
-                (f"m2dn unet within {REGRESSION_MARGIN:g} dB of regression", judged(gap, gap <= REGRESSION_MARGIN, 2))
-            )
-        if {"x0", "noise"} <= set(quality.index):
-            gap = quality["x0"] - quality["noise"]
-            rows.append(
-                (
-                    f"predicting noise within {NOISE_MARGIN:g} dB of predicting images",
-                    judged(gap, gap <= NOISE_MARGIN, 2),
-                )
-            )
-    return pd.DataFrame(rows, columns=["bar, fixed before the runs", "measured"])
+        leads = teacher_leads(results).items()
+        texts = [judged(f"{name} {value:.1f}", value >= TEACHER_LEAD) for name, value in leads]
+        rows[f"teacher at least {TEACHER_LEAD:g} above the best student"] = "; ".join(texts)
+    quality = diffusion_quality(results)
+    for bar, better, worse, margin in (
+        (f"m2dn unet within {REGRESSION_MARGIN:g} dB of regression", "regression", "x0", REGRESSION_MARGIN),
+        (f"predicting noise within {NOISE_MARGIN:g} dB of predicting images", "x0", "noise", NOISE_MARGIN),
+    ):
+        if {better, worse} <= set(quality.index):
+            gap = quality[better] - quality[worse]
+            rows[bar] = judged(f"{gap:.2f}", gap <= margin)
+    return pd.DataFrame(rows.items(), columns=["bar, fixed before the runs", "measured"])
 
 
 def tree_sets() -> list[tuple[str, ...]]:
@@ -241,7 +229,7 @@ def tree_sets() -> list[tuple[str, ...]]:
     return [*((name,) for name in MRI), MRI]
 
 
-def test_cases(results: Results) -> list[str]:
+def tested(results: Results) -> list[str]:
     """The test cases that every segmentation run scored."""
     dice = _dice(results, "segmentation")
     return sorted(set.intersection(*(set(part["case"]) for _, part in dice.groupby("run"))))

@@ -28,9 +28,7 @@ from tqdm.auto import tqdm
 from mmlib import modalities as names
 from mmlib.data.cases import Case, Frame, box_of, tensors, usable
 
-WINDOW = (
-    128  # voxels a side, for networks whose training crops are not known; smaller volumes are predicted in one piece
-)
+WINDOW = 128  # voxels a side, where the training crops of a network are not known
 OVERLAP = 1 / 3  # of neighbouring windows, as in the released ShaSpec code
 DECODED_VOXELS = 4_000_000  # combinations are decoded side by side up to this many voxels
 _dice = DiceLoss(sigmoid=True, smooth_nr=0, smooth_dr=1)
@@ -91,8 +89,8 @@ def probabilities(
 ) -> Tensor:
     """Predict one case in several combinations, by sliding windows where the volume is larger than `window`.
 
-    Instance norm takes its statistics from what it is shown: a network that has learned on crops meets other ones in a
-    whole volume, and is worse there.
+    Instance norm takes its statistics from what it is shown: in a whole volume a network that has learned on crops
+    meets others than it has learned with.
 
     Args:
         model: in evaluation mode.

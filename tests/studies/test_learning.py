@@ -72,17 +72,22 @@ def test_bars_say_what_is_passed_and_what_is_not_run():
     found = study.bars(results(segmentation(0.5, 0.88)), trees(0.6)).set_index("bar, fixed before the runs")["measured"]
     assert found["ET with all four modalities at least 85"] == "shaspec paper 88.0, passed"
     assert found["WT with all four modalities at least 90"] == "shaspec paper 88.0, not passed"
-    assert found["no network below the trees with the same modalities"].startswith(
-        "12 of 15 cells below; lowest: shaspec"
-    )
+    below = found["no network below the trees with the same modalities"]
+    assert below == "12 of 15 cells below; lowest: shaspec paper, t1, ET -10.0, not passed"
     assert found["one modality: a run three times as long gains at most 3"] == "not run in this profile"
 
 
 def test_a_longer_run_is_compared_on_the_same_cases_and_seeds():
     longer = [("segmentation-longer", *row[1:]) for row in segmentation(0.53, 0.9)]
-    gains = study.gained_by_time(results(segmentation(0.5, 0.9) + longer))
+    both = results(segmentation(0.5, 0.9) + longer)
+    gains = study.gained_by_time(both)
     assert list(gains["available"]) == list(MRI)
     np.testing.assert_allclose([one.effect for one in gains["effect"]], 3)
+    found = study.bars(both, trees(0.1)).set_index("bar, fixed before the runs")["measured"]
+    assert found["no network below the trees with the same modalities"].endswith(", passed")
+    assert found["one modality: a run three times as long gains at most 3"].startswith(
+        "largest gain: shaspec paper, t1 +3.0"
+    )
 
 
 def test_the_lead_of_a_teacher_is_over_the_best_student_of_each_modality():
