@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -390,6 +391,42 @@ def read_history(folder: str | Path) -> pd.DataFrame:
         return pd.read_csv(Path(folder) / "history.csv")
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
+
+
+def leave_out(folder: str | Path, *patterns: str) -> list[str]:
+    """Drop files of a finished run that are not to be kept, such as the weights of one seed of many.
+
+    The record is rewritten: under `left_out` it says which files there were, with size and SHA-256.
+
+    Args:
+        folder: of the run.
+        patterns: shell patterns of paths below it, such as `*.safetensors`.
+
+    Returns:
+        The names of the files that were dropped.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    names = [name for name in record["files"] if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if names:
+        record["left_out"] = record.get("left_out", {}) | {name: record["files"].pop(name) for name in names}
+        record["sha256"] = digest(to_json(record, "").encode())
+        _write(folder / "record.json", to_json(record, "") + "\n")
+        for name in names:
+            (folder / name).unlink()
+    return names
+
+
+def kept_file(folder: str | Path, name: str) -> Path:
+    """The path of a run's file.
+
+    Raises:
+        FileNotFoundError: if it is not there; the run is not finished, or the file was left out of what is kept.
+    """
+    path = Path(folder) / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: the run is not finished, or keeps no such file; run it again")
+    return path
 
 
 @dataclass(frozen=True)

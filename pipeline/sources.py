@@ -79,7 +79,18 @@ class _Bare(ast.NodeTransformer):
 
 @cache
 def _bare_code(path: Path, modified_ns: int) -> str:
-    return hashlib.sha256(ast.dump(_Bare().visit(ast.parse(_code(path), filename=str(path)))).encode()).hexdigest()
+    tree = _Bare().visit(ast.parse(_code(path), filename=str(path)))
+    return hashlib.sha256(repr(_filled(tree)).encode()).hexdigest()
+
+
+def _filled(node: Any) -> Any:
+    """A syntax tree without its empty fields: versions of Python differ in which of those a node has."""
+    if isinstance(node, list):
+        return [_filled(one) for one in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = {name: _filled(value) for name, value in ast.iter_fields(node) if value is not None and value != []}
+    return type(node).__name__, fields
 
 
 def code_fingerprint(notebook: str, *modules: str) -> str:

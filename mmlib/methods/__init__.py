@@ -58,7 +58,7 @@ def load(folder: Path | str, *, variant: str | None = None, seed: int | None = N
         name: of the training stage; `<name>.safetensors` holds the weights.
 
     Raises:
-        FileNotFoundError: if the folder holds no record or no weights: the run is not finished.
+        FileNotFoundError: if the folder holds no record or no weights: the run is not finished, or they were left out.
         ValueError: if the weights are those of another network.
     """
     from safetensors.torch import load_file
@@ -68,9 +68,7 @@ def load(folder: Path | str, *, variant: str | None = None, seed: int | None = N
     record = records.read_record(folder)
     asked = record["parameters"]
     place = Path(folder) / (f"{variant}-s{seed}" if variant is not None else "")
-    path = place / f"{name}.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: the run is not finished; run it again")
+    path = records.kept_file(place, f"{name}.safetensors")
     recipe = importlib.import_module(module_of(record["task"], asked["method"])).recipe
     known = {"regions": len(record["targets"])} if "targets" in record else {}
     network = recipe(

@@ -37,6 +37,7 @@ class Tuning(NamedTuple):
 TUNED = {
     "tuning": Tuning(("segmentation", "subsets"), {"metric": "valid-dice"}, 100, "Dice in points"),
     "tuning-crop": Tuning(("segmentation",), {"metric": "valid-dice"}, 100, "Dice in points"),
+    "tuning-centred": Tuning(("segmentation",), {"metric": "valid-dice"}, 100, "Dice in points"),
     "tuning-distillation": Tuning(("distillation",), {"metric": "valid-dice"}, 100, "Dice in points"),
     "tuning-synthesis": Tuning(("synthesis",), {"metric": "valid-psnr"}, 1, "PSNR in dB"),
     "tuning-digits": Tuning(("avmnist",), {"target": "valid", "metric": "correct"}, 100, "accuracy in points"),

@@ -5,7 +5,6 @@ Classes are those of the released code of ProtoKD: 0 background, 1 enhancing tum
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mmlib import records
 from mmlib.modalities import check_available, mask
 from mmlib.networks.vnet import STRIDE, VNet
 
@@ -317,28 +317,27 @@ def load_network(folder: Path | str, name: str, modalities: Sequence[str], width
         width: filters that the network is expected to have.
 
     Raises:
-        FileNotFoundError: if the run is not finished.
+        FileNotFoundError: if the run is not finished, or its weights were left out of what is kept.
+        RecordError: if the record or the weights were changed.
         ValueError: if the network was trained on other modalities or classes, or has another architecture.
     """
     folder = Path(folder)
-    for path in (folder / "record.json", folder / f"{name}.safetensors"):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: the run is not finished; run it again")
-    made = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    made = records.read_record(folder)
+    path = records.kept_file(folder, f"{name}.safetensors")
     if tuple(made["modalities"]) != tuple(modalities):
         raise ValueError(
             f"{folder} was trained on the modalities {', '.join(made['modalities'])}; expected "
             f"{', '.join(modalities)}: train a teacher on the same data"
         )
     model = CombinationVNet(modalities, name.split("+"), width)
-    found, expected = load_file(folder / f"{name}.safetensors"), model.state_dict()
+    found, expected = load_file(path), model.state_dict()
     different = [key for key in expected if key not in found or found[key].shape != expected[key].shape]
     if different or set(found) != set(expected):
         odd = (different or sorted(set(found) - set(expected)))[0]
         there = tuple(found[odd].shape) if odd in found else "absent"
         here = tuple(expected[odd].shape) if odd in expected else "absent"
         raise ValueError(
-            f"{folder / name}.safetensors holds another network: {odd} is {there} there, {here} here; "
+            f"{path} holds another network: {odd} is {there} there, {here} here; "
             f"classes ({len(CLASSES)}) and width ({width}) must be those it was trained with"
         )
     model.load_state_dict(found)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from monai.data.utils import dense_patch_slices
 from monai.inferers import sliding_window_inference
 from monai.losses import DiceLoss
 from monai.metrics import compute_hausdorff_distance
@@ -277,6 +278,8 @@ def hd95(predicted: Tensor, truth: Tensor, spacing: Sequence[float]) -> float:
 def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.ndarray]:
     """Spatial means of the shared and the specific features of every modality, from complete cases; on the CPU.
 
+    A volume is encoded window by window, as it is predicted (see `probabilities`).
+
     Args:
         model: its `encode` returns `shared` and `specific`, each (1, M, C, d, h, w).
         cases: with every modality of the model; others are left out.
@@ -288,10 +291,14 @@ def pooled_features(model: Segmenter, cases: Iterable[Case]) -> dict[str, np.nda
     device = next(model.parameters()).device
     for case in cases:
         sample, _ = tensors(case, model.modalities, max(model.stride))
-        if sample["available"].all():
-            encoding = model.encode(
-                sample["images"][None].to(device), sample["available"][None].to(device)
-            )  # in: 1 M D H W, 1 M
-            for name, rows in found.items():
-                rows.append(getattr(encoding, name)[0].mean(dim=(-3, -2, -1)).cpu().numpy())  # M C d h w -> M C
+        if not sample["available"].all():
+            continue
+        grid, available = sample["images"].shape[1:], sample["available"][None].to(device)
+        asked = getattr(model, "window", WINDOW)
+        sides = [min(one) for one in zip([asked] * 3 if isinstance(asked, int) else asked, grid, strict=True)]
+        windows = [sample["images"][(slice(None), *place)] for place in dense_patch_slices(grid, sides, sides)]
+        encodings = [model.encode(window[None].to(device), available) for window in windows]  # in: 1 M d h w, 1 M
+        for name, rows in found.items():
+            means = [getattr(one, name)[0].mean(dim=(-3, -2, -1)) for one in encodings]  # M C d h w -> M C
+            rows.append(torch.stack(means).mean(dim=0).cpu().numpy())
     return {name: np.stack(rows) for name, rows in found.items()}  # n M C each

@@ -1,10 +1,10 @@
 """Teachers and students: classes and regions, what a network may read, a frozen teacher, and a run on real files."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmlib import records
 from mmlib.data.batches import Crops, Samples
 from mmlib.data.cases import Case, tensors
 from mmlib.data.resample import back_to, resample
@@ -280,14 +281,22 @@ def test_recipes_of_networks_without_a_teacher():
 NAME = "t1+t1ce+t2+flair"
 
 
+def file_run(root, teacher, modalities=MRI):
+    """Write a finished run that left this network."""
+    run = records.open_run(root, "smoke", "distillation", "teacher-s0", {"crop": 16, "seed": 0})
+    run.clear()
+    save_file(teacher.state_dict(), run.folder / f"{NAME}.safetensors")
+    scores = pd.DataFrame([("a", NAME, "et", "dice", 0.5)], columns=records.SCORE_COLUMNS)
+    facts = dict.fromkeys(records.FACTS, "-") | {"method": "teacher", "variant": "standard", "modalities": modalities}
+    run.save(pd.DataFrame(), scores, **facts)
+    return run.folder
+
+
 @pytest.fixture
 def finished(tmp_path):
     """The folder of a teacher's run, and the teacher."""
     teacher = network(MRI).eval()
-    save_file(teacher.state_dict(), tmp_path / f"{NAME}.safetensors")
-    made = {"modalities": MRI, "parameters": {"crop": 16}}
-    (tmp_path / "record.json").write_text(json.dumps(made))
-    return tmp_path, teacher
+    return file_run(tmp_path, teacher), teacher
 
 
 @torch.no_grad()
@@ -298,23 +307,33 @@ def test_a_network_comes_back_as_it_was(finished):
     assert torch.equal(loaded(images, ALL).logits, teacher(images, ALL).logits)
 
 
-@pytest.mark.parametrize("lacking", ["record.json", f"{NAME}.safetensors"])
-def test_a_run_that_is_not_finished_is_named(finished, lacking):
+def test_a_run_that_is_not_finished_is_named(finished):
     folder, _ = finished
-    (folder / lacking).unlink()
-    with pytest.raises(
-        FileNotFoundError, match=f"{folder.name}/{lacking.replace('+', '.')} does not exist: the run is"
-    ):
+    (folder / "record.json").unlink()
+    with pytest.raises(FileNotFoundError, match=f"{folder.name}/record.json does not exist: the run is not finished"):
         load_network(folder, NAME, MRI, 2)
 
 
-def test_a_teacher_of_other_modalities_is_refused(finished):
+def test_a_network_that_was_left_out_is_named(finished):
     folder, _ = finished
-    (folder / "record.json").write_text(json.dumps({"modalities": ["t1", "t2", "pd"]}))
+    records.leave_out(folder, "*.safetensors")
+    with pytest.raises(FileNotFoundError, match="t1.safetensors does not exist: .* keeps no such file; run it again"):
+        load_network(folder, "t1", MRI, 2)
+
+
+def test_a_network_whose_file_was_changed_is_refused(finished):
+    folder, _ = finished
+    save_file(network(("t1",)).state_dict(), folder / f"{NAME}.safetensors")
+    with pytest.raises(records.RecordError, match="is not the file its record was written with"):
+        load_network(folder, NAME, MRI, 2)
+
+
+def test_a_teacher_of_other_modalities_is_refused(tmp_path):
+    folder = file_run(tmp_path, network(MRI), ("t1", "t2", "pd"))
     expected = f"{folder.name} was trained on the modalities t1, t2, pd; expected t1, t1ce, t2, flair: train a teacher"
     with pytest.raises(ValueError, match=expected):
         load_network(folder, NAME, MRI, 2)
-    (folder / "record.json").write_text(json.dumps({"modalities": MRI[::-1]}))
+    file_run(tmp_path, network(MRI), MRI[::-1])
     with pytest.raises(ValueError, match="trained on the modalities flair, t2, t1ce, t1"):
         load_network(folder, NAME, MRI, 2)
 
@@ -332,10 +351,10 @@ def test_a_teacher_of_other_modalities_is_refused(finished):
 def test_a_checkpoint_of_another_network_is_refused(finished, change, message):
     folder, teacher = finished
     change(teacher.net)
-    save_file(teacher.state_dict(), folder / f"{NAME}.safetensors")
+    file_run(folder.parents[2], teacher)
     with pytest.raises(ValueError, match=message) as refused:
         load_network(folder, NAME, MRI, 2)
-    assert f"{folder / NAME}.safetensors holds another network" in str(refused.value)
+    assert f"{folder}/{NAME}.safetensors holds another network" in str(refused.value)
     assert "classes (4) and width (2) must be those it was trained with" in str(refused.value)
 
 
