@@ -577,8 +577,8 @@ def noise_facts(study: Study) -> dict[str, str]:
     images = study.studied("psnr-mean", "probe-unet")
     handed = shared_effect(study.studied("psnr-mean", "noise handed-over"), images)
     ends = {
-        name: list(losses(study.results.history(run, "synthesis"), name).values())[0].iloc[-1]
-        for name, run in {"noise": "m2dn", "unet-noise": "m2dn-unet"}.items()
+        name: list(losses(study.results.history(f"m2dn-{name}", "synthesis"), name).values())[0].iloc[-1]
+        for name in ("noise", "unet-noise")
     }
     floors = {joint: m2dn.no_noise_loss(MRI, joint) for joint in (True, False)}
     allowed = -NEAR["noise"]

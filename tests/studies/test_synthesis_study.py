@@ -100,7 +100,7 @@ def test_budgets_compare_equal_steps_and_equal_time_apart(scores: study.Study) -
 
 def test_noise_is_judged_by_what_was_allowed_and_by_its_first_step(scores: study.Study, monkeypatch) -> None:
     steps = {"network": "fit", "seed": 0, "step": [0, 1]}
-    ends = {"m2dn": ("noise", 0.51), "m2dn-unet": ("unet-noise", 0.04)}
+    ends = {"m2dn-noise": ("noise", 0.51), "m2dn-unet-noise": ("unet-noise", 0.04)}
 
     def history(_, run: str, experiment: str) -> pd.DataFrame:
         variant, loss = ends[run]
