@@ -23,8 +23,8 @@ from mmlib.data.phantoms.options import read_options
 from mmlib.modalities import SAMPLERS
 from mmlib.training import OPTIMIZERS
 from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles
+from pipeline.sources import _bare_code, book_files, code_fingerprint, parameters_of, sources
 from pipeline.sources import _code as notebook_code
-from pipeline.sources import book_files, code_fingerprint, parameters_of, sources
 
 RESULTS = Path("build/results/quick/segmentation")
 
@@ -342,6 +342,17 @@ def test_code_counts_and_words_do_not(monkeypatch: pytest.MonkeyPatch, small_pro
     module.write_text(module.read_text() + "\nNUMBER = 2\n")
     after = code_fingerprint("train_segmentation", "mmlib.methods.kdnet")
     assert after != before and code_fingerprint("train_segmentation", "mmlib.methods.pmkl") != after
+
+
+def test_the_hash_of_code_is_the_same_in_every_version_of_python(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "import math as m\nclass A(list):\n    pass\n"
+        + "def f(a, /, b=1, *c, d: int = 2, **e) -> str:\n    'words'\n    x: int = 3\n    return f'{a!r:>{b}} {x=}'\n"
+        + "async def g():\n    try:\n        return [await y async for y in z if y]\n    except* OSError:\n        pass\n"
+        + "match f:\n    case {'a': 1, **rest} | [1, *_]:\n        h = lambda: (yield)\n"
+    )
+    assert _bare_code(path, 0)[:16] == "4631fbe9b3c94493"
 
 
 def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
