@@ -1,4 +1,4 @@
-"""`make faults`: mutated inputs, killed processes and damaged results, drawn by a seed; an error where one went wrong."""
+"""`make faults`: bad inputs, killed processes and damaged results, drawn by a seed; an error where one went wrong."""
 
 from __future__ import annotations
 
