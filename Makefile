@@ -2,6 +2,7 @@
 # make test    every test                        make lint    style, types, import directions
 # make lab     JupyterLab on the text notebooks  make lock    choose the versions anew
 # make faults  thousand bad inputs, killed processes and damaged results (about 20 minutes; SEED=, a report in build/faults)
+# make publish finished runs of PROFILE into results/, which git keeps; make book takes them from there
 # make clean   remove what was made
 # Each target does its own set-up in .venv; a GPU is used where its driver is found (see TORCH).
 SHELL := bash
@@ -32,7 +33,7 @@ INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip co
   test -n "$$links" && backend= || backend="$(if $(TORCH),--torch-backend=$(TORCH))"; \
   UV_FIND_LINKS="$$links" $(BIN)/uv pip install --quiet --python $(BIN)/python $$backend -c requirements.lock
 
-.PHONY: book test faults lab lint lock clean setup
+.PHONY: book test faults publish lab lint lock clean setup
 .DEFAULT_GOAL := book
 
 book: $(VENV)/.ready
@@ -44,6 +45,9 @@ test: $(VENV)/.ready
 
 faults: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults --seed $(or $(SEED),0)
+
+publish: $(VENV)/.ready
+	$(BIN)/python -m pipeline publish "$${PROFILE}" $(EXPERIMENTS)
 
 lab: $(VENV)/.ready-lab
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

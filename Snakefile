@@ -4,6 +4,7 @@ What there is to run stands in profiles/<PROFILE>.yaml. A run or a chapter is ma
 mmlib that it imports, its parameters or its data changed, and only then.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline import make, profiles
 from pipeline.frame import stale_runs
 from pipeline.sources import book_files, sources
 
-PROFILE = profiles.results_profile(os.environ.get("PROFILE") or "quick")
+PROFILE = profiles.results_profile(os.environ.get("PROFILE") or profiles.DEFAULT)
 SETTINGS = profiles.profile(PROFILE)
 HTML = os.environ.get("HTML") or "build/html"
 CHAPTERS = list(SETTINGS["chapters"])
@@ -42,7 +43,15 @@ if workflow.is_main_process:
                     os.utime(path, (0, 0))  # the record is current, wherever it came from
 
 
+def is_published(wildcards):
+    """Whether a run was restored from results/: then it stays, whatever is made anew around it."""
+    path = Path(f"build/results/{PROFILE}/{wildcards.experiment}/{wildcards.run}/record.json")
+    return path.is_file() and "published" in json.loads(path.read_text())
+
+
 def data_of_run(wildcards):
+    if is_published(wildcards):
+        return []
     data = SETTINGS["experiments"][wildcards.experiment].get("data")
     return f"build/data/{PROFILE}/{data}.json" if data else []  # a notebook may draw its own cases
 
@@ -50,12 +59,14 @@ def data_of_run(wildcards):
 def teacher_of_run(wildcards):
     """The record of the run whose network teaches this one, where there is one."""
     teacher = EXPERIMENTS[wildcards.experiment][0][wildcards.run].get("teacher")
+    if is_published(wildcards):
+        return []
     return f"build/results/{PROFILE}/{wildcards.experiment}/{teacher}/record.json" if teacher else []
 
 
 def networks_of_run(wildcards):
     """The records of the experiments whose networks this one takes and does not train."""
-    needed = SETTINGS["experiments"][wildcards.experiment].get("needs", [])
+    needed = [] if is_published(wildcards) else SETTINGS["experiments"][wildcards.experiment].get("needs", [])
     return [f"build/results/{PROFILE}/{name}/{run}/record.json" for name in needed for run in EXPERIMENTS[name][0]]
 
 

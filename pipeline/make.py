@@ -16,7 +16,18 @@ from typing import Any
 
 from mmlib import records
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
-from pipeline.profiles import OWN, RESULTS, SPLIT_WITHIN, groups, list_runs, profile, project_root, read_manifest
+from pipeline.profiles import (
+    DEFAULT,
+    OWN,
+    RESULTS,
+    SPLIT_WITHIN,
+    groups,
+    list_runs,
+    profile,
+    project_root,
+    read_manifest,
+    results_profile,
+)
 
 IN_PIPELINE = "MADE_BY_THE_PIPELINE"  # environment variable of chapters that the pipeline makes
 PHANTOMS = {
@@ -190,12 +201,27 @@ def make_chapter(profile_name: str, name: str) -> None:
     shutil.copyfile(executed, finished)
 
 
+def restore_results() -> None:
+    """Put the published results of the profile that is asked for where chapters read them, and say what there is."""
+    from pipeline.store import restore
+
+    name = results_profile(os.environ.get("PROFILE") or DEFAULT)
+    done = restore(project_root() / "results", name, project_root() / RESULTS)
+    if any(done.values()):
+        counts = [f"{len(done['restored'])} published results restored", f"{len(done['there'])} there already"]
+        counts += [f"{len(done['kept'])} made here and kept"] if done["kept"] else []
+        print("; ".join(counts), flush=True)
+
+
 def main() -> None:
     """The command line that the Makefile and the Snakefile use."""
     if sys.argv[1:2] == ["book"]:  # the rest is for Snakemake
-        run_pipeline(project_root(), sys.argv[2:])
+        run_pipeline(project_root(), sys.argv[2:], restore_results)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
+    published = commands.add_parser("publish", help="finished runs go into results/, which git keeps")
+    published.add_argument("profile")
+    published.add_argument("experiments", nargs="*", help="of these; all, where none is named")
     for command, arguments in {"data": ["name"], "run": ["experiment", "name"], "chapter": ["name"]}.items():
         made = commands.add_parser(command)
         for argument in ["profile", *arguments]:
@@ -204,4 +230,8 @@ def main() -> None:
             made.add_argument("--force", action="store_true", help="even if the record is current")
     given = vars(parser.parse_args())
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
+    if given["command"] == "publish":
+        from pipeline.store import publish_profile
+
+        actions["publish"] = publish_profile
     actions[given.pop("command")](given.pop("profile"), **given)

@@ -18,6 +18,7 @@ import yaml
 
 OWN = "-own"  # ends the name of a profile whose data set is a folder of the reader's
 RESULTS = "build/results"
+DEFAULT = "quick"  # the profile of a plain `make book`
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes", "grid")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
