@@ -19,7 +19,7 @@ JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 TORCH   ?= auto
 
 # What a person types reaches commands by the environment and as it was typed: a shell never reads it, nor make's $$.
-TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA
+TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA EXPERIMENTS
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 
@@ -47,7 +47,7 @@ faults: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults --seed $(or $(SEED),0)
 
 publish: $(VENV)/.ready
-	$(BIN)/python -m pipeline publish "$${PROFILE}" $(EXPERIMENTS)
+	$(BIN)/python -m pipeline publish "$${PROFILE}" $${EXPERIMENTS}
 
 lab: $(VENV)/.ready-lab
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -1,8 +1,8 @@
 """The published results: finished runs go from `build/results` to `results/`, and come back from there byte for byte.
 
-`results/<profile>/<experiment>.tar.xz` holds a folder for each run: record, scores, a thinned history, and the arrays and
-weights that chapters draw with. `results/manifest.json` has size and SHA-256 of every file. A restored record has the key
-`published`, one that was made here has not; nothing that was made here is ever replaced.
+`results/<profile>/<experiment>.tar.xz` holds a folder for each run: record, scores, a thinned history, and the arrays
+and weights that chapters draw with. `results/manifest.json` has size and SHA-256 of every file. A restored record has
+the key `published`, one that was made here has not; nothing that was made here is ever replaced.
 """
 
 from __future__ import annotations
