@@ -1,8 +1,9 @@
 """The published results: finished runs go from `build/results` to `results/`, and come back from there byte for byte.
 
 `results/<profile>/<experiment>.tar.xz` holds a folder for each run: record, scores, a thinned history, and the arrays
-and weights that chapters draw with. `results/manifest.json` has size and SHA-256 of every file. A restored record has
-the key `published`, one that was made here has not; nothing that was made here is ever replaced.
+that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run>/<file>`, for they change seldom and
+git packs them badly. `results/manifest.json` has size and SHA-256 of every file. A restored record has the key
+`published`, one that was made here has not; nothing that was made here is ever replaced.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import json
 import lzma
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
@@ -27,6 +28,7 @@ from pipeline.profiles import RESULTS, list_runs, profile, project_root
 
 STORE = "results"
 MANIFEST = "manifest.json"
+WEIGHTS = ".safetensors"
 ROWS = 200  # of a history that are kept, about
 TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
 Files = dict[str, bytes]  # of a run, by their names
@@ -61,11 +63,15 @@ def publish(store: Path, runs: Iterable[Path], about: Mapping[str, Any], network
     sums = read_manifest(store)
     for experiment, new in added.items():
         known = _open(store, experiment, sums) if _archive(experiment) in sums else {}
-        content = _packed({**known, **new})
-        target = store / _archive(experiment)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        records.write_whole(target, partial(_write_bytes, content))
-        sums[_archive(experiment)] = _size_and_sum(content)
+        runs_now = {**known, **new}
+        weights = {f"{experiment}/{run}/{name}": content for run, name, content in _weights(runs_now)}
+        for gone in [name for name in sums if name.startswith(f"{experiment}/") and name not in weights]:
+            (store / gone).unlink(missing_ok=True)
+            del sums[gone]
+        for name, content in {**weights, _archive(experiment): _packed(runs_now)}.items():
+            (store / name).parent.mkdir(parents=True, exist_ok=True)
+            records.write_whole(store / name, partial(_write_bytes, content))
+            sums[name] = _size_and_sum(content)
     text = records.to_json(sums, MANIFEST) + "\n"
     store.mkdir(parents=True, exist_ok=True)
     records.write_whole(store / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
@@ -123,12 +129,19 @@ def _size_and_sum(content: bytes) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": records.digest(content)}
 
 
+def _weights(runs: Mapping[str, Files]) -> Iterator[tuple[str, str, bytes]]:
+    for run, files in runs.items():
+        yield from ((run, name, content) for name, content in files.items() if name.endswith(WEIGHTS))
+
+
 def _packed(runs: Mapping[str, Files]) -> bytes:
     """The same runs give the same bytes: sorted, without times and owners."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for run, files in sorted(runs.items()):
             for name, content in sorted(files.items()):
+                if name.endswith(WEIGHTS):
+                    continue
                 entry = tarfile.TarInfo(f"{run}/{name}")
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
@@ -180,22 +193,32 @@ def read_manifest(store: Path) -> dict[str, dict[str, Any]]:
 
 def _open(store: Path, experiment: str, sums: Mapping[str, Any]) -> dict[str, Files]:
     """The runs of a published experiment, checked against the manifest."""
-    path = store / _archive(experiment)
-    remedy = f"git checkout -- {path}"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error}): {remedy}") from None
-    if _size_and_sum(content) != sums[_archive(experiment)]:
-        raise StoreError(f"{path} is not the file that {MANIFEST} lists (changed or cut): {remedy}")
     runs: dict[str, Files] = {}
-    with tarfile.open(fileobj=io.BytesIO(lzma.decompress(content))) as archive:
+    packed = lzma.decompress(_read(store, _archive(experiment), sums))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for entry in archive:
             run, _, name = entry.name.partition("/")
             stream = archive.extractfile(entry)
             assert stream is not None  # the store holds plain files only
             runs.setdefault(run, {})[name] = stream.read()
+    for file in sums:
+        if file.startswith(f"{experiment}/"):
+            run, _, name = file.removeprefix(f"{experiment}/").partition("/")
+            runs[run][name] = _read(store, file, sums)
     return runs
+
+
+def _read(store: Path, name: str, sums: Mapping[str, Any]) -> bytes:
+    """A published file, checked against the manifest."""
+    path = store / name
+    remedy = f"git checkout -- {path}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error}): {remedy}") from None
+    if _size_and_sum(content) != sums[name]:
+        raise StoreError(f"{path} is not the file that {MANIFEST} lists (changed or cut): {remedy}")
+    return content
 
 
 def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:

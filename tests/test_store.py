@@ -56,6 +56,13 @@ def test_weights_that_are_asked_for_are_kept(tmp_path):
     back = restored(tmp_path)
     assert (back / "fit.safetensors").read_bytes() == (folders[0] / "fit.safetensors").read_bytes()
     assert not (back.with_name("shaspec-paper-s1") / "fit.safetensors").exists()
+    kept = tmp_path / "store" / "book" / "segmentation" / "shaspec-paper-s0" / "fit.safetensors"
+    kept.write_bytes(b"x" + kept.read_bytes()[1:])
+    with pytest.raises(store.StoreError, match="s0/fit.safetensors is not the file that manifest.json lists"):
+        store.restore(tmp_path / "store", "book", tmp_path / "back")
+    store.publish(tmp_path / "other", folders[:1], ABOUT, ["*"])
+    store.publish(tmp_path / "other", folders[:1], ABOUT)
+    assert not list((tmp_path / "other").rglob("*.safetensors")) and len(store.read_manifest(tmp_path / "other")) == 1
 
 
 def test_a_history_is_thinned_and_keeps_its_ends_and_what_was_scored():
