@@ -110,7 +110,7 @@ def name_fault(name: str) -> str:
         return "the cell is empty"
     longest = max(len(part.encode()) for part in name.split("/"))
     if longest > NAME or len(name.encode()) > PATH:
-        return f"{len(name):,} characters, but a name has at most {NAME} bytes: {shown(name)}"
+        return f"{len(name):,} characters, but a name has at most {NAME} bytes, a path {PATH:,}: {shown(name)}"
     if any(unicodedata.category(one) == "Cc" for one in name):
         return f"{shown(name)} holds a line break or another control character"
     return ""

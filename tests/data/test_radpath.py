@@ -106,7 +106,7 @@ def test_what_was_read_is_kept_only_when_asked(tmp_path: Path) -> None:
             "case,part\ncase-0,later\n",
             "split.csv: case case-0 has the part 'later'; known are train, valid",
         ),
-        ("split.csv", "case,fold\ncase-0,1\n", "split.csv: columns must be case and part; found case, fold"),
+        ("split.csv", "case,fold\ncase-0,1\n", "split.csv: has no column 'part' but 'case', 'fold', expected a CSV"),
         ("split.csv", "case,part\ncase-0,train\ncase-0,test\n", "split.csv: case case-0 is listed twice"),
         ("split.csv", "case,part\ncase-99,train\n", "classes.csv: case case-99 of split.csv has no class"),
         ("split.csv", "case,part\ncase-0,train\ncase-1,train\n", "no training case of class A; nothing can learn"),
@@ -140,7 +140,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     train = load(write(tmp_path), keep=False).train
     (tmp_path / "patches" / "case-0" / "00.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="case case-0: .*00.png cannot be decoded .*; write it again"):
+    with pytest.raises(ValueError, match="case case-0: .*00.png cannot be decoded .unknown format.*; copy or unpack it again"):
         train[[0]]
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "patches" / "case-1" / "00.png")
     with pytest.raises(ValueError, match=r"the patch of 01.png has the shape \(3, 6, 7\), that of 00.png \(3, 9, 9\)"):
