@@ -245,7 +245,7 @@ def class_ids(meta: pd.DataFrame, path: Path) -> Tensor:
         if len(unknown):
             first = unknown.iloc[0]
             raise ValueError(
-                f"{path}: case {first.case_num} has the {column} {shown(first[column])}; known are {', '.join(ids)}"
+                f"{path}: case {first.case_num} has the {column} {shown(first[column])}, known are {', '.join(ids)}; correct it"
             )
         labels[:, task] = meta[column].map(ids)
     return torch.from_numpy(labels)
@@ -283,9 +283,7 @@ def read_image(path: Path, size: int) -> np.ndarray:
         ValueError: if it is missing, or as `mmlib.data.pictures.read_rgb`.
     """
     if not os.path.isfile(path):  # False for names that are too long, where Path.is_file raises
-        raise ValueError(
-            f"{path} is missing; unpack the release again, or take the case out of the index files"
-        )
+        raise ValueError(f"{path} is missing; unpack the release again, or take the case out of the index files")
     return read_rgb(path, size)
 
 

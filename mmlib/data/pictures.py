@@ -46,8 +46,10 @@ def read_rgb(path: Path, side: int | None = None, pixels: int = PIXELS) -> np.nd
     if image.format == "PNG" and content[24] > 8:
         raise ValueError(f"{path}: has {content[24]} bits a channel, expected 8; scale it to 8 bits and write it again")
     if image.mode not in PLAIN:
-        raise ValueError(f"{path}: has the mode {image.mode}, expected grey or RGB; convert it to RGB and write it again")
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        raise ValueError(
+            f"{path}: has the mode {image.mode}, expected grey or RGB; convert it to RGB and write it again"
+        )
+    if image.has_transparency_data and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
         raise ValueError(f"{path}: has transparent pixels, expected none; put it on a background and write it again")
     if image.mode != "RGB":
         image = image.convert("RGB")

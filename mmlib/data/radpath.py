@@ -37,6 +37,7 @@ from mmlib.modalities import MRI
 MODALITIES = ("mri", "slide")
 CLASSES = ("G", "O", "A")
 PARTS = ("train", "valid", "test")
+PATCHES = 64  # of a slide, at most, unless asked otherwise
 
 
 class Cases(Sequence):
@@ -135,7 +136,7 @@ class RadPath:
         return "\n".join(lines)
 
 
-def load(root: str | Path, modality: str = "t1ce", patches: int = 64, keep: bool = True) -> RadPath:
+def load(root: str | Path, modality: str = "t1ce", patches: int = PATCHES, keep: bool = True) -> RadPath:
     """Find the files of every case that the split names; images are opened when they are asked for.
 
     Args:
@@ -147,7 +148,8 @@ def load(root: str | Path, modality: str = "t1ce", patches: int = 64, keep: bool
     Raises:
         FileNotFoundError: if a table is missing.
         ValueError: if an argument or a table is not as above or no CSV (as `mmlib.data.csv_files.read_csv`), a case is
-            listed twice or has no class, no volume of this modality or no patch, or the training part lacks a class.
+            listed twice, has two files for one modality, no class, no volume of this modality or no patch, or the
+            training part lacks a class.
 
     Warns:
         UserWarning: if another part lacks a class; its balanced accuracy is then over the classes it has.
@@ -158,7 +160,10 @@ def load(root: str | Path, modality: str = "t1ce", patches: int = 64, keep: bool
         raise ValueError(f"patches is the most that are taken of a slide, at least 1; got {patches}")
     root = Path(root).resolve()
     classes, split = read_lists(root)
-    volumes = {files.name: files.images for files in find_cases(root / "mri")}
+    found = find_cases(root / "mri")
+    volumes = {files.name: files.images for files in found}
+    double = {name for name, count in Counter(files.name for files in found).items() if count > 1}
+    double |= {files.name for files in found if files.ambiguous}
     parts = {}
     for part in PARTS:
         names = [name for name, its_part in split.items() if its_part == part]
@@ -166,6 +171,10 @@ def load(root: str | Path, modality: str = "t1ce", patches: int = 64, keep: bool
             if name not in classes:
                 raise ValueError(
                     f"{root / 'classes.csv'}: case {name} of split.csv has no class; add it, or take it out"
+                )
+            if name in double:
+                raise ValueError(
+                    f"case {name}: two folders of {root / 'mri'} or two files for one modality hold it; keep one"
                 )
             if modality not in volumes.get(name, {}):
                 raise ValueError(f"case {name}: no {modality} volume in {root / 'mri' / name}; add it, or take it out")
@@ -196,15 +205,17 @@ def _table(path: Path, column: str, known: Sequence[str]) -> dict[str, str]:
         if {"/", "\\"} & set(case) or case in (".", ".."):
             raise ValueError(f"{path}: case {shown(case)} is no name of a folder; give it a name without / and \\")
         if value not in known:
-            raise ValueError(f"{path}: case {case} has the {column} {shown(value)}; known are {', '.join(known)}")
+            raise ValueError(
+                f"{path}: case {case} has the {column} {shown(value)}, known are {', '.join(known)}; correct it"
+            )
     twice = [case for case, count in Counter(table.case).items() if count > 1]
     if twice:
         raise ValueError(f"{path}: case {twice[0]} is listed twice; list every case once")
     return dict(zip(table.case, table[column], strict=True))
 
 
-def patch_files(folder: Path, case: str, most: int) -> list[Path]:
-    """The patches that are taken of a slide.
+def patch_files(folder: Path, case: str, most: int | None = None) -> list[Path]:
+    """The patches that are taken of a slide, at most so many; None: all.
 
     Raises:
         ValueError: if there is none.
@@ -214,7 +225,8 @@ def patch_files(folder: Path, case: str, most: int) -> list[Path]:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.name[0] != ".")
     if not files:
         raise ValueError(f"case {case}: no .png in {folder}; cut patches out of its slide, or take the case out")
-    return [files[k] for k in np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int))]
+    count = min(most or len(files), len(files))
+    return [files[k] for k in np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))]
 
 
 def _check_classes(labels: Tensor, part: str, root: Path) -> None:

@@ -56,7 +56,9 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
             continue
         faults = [f"column {name}: {fault}" for name, cell in row.items() if (fault := name_fault(cell))]
         if faults or {"/", "\\"} & set(case) or case in (".", ".."):
-            what = faults[0] if faults else f"the case is called {shown(case)}, but no / or \\ can be in a name of files"
+            what = (
+                faults[0] if faults else f"the case is called {shown(case)}, but no / or \\ can be in a name of files"
+            )
             problems.append(f"{where}: {what}; give the case another name, or correct the cell")
             continue
         if case in first_rows:

@@ -59,6 +59,16 @@ def test_tables_of_another_length_a_gap_or_names_of_rows_are_refused(folder):
         tcga.load(folder)
 
 
+@pytest.mark.parametrize("content", [b"", b"a,b\n1\n", "ä\n1\n".encode("latin-1"), b'a,"b\n1,2\n', b"a,a\n1,2\n"])
+def test_a_table_that_is_damaged_is_named(folder, content):
+    (folder / "train_mrna.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="train_mrna.csv: .*; "):
+        tcga.load(folder)
+    (folder / "test_mirna.csv.gz").write_bytes((folder / "test_mirna.csv.gz").read_bytes()[:-5])
+    with pytest.raises(ValueError, match="test_mirna.csv.gz: cannot be read .*; copy it again"):
+        tcga._part(folder, "test", "mirna", "mrna")
+
+
 def test_an_unknown_subtype_or_column_is_named(folder):
     path = folder / "train_subtype.csv"
     pd.DataFrame({"subtype": ["LumB"] * 6}).to_csv(path, index=False)
