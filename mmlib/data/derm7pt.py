@@ -245,7 +245,8 @@ def class_ids(meta: pd.DataFrame, path: Path) -> Tensor:
         if len(unknown):
             first = unknown.iloc[0]
             raise ValueError(
-                f"{path}: case {first.case_num} has the {column} {shown(first[column])}, known are {', '.join(ids)}; correct it"
+                f"{path}: case {first.case_num} has the {column} {shown(first[column])}, known are {', '.join(ids)}; "
+                "correct it"
             )
         labels[:, task] = meta[column].map(ids)
     return torch.from_numpy(labels)
