@@ -66,7 +66,7 @@ def read_rows(path: Path, expected: str) -> tuple[list[str], list[tuple[int, lis
         columns.pop()  # spreadsheets leave separators behind the last cell
     twice = [name for place, name in enumerate(columns) if name in columns[:place]]
     if twice:
-        raise ValueError(f"{path}: the column {shown(twice[0])} occurs twice; name every column once")
+        raise ValueError(f"{path}: the column {quoted(twice[0])} occurs twice; name every column once")
     return columns, [(number, _without_blanks(cells, len(columns))) for number, cells in rows]
 
 
@@ -89,7 +89,7 @@ def read_csv(path: Path, columns: Sequence[str] = (), filled: Sequence[str] = ()
     names, rows = read_rows(path, expected)
     lacking = [name for name in columns if name not in names]
     if lacking:
-        found = ", ".join(shown(name) for name in names[:20])
+        found = ", ".join(quoted(name) for name in names[:20])
         raise ValueError(f"{path}: has no column {lacking[0]!r} but {found}, expected {expected}; correct the header")
     for number, cells in rows:
         if len(cells) != len(names):
@@ -110,13 +110,13 @@ def name_fault(name: str) -> str:
         return "the cell is empty"
     longest = max(len(part.encode()) for part in name.split("/"))
     if longest > NAME or len(name.encode()) > PATH:
-        return f"{len(name):,} characters, but a name has at most {NAME} bytes, a path {PATH:,}: {shown(name)}"
+        return f"{len(name):,} characters, but a name has at most {NAME} bytes, a path {PATH:,}: {quoted(name)}"
     if any(unicodedata.category(one) == "Cc" for one in name):
-        return f"{shown(name)} holds a line break or another control character"
+        return f"{quoted(name)} holds a line break or another control character"
     return ""
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """A text as messages show it: in quotation marks, and without its middle if it is long."""
     short = reprlib.Repr()
     short.maxstring = 60

@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmlib.data.csv_files import read_csv, shown
+from mmlib.data.csv_files import quoted, read_csv
 from mmlib.data.pictures import read_rgb
 
 MODALITIES = ("clinic", "derm")
@@ -154,11 +154,13 @@ def load(root: str | Path, size: int = 64) -> Derm7pt:
             of images/ or no sound picture (as `mmlib.data.pictures.read_rgb`), or the training part lacks a class.
 
     Warns:
-        UserWarning: if another part lacks a class; its balanced accuracy is then over the classes it has.
+        UserWarning: if another part lacks a class; its balanced accuracy is then over the classes it has. Or if an
+            image belongs to two cases.
     """
     root = Path(root).resolve()
     listed = read_lists(root)
     parts, refused = {}, {}
+    owners: dict[Path, str] = {}  # of images: a case
     for part in PARTS:
         chosen = listed[part]
         files = {name: [image_path(root, row, name) for _, row in chosen.iterrows()] for name in MODALITIES}
@@ -167,10 +169,11 @@ def load(root: str | Path, size: int = 64) -> Derm7pt:
         chosen = chosen[~same]
         labels = class_ids(chosen, root / "meta" / "meta.csv")
         _check_classes(labels, part, root)
-        images = {
-            name: _images([files[name][row] for row in np.flatnonzero(~same)], chosen.case_num, size)
-            for name in MODALITIES
-        }
+        images = {}
+        for name in MODALITIES:
+            kept = [files[name][row] for row in np.flatnonzero(~same)]
+            _check_owners(kept, chosen.case_num, owners)
+            images[name] = _images(kept, chosen.case_num, size)
         parts[part] = Lesions(
             images, labels, torch.ones(len(chosen), len(MODALITIES), dtype=torch.bool), tuple(chosen.case_num)
         )
@@ -224,7 +227,7 @@ def image_path(root: Path, row: pd.Series, modality: str) -> Path:
     """
     name = row[modality]
     if not name or name.startswith("/") or ".." in name.split("/"):
-        what = f"is {shown(name)}, expected a path below images/" if name else "is not named"
+        what = f"is {quoted(name)}, expected a path below images/" if name else "is not named"
         raise ValueError(
             f"{root / 'meta' / 'meta.csv'}: case {row.case_num}: its {modality} image {what}; correct the row, or take "
             "it out of the index files"
@@ -245,7 +248,7 @@ def class_ids(meta: pd.DataFrame, path: Path) -> Tensor:
         if len(unknown):
             first = unknown.iloc[0]
             raise ValueError(
-                f"{path}: case {first.case_num} has the {column} {shown(first[column])}, known are {', '.join(ids)}; "
+                f"{path}: case {first.case_num} has the {column} {quoted(first[column])}, known are {', '.join(ids)}; "
                 "correct it"
             )
         labels[:, task] = meta[column].map(ids)
@@ -260,6 +263,16 @@ def lacking_classes(labels: Tensor) -> list[str]:
         for number, name in enumerate(names)
         if not (labels[:, column] == number).any()
     ]
+
+
+def _check_owners(files: Sequence[Path], cases: Sequence[str], owners: dict[Path, str]) -> None:
+    for path, case in zip(files, cases, strict=True):
+        if owners.setdefault(path, case) != case:
+            warnings.warn(
+                f"{path} is an image of case {owners[path]} and of case {case}; take one of them out of the index "
+                "files, else the parts may share an image",
+                stacklevel=3,
+            )
 
 
 def _check_classes(labels: Tensor, part: str, root: Path) -> None:

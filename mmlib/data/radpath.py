@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mmlib.data.brats import find_cases
 from mmlib.data.cases import zscore
-from mmlib.data.csv_files import read_csv, shown
+from mmlib.data.csv_files import quoted, read_csv
 from mmlib.data.nifti import read_volume
 from mmlib.data.pictures import PIXELS, read_rgb
 from mmlib.modalities import MRI
@@ -203,10 +203,10 @@ def _table(path: Path, column: str, known: Sequence[str]) -> dict[str, str]:
     table = read_csv(path, ("case", column), filled=("case", column))
     for case, value in zip(table.case, table[column], strict=True):
         if {"/", "\\"} & set(case) or case in (".", ".."):
-            raise ValueError(f"{path}: case {shown(case)} is no name of a folder; give it a name without / and \\")
+            raise ValueError(f"{path}: case {quoted(case)} is no name of a folder; give it a name without / and \\")
         if value not in known:
             raise ValueError(
-                f"{path}: case {case} has the {column} {shown(value)}, known are {', '.join(known)}; correct it"
+                f"{path}: case {case} has the {column} {quoted(value)}, known are {', '.join(known)}; correct it"
             )
     twice = [case for case, count in Counter(table.case).items() if count > 1]
     if twice:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold
 
-from mmlib.data.csv_files import read_csv, shown
+from mmlib.data.csv_files import quoted, read_csv
 from mmlib.data.nifti import Cases
 
 PARTS = ("train", "valid", "test")
@@ -86,7 +86,7 @@ def read_split(name_or_path: Path | str) -> Split:
         path = SPLITS / f"{name_or_path}.csv"
     if not os.path.isfile(path):  # False for a name of 5,000 characters, where Path.is_file raises
         known = sorted(one.stem for one in SPLITS.glob("*.csv"))
-        raise ValueError(f"no split {shown(str(name_or_path))}: give one of {known} or the path of a .csv file")
+        raise ValueError(f"no split {quoted(str(name_or_path))}: give one of {known} or the path of a .csv file")
     columns = ("case", "subject", "part")
     table = read_csv(path, columns, filled=columns)
     if tuple(table.columns) != columns:
@@ -95,7 +95,7 @@ def read_split(name_or_path: Path | str) -> Split:
         raise ValueError(f"{path}: has no row; add one for each case")
     wrong = sorted(set(table.part) - set(PARTS))
     if wrong:
-        raise ValueError(f"{path}: part must be one of {PARTS}; found {', '.join(shown(one) for one in wrong[:5])}")
+        raise ValueError(f"{path}: part must be one of {PARTS}; found {', '.join(quoted(one) for one in wrong[:5])}")
     if table.case.duplicated().any():
         raise ValueError(f"{path}: case {table.case[table.case.duplicated()].iloc[0]} is listed twice; list it once")
     train, valid, test = (tuple(table.case[table.part == part]) for part in PARTS)

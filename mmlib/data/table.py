@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmlib.data.csv_files import name_fault, read_rows, shown
+from mmlib.data.csv_files import name_fault, quoted, read_rows
 from mmlib.data.nifti import CaseFiles, Cases
 from mmlib.modalities import MRI
 
@@ -37,7 +37,7 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
     known = ("case", *modalities, *OPTIONAL)
     unknown = [name for name in columns if name not in known]
     if unknown:
-        raise ValueError(f"{path}: unknown column {shown(unknown[0])}; columns are {', '.join(known)}")
+        raise ValueError(f"{path}: unknown column {quoted(unknown[0])}; columns are {', '.join(known)}")
     if "case" not in columns or not set(columns) & set(modalities):
         raise ValueError(f"{path}: needs the column case and at least one of {', '.join(modalities)}")
 
@@ -57,7 +57,7 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
         faults = [f"column {name}: {fault}" for name, cell in row.items() if (fault := name_fault(cell))]
         if faults or {"/", "\\"} & set(case) or case in (".", ".."):
             what = (
-                faults[0] if faults else f"the case is called {shown(case)}, but no / or \\ can be in a name of files"
+                faults[0] if faults else f"the case is called {quoted(case)}, but no / or \\ can be in a name of files"
             )
             problems.append(f"{where}: {what}; give the case another name, or correct the cell")
             continue
@@ -76,7 +76,7 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
             problems.append(f"{where}: case {case} has no modality at all; fill one of {', '.join(modalities)}")
         label = row.get("enhancing_label", "")
         if label not in ("", "3", "4"):
-            problems.append(f"{where}: case {case}: enhancing_label must be 3, 4 or empty; found {shown(label)}")
+            problems.append(f"{where}: case {case}: enhancing_label must be 3, 4 or empty; found {quoted(label)}")
         elif not missing and set(paths) & set(modalities):
             images = {name: paths[name] for name in modalities if name in paths}
             found.append(

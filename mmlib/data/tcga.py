@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmlib.data.csv_files import read_csv, shown
+from mmlib.data.csv_files import quoted, read_csv
 
 SUBTYPES = ("Basal", "Her2", "LumA")
 PARTS = ("train", "test")
@@ -73,10 +73,10 @@ def pooled(*parts: Tumours) -> Tumours:
 def _part(folder: Path, part: str, inferior: str, superior: str) -> Tumours:
     path, table = _read(folder, f"{part}_subtype")
     if "subtype" not in table:
-        raise ValueError(f"{path}: has no column subtype but {', '.join(map(shown, table.columns[:20]))}; {REMEDY}")
+        raise ValueError(f"{path}: has no column subtype but {', '.join(map(quoted, table.columns[:20]))}; {REMEDY}")
     unknown = sorted(set(table["subtype"]) - set(SUBTYPES))
     if unknown:
-        raise ValueError(f"{path}: unknown subtype {shown(unknown[0])}; known are {', '.join(SUBTYPES)}")
+        raise ValueError(f"{path}: unknown subtype {quoted(unknown[0])}; known are {', '.join(SUBTYPES)}")
     subtype = table["subtype"].map(SUBTYPES.index).to_numpy()
     tables = []
     for name in (inferior, superior):
@@ -85,8 +85,8 @@ def _part(folder: Path, part: str, inferior: str, superior: str) -> Tumours:
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
             raise ValueError(
-                f"{path}: row {table.index[row]}, column {shown(table.columns[column])} holds no finite number but "
-                f"{shown(table.iloc[row, column])}; write the tables without names of rows, see mmlib/data/tcga.py"
+                f"{path}: row {table.index[row]}, column {quoted(table.columns[column])} holds no finite number but "
+                f"{quoted(table.iloc[row, column])}; write the tables without names of rows, see mmlib/data/tcga.py"
             )
         if len(values) != len(subtype):
             raise ValueError(f"{path}: {len(values)} samples, but {len(subtype)} subtypes; {REMEDY}")

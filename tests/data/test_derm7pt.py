@@ -271,3 +271,10 @@ def test_a_picture_with_a_wrong_bit_is_named(tmp_path: Path) -> None:
     path.write_bytes(sound[:-20] + bytes([sound[-20] ^ 4]) + sound[-19:])
     with pytest.raises(ValueError, match="case 1: .*d0.png cannot be decoded .*; copy or unpack it again"):
         load(tmp_path, size=4)
+
+
+def test_an_image_of_two_cases_is_a_warning(tmp_path: Path) -> None:
+    write(tmp_path)
+    change(tmp_path, 11, "derm", "NEL/d1.jpg")
+    with pytest.warns(UserWarning, match="d1.jpg is an image of case 2 and of case 12; take one of them out"):
+        load(tmp_path, size=4)
