@@ -502,6 +502,8 @@ def read_wav(path: Path) -> np.ndarray:
             PCM of 16 bits, one channel, 8,000 Hz.
     """
     again = "take the file as FSDD has it"
+    if not path.is_file():  # reading from a pipe would never end
+        raise ValueError(f"{path}: no such file; {again}")
     try:
         with path.open("rb") as stream:
             content = stream.read(WAV_BYTES + 1)

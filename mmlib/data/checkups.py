@@ -20,7 +20,7 @@ from mmlib.data.brats import find_cases
 from mmlib.data.csv_files import count_of
 from mmlib.data.findings import Finding
 from mmlib.data.nifti import CaseFiles
-from mmlib.data.pictures import PIXELS, read_rgb
+from mmlib.data.pictures import read_rgb
 
 NO_REMEDY = "none is needed"
 
@@ -101,10 +101,9 @@ def examine_radpath(root: Path, progress: bool = False) -> list[Finding]:
                 _note_copy(findings, seen, case, path.name, scan.numpy().tobytes())
         shapes: dict[tuple[str, str], tuple[int, ...]] = {}
         with _noting(findings, root, case, "patches"):
-            slide = radpath.patch_files(root / "patches" / case, case)
-            for path in slide:
+            for path in radpath.patch_files(root / "patches" / case, case):
                 with _noting(findings, root, case, path.name):
-                    shapes[case, path.name] = read_rgb(path, pixels=PIXELS // min(len(slide), radpath.PATCHES)).shape
+                    shapes[case, path.name] = read_rgb(path, pixels=radpath.PATCH_PIXELS).shape
         if shapes:
             _note_shapes(findings, shapes, "patches of the slide")
             patches[case, "patches"] = Counter(shapes.values()).most_common(1)[0][0]

@@ -7,6 +7,7 @@ RGB without loss is refused. A JPEG has no check sum: a wrong byte that leaves i
 
 from __future__ import annotations
 
+import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -36,7 +37,10 @@ def read_rgb(path: Path, side: int | None = None, pixels: int = PIXELS) -> np.nd
             8 bits a channel, transparent pixels, or colours that are not RGB.
     """
     try:
-        if path.stat().st_size > BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # reading from a pipe would never end
+            raise ValueError(f"{path}: is no file, expected a picture; give the right file")
+        if found.st_size > BYTES:
             raise ValueError(f"{path}: has more than {BYTES:,} bytes, expected a picture; give the right file")
         content = path.read_bytes()
     except OSError as error:

@@ -31,13 +31,14 @@ from mmlib.data.brats import find_cases
 from mmlib.data.cases import zscore
 from mmlib.data.csv_files import quoted, read_csv
 from mmlib.data.nifti import read_volume
-from mmlib.data.pictures import PIXELS, read_rgb
+from mmlib.data.pictures import read_rgb
 from mmlib.modalities import MRI
 
 MODALITIES = ("mri", "slide")
 CLASSES = ("G", "O", "A")
 PARTS = ("train", "valid", "test")
 PATCHES = 64  # of a slide, at most, unless asked otherwise
+PATCH_PIXELS = 1 << 22  # the most of a patch, 2,048 x 2,048; 64 of them take 0.8 GB
 
 
 class Cases(Sequence):
@@ -82,8 +83,8 @@ class Cases(Sequence):
             bag, the rest zero; `patches` (B, P) bool, True where there is a patch; `available`; `label`; `case`.
 
         Raises:
-            ValueError: if a file cannot be read, a volume is constant, sizes differ within the batch, or the patches of
-                a slide have more pixels than `mmlib.data.pictures.PIXELS`.
+            ValueError: if a file cannot be read, a volume is constant, sizes differ within the batch, or a patch is no
+                sound picture (as `mmlib.data.pictures.read_rgb`) or has more than `PATCH_PIXELS`.
         """
         rows = torch.arange(len(self))[index].tolist()
         volumes, bags = zip(*(self._read(row) for row in rows), strict=True)
@@ -220,9 +221,13 @@ def patch_files(folder: Path, case: str, most: int | None = None) -> list[Path]:
     Raises:
         ValueError: if there is none.
     """
-    files = []
-    if folder.is_dir():
+    try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.name[0] != ".")
+    except OSError as error:
+        raise ValueError(
+            f"case {case}: {folder} cannot be listed ({error.strerror}), expected its patches as .png; add them, or "
+            "take the case out"
+        ) from None
     if not files:
         raise ValueError(f"case {case}: no .png in {folder}; cut patches out of its slide, or take the case out")
     count = min(most or len(files), len(files))
@@ -264,10 +269,9 @@ def _bag(files: Sequence[Path], case: str) -> Tensor:
     bag = []
     for path in files:
         try:
-            picture = read_rgb(path, pixels=PIXELS // len(files))  # a slide's patches are no more than one picture
+            bag.append(torch.from_numpy(read_rgb(path, pixels=PATCH_PIXELS)).permute(2, 0, 1))
         except ValueError as error:
             raise ValueError(f"case {case}: {error}") from None
-        bag.append(torch.from_numpy(picture).permute(2, 0, 1))
     _same_size(bag, [path.name for path in files], "patch")
     return torch.stack(bag)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -379,6 +380,13 @@ def test_recordings_that_are_not_what_they_say(editable, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load(editable)
+
+
+def test_a_recording_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "0_theo_0.wav")
+    for path in (tmp_path / "0_theo_0.wav", tmp_path):
+        with pytest.raises(ValueError, match=f"{path}: no such file; take the file as FSDD has it"):
+            avmnist.read_wav(path)
 
 
 @pytest.mark.parametrize("lacking", ["3_theo_40", "3_theo_2", "3_theo_*"])

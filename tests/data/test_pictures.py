@@ -1,5 +1,6 @@
 """Pictures: kinds that are read alike, kinds that are refused, and damage that Pillow alone takes without a word."""
 
+import os
 import struct
 import zlib
 from io import BytesIO
@@ -115,7 +116,9 @@ def test_a_file_that_is_too_large_or_cannot_be_read(path, monkeypatch):
     monkeypatch.setattr(pictures, "BYTES", 1000)
     refused(path, encoded(Image.fromarray(RGB)), "has more than 1,000 bytes, expected a picture; give the right file")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"cannot be read \(Is a directory\), expected a picture; copy it again"):
-        read_rgb(path.parent)
+    os.mkfifo(path.with_name("pipe.png"))
+    for other in (path.parent, path.with_name("pipe.png")):
+        with pytest.raises(ValueError, match=f"{other}: is no file, expected a picture; give the right file"):
+            read_rgb(other)
     with pytest.raises(ValueError, match=r"cannot be read \(File name too long\), expected"):
         read_rgb(path.with_name("a" * 300))

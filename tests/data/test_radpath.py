@@ -140,6 +140,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(ValueError, match="case case-4: no .png in .*case-4; cut patches out of its slide"):
         load(tmp_path)
+    (tmp_path / "patches" / "case-4").rmdir()
+    with pytest.raises(
+        ValueError, match=r"case case-4: .*case-4 cannot be listed \(No such file.*\), expected patches"
+    ):
+        load(tmp_path)
 
 
 def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
@@ -198,7 +203,7 @@ def test_a_case_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_patches_are_read_to_their_check_sum_and_together_are_no_more_than_a_picture(tmp_path, monkeypatch) -> None:
+def test_patches_are_read_to_their_check_sum_and_have_a_limit_of_size(tmp_path, monkeypatch) -> None:
     path = write(tmp_path) / "patches" / "case-0" / "00.png"
     sound = path.read_bytes()
     (tmp_path / "patches" / "case-0" / "._00.png").write_bytes(b"left by another operating system")
@@ -207,8 +212,8 @@ def test_patches_are_read_to_their_check_sum_and_together_are_no_more_than_a_pic
     with pytest.raises(ValueError, match="case case-0: .*00.png cannot be decoded .*; copy or unpack it again"):
         load(tmp_path).train[[0]]
     path.write_bytes(sound)
-    monkeypatch.setattr("mmlib.data.radpath.PIXELS", 2 * 6 * 7)
+    monkeypatch.setattr("mmlib.data.radpath.PATCH_PIXELS", 6 * 7)
     assert load(tmp_path).train[[0]]["patches"].sum() == 2
-    monkeypatch.setattr("mmlib.data.radpath.PIXELS", 2 * 6 * 7 - 1)
+    monkeypatch.setattr("mmlib.data.radpath.PATCH_PIXELS", 6 * 7 - 1)
     with pytest.raises(ValueError, match="case case-0: .*00.png: has more than 41 pixels; make it smaller"):
         load(tmp_path).train[[0]]
