@@ -142,7 +142,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(tmp_path)
     (tmp_path / "patches" / "case-4").rmdir()
     with pytest.raises(
-        ValueError, match=r"case case-4: .*case-4 cannot be listed \(No such file.*\), expected patches"
+        ValueError, match=r"case case-4: .*case-4 cannot be listed \(No such file.*\), expected its patches"
     ):
         load(tmp_path)
 
