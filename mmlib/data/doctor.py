@@ -11,45 +11,27 @@ import hashlib
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from mmlib.data import brats, ixi, ms, table
+from mmlib.data.checkups import CHECKUPS
+from mmlib.data.findings import Finding
 from mmlib.data.nifti import UNREADABLE, CaseFiles, as_labels, grid_difference, read_volume
 
 FOLDERS = {"brats": brats, "ixi": ixi, "ms": ms}  # the modules of layouts that are folders
-LAYOUTS = (*FOLDERS, "table")
+LAYOUTS = (*FOLDERS, "table", *CHECKUPS)
 SEVERITIES = ("error", "warning", "note")
 OUTSIDE = 0.05  # a larger share of the tumour than this in the background means that image and labels do not match
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found.
-
-    Attributes:
-        severity: "error", "warning" or "note"; a note is no fault.
-        case: its name, or "" for the folder as a whole.
-        file: its name, or "".
-        what: what was found and what was expected.
-        remedy: what to do.
-    """
-
-    severity: str
-    case: str
-    file: str
-    what: str
-    remedy: str
 
 
 def examine(layout: str, path: Path | str, progress: bool = False) -> list[Finding]:
     """Open every file of a data folder and list what is wrong with it.
 
     Args:
-        layout: "brats", "ixi", "ms" or "table".
+        layout: "brats", "ixi", "ms", "table", "derm7pt", "radpath" or "avmnist".
         path: the folder, or the CSV of the layout "table".
         progress: show a bar over the cases.
 
@@ -65,6 +47,8 @@ def examine(layout: str, path: Path | str, progress: bool = False) -> list[Findi
     if not path.exists():
         raise ValueError(f"{path}: no such {'file' if layout == 'table' else 'folder'}; check the path")
     findings: list[Finding] = []
+    if layout in CHECKUPS:
+        return _sorted(CHECKUPS[layout](path, progress))
     if layout == "table":
         try:
             cases, problems = table.read_table(path)
@@ -90,6 +74,10 @@ def examine(layout: str, path: Path | str, progress: bool = False) -> list[Findi
         findings += _volumes(files, seen, spacings, stripped=layout != "ixi")
     findings += _duplicates(seen)
     findings += _outliers(spacings)
+    return _sorted(findings)
+
+
+def _sorted(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), one.case, one.file))
 
 

@@ -273,7 +273,9 @@ def test_wrong_calls_exit_2(arguments):
 
 
 def test_wrong_calls_from_python(tmp_path):
-    with pytest.raises(ValueError, match="unknown layout 'dicom'; choose one of brats, ixi, ms, table"):
+    with pytest.raises(
+        ValueError, match="unknown layout 'dicom'; choose one of brats, ixi, ms, table, derm7pt, radpath, avmnist"
+    ):
         doctor.examine("dicom", tmp_path)
     with pytest.raises(ValueError, match="none: no such folder"):
         doctor.examine("brats", tmp_path / "none")
