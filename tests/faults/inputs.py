@@ -103,7 +103,7 @@ def _write_digits(root: Path) -> None:
 
 
 def _read_digits(root: Path) -> str:
-    images = [avmnist._read_idx(path) for path in sorted(root.glob("*-ubyte*"))]
+    images = [avmnist.read_idx(path)[0] for path in sorted(root.glob("*-ubyte*"))]
     return _digest(*images, *(avmnist._cepstrum(path, "paper") for path in sorted(root.glob("*.wav"))))
 
 
