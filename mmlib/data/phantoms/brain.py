@@ -14,9 +14,11 @@ the plain phantom; `mmlib.data.phantoms.options` tells what may be added and wha
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from torch.nn.functional import avg_pool3d, grid_sample
 from tqdm.auto import tqdm
 
 from mmlib.data.cases import Case
+from mmlib.data.nifti import read_volume, save_image
 from mmlib.data.phantoms.options import (
     ENHANCES,
     HEALTHY,
@@ -536,11 +539,11 @@ def _mark(seed: int, spacing: float, options: Options) -> str:
 
 
 def _complete(files: Iterable[Path], mark: str) -> bool:
-    """All files are there and their headers say that this version made them from this seed at this spacing."""
-    return all(
-        file.exists() and nibabel.Nifti1Image.from_filename(file).header["descrip"].item().decode() == mark
-        for file in files
-    )
+    """All files are there, whole, and their headers say that this version made them from this seed at this spacing."""
+    try:
+        return all(read_volume(file)[2]["descrip"].item().decode() == mark for file in files)
+    except ValueError:
+        return False
 
 
 def write_brats(
@@ -548,8 +551,9 @@ def write_brats(
 ) -> list[Path]:
     """Write phantom subjects as BraTS does: `phantom-0007/phantom-0007_t1.nii.gz`, ..., `_seg.nii.gz`.
 
-    A case appears under its name only when all of its files are written. Cases already there, made by this version at
-    this spacing with these options, are left alone; others of the same name are replaced.
+    A case appears under its name only when all of its files are written, also where several processes write the same.
+    Cases already there and whole, made by this version at this spacing with these options, are left alone; others of
+    the same name are replaced.
 
     Args:
         folder, seeds, spacing: where to, which subjects, and mm.
@@ -569,14 +573,28 @@ def write_brats(
         if _complete([target / f"{name}_{part}.nii.gz" for part in (*MRI, "seg")], mark):
             continue
         case = make_subject(seed, spacing, options=options)
-        partial_folder = target.with_name(f".{name}.partial")
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        partial_folder.mkdir(parents=True)
-        for part, array in (*case.images.items(), ("seg", np.asarray(case.labels))):
-            nibabel.save(_image(array, case.affine, mark), partial_folder / f"{name}_{part}.nii.gz")
-        shutil.rmtree(target, ignore_errors=True)
-        partial_folder.rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as unfinished:  # of this process alone
+            made = Path(unfinished) / "made"
+            made.mkdir()
+            for part, array in (*case.images.items(), ("seg", np.asarray(case.labels))):
+                save_image(_image(array, case.affine, mark), made / f"{name}_{part}.nii.gz")
+            _exchange(made, target)
     return written
+
+
+def _exchange(made: Path, target: Path) -> None:
+    """Put a folder in the place of another, which is left beside it; of two processes that do so one is the last."""
+    for _ in range(100):
+        try:
+            made.rename(target)  # where none is, or an empty one
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with suppress(FileNotFoundError):
+            target.rename(made.with_name(f"before-{len(list(made.parent.iterdir()))}"))
+    raise RuntimeError(f"{target}: other processes write it all the time; stop them and try again")
 
 
 def write_ixi(
@@ -603,7 +621,5 @@ def write_ixi(
         case = make_subject(seed, spacing, layout="ixi", options=options)
         for part, file in files.items():
             file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_name(f".partial-{file.name}")
-            nibabel.save(_image(case.images[part], case.affine, mark), unfinished)
-            unfinished.rename(file)
+            save_image(_image(case.images[part], case.affine, mark), file)
     return written
