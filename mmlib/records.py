@@ -7,6 +7,8 @@ with a number is made from these files.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -200,6 +203,46 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for the same folder, which is made; a killed one waits for none.
+
+    Where the disk knows no locks nobody waits.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to write in that takes the place of `target` where the block ends without an error.
+
+    A reader sees the old folder or the whole new one, or for a moment none; also where several processes write the
+    same: then the last one stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-", suffix=".tmp") as place:
+        made = Path(place) / "new"
+        made.mkdir()
+        yield made
+        for attempt in range(100):
+            try:
+                made.rename(target)  # where nothing is, or an empty folder
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            with suppress(FileNotFoundError):  # another process was faster
+                target.rename(made.with_name(f"old-{attempt}"))
+        raise RuntimeError(f"{target}: other processes write it again and again; stop them and try again")
 
 
 def _write(path: Path, text: str) -> None:

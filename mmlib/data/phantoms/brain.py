@@ -14,11 +14,8 @@ the plain phantom; `mmlib.data.phantoms.options` tells what may be added and wha
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -46,6 +43,7 @@ from mmlib.data.phantoms.options import (
     site_of,
 )
 from mmlib.modalities import IXI, MRI
+from mmlib.records import new_folder, one_at_a_time
 
 Array = np.ndarray | float
 VERSION = 3  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
@@ -570,31 +568,14 @@ def write_brats(
         mark, name = _mark(seed, spacing, options), f"phantom-{seed:04d}"
         target = Path(folder) / name
         written.append(target)
-        if _complete([target / f"{name}_{part}.nii.gz" for part in (*MRI, "seg")], mark):
-            continue
-        case = make_subject(seed, spacing, options=options)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as unfinished:  # of this process alone
-            made = Path(unfinished) / "made"
-            made.mkdir()
-            for part, array in (*case.images.items(), ("seg", np.asarray(case.labels))):
-                save_image(_image(array, case.affine, mark), made / f"{name}_{part}.nii.gz")
-            _exchange(made, target)
+        with one_at_a_time(Path(folder)):
+            if _complete([target / f"{name}_{part}.nii.gz" for part in (*MRI, "seg")], mark):
+                continue
+            case = make_subject(seed, spacing, options=options)
+            with new_folder(target) as made:
+                for part, array in (*case.images.items(), ("seg", np.asarray(case.labels))):
+                    save_image(_image(array, case.affine, mark), made / f"{name}_{part}.nii.gz")
     return written
-
-
-def _exchange(made: Path, target: Path) -> None:
-    """Put a folder in the place of another, which is left beside it; of two processes that do so one is the last."""
-    for _ in range(100):
-        try:
-            made.rename(target)  # where none is, or an empty one
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        with suppress(FileNotFoundError):
-            target.rename(made.with_name(f"before-{len(list(made.parent.iterdir()))}"))
-    raise RuntimeError(f"{target}: other processes write it all the time; stop them and try again")
 
 
 def write_ixi(
@@ -616,10 +597,11 @@ def write_ixi(
         mark, name = _mark(seed, spacing, options), f"IXI{seed:04d}-Phantom-{seed:04d}"
         files = {part: Path(folder) / f"IXI-{part.upper()}" / f"{name}-{part.upper()}.nii.gz" for part in IXI}
         written.append(files["t1"])
-        if _complete(files.values(), mark):
-            continue
-        case = make_subject(seed, spacing, layout="ixi", options=options)
-        for part, file in files.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_image(_image(case.images[part], case.affine, mark), file)
+        with one_at_a_time(Path(folder)):
+            if _complete(files.values(), mark):
+                continue
+            case = make_subject(seed, spacing, layout="ixi", options=options)
+            for part, file in files.items():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_image(_image(case.images[part], case.affine, mark), file)
     return written
