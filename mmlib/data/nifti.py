@@ -182,7 +182,8 @@ def _voxels(path: Path, stored: ArrayProxy) -> np.ndarray:
             if len(raw) < number * stored.dtype.itemsize:
                 raise EOFError(f"{count} voxels are claimed, {start + len(raw) // stored.dtype.itemsize} are there")
             part = ArrayProxy(BytesIO(raw), ((number,), stored.dtype, 0, stored.slope, stored.inter), mmap=False)
-            values[start : start + number] = np.asarray(part, dtype=np.float32)
+            with np.errstate(over="ignore"):  # it becomes infinite, which whoever normalises it refuses
+                values[start : start + number] = np.asarray(part, dtype=np.float32)
         after = 0
         while more := len(stream.read(CHUNK)):
             after += more
