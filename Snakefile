@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
+from mmlib.records import folders_below
 from pipeline import make, profiles
 from pipeline.frame import stale_runs
 from pipeline.sources import book_files, sources
@@ -100,8 +101,10 @@ def sources_of_data(wildcards):
 def size_and_age(folder):
     """Tell when the reader's own data change, without reading them."""
     kinds = (".nii", ".gz", ".wav", "-ubyte", ".csv", ".png", ".jpg", ".jpeg")
-    files = sorted(file for file in Path(folder).rglob("*") if file.name.lower().endswith(kinds))
-    return [f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    below = folders_below(folder, lambda error: None)  # the loader says what cannot be listed
+    files = [path / name for path, names in below for name in names if name.lower().endswith(kinds)]
+    states = {file: file.stat() for file in sorted(files) if file.is_file()}
+    return [f"{file.relative_to(folder)} {state.st_size} {state.st_mtime_ns}" for file, state in states.items()]
 
 
 wildcard_constraints:

@@ -101,10 +101,11 @@ def _fingerprint_of(folder: Path) -> str:
 
 
 def case_folder(profile: str, data: str) -> Path:
-    """The folder of a run's cases; a phantom of the profile is made where it is missing."""
+    """The folder of a run's cases; a phantom of the profile is made where it is missing or no longer what was made."""
     root = project_root()
     folder = root / data
-    if not folder.is_dir() and folder.parent == root / "build" / "data" / profile:
+    known = folder.with_name(f"{folder.name}.json").is_file() or not folder.is_dir()
+    if known and folder.parent == root / "build" / "data" / profile:
         data_folder(profile, folder.name)
     return folder
 

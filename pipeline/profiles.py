@@ -131,9 +131,16 @@ def run_name(method: str, variant: str, seed: int, fold: int = 0) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `make_data` noted beside a folder of data: settings, stand_in, fingerprint; empty where it made none."""
+    """What `make_data` noted beside a folder of data: settings, stand_in, fingerprint; empty where it made none.
+
+    One that is damaged is none: the data are made anew.
+    """
     path = folder.with_name(folder.name + ".json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _settings(group: dict[str, Any]) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from pipelines import ROOT, snakemake, what_failed, write_records, write_small_project
@@ -566,6 +567,53 @@ def test_the_options_of_a_phantom_reach_its_maker_and_the_manifest(paired: Path)
     case = next(iter(BratsFolder(folder).values()))
     made = make_subject(int(case.name.rsplit("-", 1)[1]), options=read_options("realistic", shared=0.5))
     assert np.array_equal(case.images["flair"], made.images["flair"])
+
+
+@pytest.mark.parametrize("harm", ["damaged", "lost", "added", "manifest"])
+def test_made_data_that_are_not_what_was_made_are_made_anew(
+    monkeypatch: pytest.MonkeyPatch, paired: Path, harm: str
+) -> None:
+    folder = data_folder("tiny", "radpath")
+    manifest = folder.with_suffix(".json")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} | {
+        manifest: manifest.read_bytes()
+    }
+    written = manifest.stat().st_mtime_ns
+    victim = next(path for path in before if path.suffix == ".png")
+    if harm == "damaged":
+        victim.write_bytes(b"x" + before[victim][1:])
+    elif harm == "lost":
+        victim.unlink()
+    elif harm == "added":
+        victim.with_name("900.png").write_bytes(before[victim])
+    else:
+        manifest.write_bytes(before[manifest][:40])
+    monkeypatch.setattr(frame, "project_root", lambda: paired)
+    assert frame.case_folder("tiny", "build/data/tiny/radpath") == folder
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} | {
+        manifest: manifest.read_bytes()
+    }
+    assert after == before
+    assert (manifest.stat().st_mtime_ns == written) == (harm != "manifest"), "nothing seems newer than it is"
+
+
+def test_made_data_are_not_made_twice(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
+    data_folder("tiny", "radpath")
+    monkeypatch.setattr(make, "_make_data", lambda *_: pytest.fail("made again"))
+    data_folder("tiny", "radpath")
+
+
+def test_own_cases_stored_along_different_axes_are_refused_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, paired: Path
+) -> None:
+    for number, turn in enumerate(([1, 1, 1], [-1, 1, 1], [1, 1, 1])):
+        folder = paired / "own" / f"case-{number}"
+        folder.mkdir(parents=True)
+        image = nibabel.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.diag([*turn, 1.0]))
+        nibabel.save(image, folder / f"case-{number}_t1.nii.gz")
+    monkeypatch.setenv("DATA", str(paired / "own"))
+    with pytest.raises(ValueError, match="case case-1 is stored along LAS, case case-0 along RAS"):
+        make.make_data("tiny-own", "brats")
 
 
 def test_own_pairs_leave_the_other_phantoms_where_they_are(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:

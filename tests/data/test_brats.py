@@ -210,11 +210,11 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, write_
     path = brats.write_segmentation(tmp_path / "out" / "x.nii.gz", case.labels, case)
     before = path.read_bytes()
 
-    def fail(image, target):
-        Path(target).write_bytes(b"half")
+    def fail(image, stream):
+        stream.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(nifti.nibabel, "save", fail)
+    monkeypatch.setattr(nibabel.Nifti1Image, "to_stream", fail)
     with pytest.raises(OSError, match="disk full"):
         brats.write_segmentation(path, case.labels, case)
     assert [one.name for one in path.parent.iterdir()] == ["x.nii.gz"] and path.read_bytes() == before
