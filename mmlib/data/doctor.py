@@ -47,7 +47,7 @@ def examine(layout: str, path: Path | str, progress: bool = False) -> list[Findi
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))  # Path.resolve raises on a link to itself
     if not os.path.exists(path):
         raise ValueError(f"{shown(path)}: no such {'file' if layout == 'table' else 'folder'}; check the path")
     findings: list[Finding] = []

@@ -12,9 +12,8 @@ import copy
 import re
 from pathlib import Path
 
-from mmlib.data.nifti import CaseFiles, Cases, OnError, grid_difference, open_volume, refuse, shown
+from mmlib.data.nifti import CaseFiles, Cases, OnError, grid_difference, image_folders, open_volume, refuse, shown
 from mmlib.modalities import IXI
-from mmlib.records import folders_below
 
 NAME = re.compile(r"(?P<case>.+)-(?P<place>T1|T2|PD|brain)\.nii(\.gz)?", re.IGNORECASE)
 LAYOUT = "files such as IXI002-Guys-0828-T1.nii.gz, -T2 and -PD"
@@ -32,7 +31,7 @@ def find_cases(root: Path | str, onerror: OnError = refuse) -> list[CaseFiles]:
     """
     files: dict[str, dict[str, Path]] = {}
     ambiguous: dict[str, list[Path]] = {}
-    below = folders_below(Path(root).resolve(), onerror)
+    below = image_folders(root, onerror)
     for path in sorted(folder / name for folder, names in below for name in names):
         match = NAME.fullmatch(path.name)
         if match is None:

@@ -5,6 +5,7 @@ The modules of the layouts (`brats`, `ixi`, `table`) say where the files are; th
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import os
@@ -277,6 +278,14 @@ def refuse(error: OSError) -> None:
     ) from error
 
 
+def image_folders(root: Path | str, onerror: OnError = refuse) -> Iterator[tuple[Path, list[str]]]:
+    """`mmlib.records.folders_below`; an empty folder with the name of an image is an error, for an image was meant."""
+    for folder, names in folders_below(Path(root).resolve(), onerror):
+        if not names and folder.name.lower().endswith((".nii", ".nii.gz")) and not any(folder.iterdir()):
+            onerror(IsADirectoryError(errno.EISDIR, "an empty folder with the name of an image", str(folder)))
+        yield folder, names
+
+
 def find_folders(root: Path | str, sort: Sorted, onerror: OnError = refuse) -> list[CaseFiles]:
     """List every folder under `root` that holds a case, sorted by path; nothing is opened, hidden folders are skipped.
 
@@ -290,7 +299,7 @@ def find_folders(root: Path | str, sort: Sorted, onerror: OnError = refuse) -> l
         ValueError: as `onerror`.
     """
     found = []
-    for folder, names in folders_below(Path(root).resolve(), onerror):
+    for folder, names in image_folders(root, onerror):
         files = sort(folder, names)
         if files is not None:
             found.append(files)

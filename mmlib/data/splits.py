@@ -99,7 +99,10 @@ def read_split(name_or_path: Path | str) -> Split:
     if table.case.duplicated().any():
         raise ValueError(f"{path}: case {table.case[table.case.duplicated()].iloc[0]} is listed twice; list it once")
     train, valid, test = (tuple(table.case[table.part == part]) for part in PARTS)
-    return Split(train, valid, test, dict(zip(table.case, table.subject, strict=True)))
+    try:
+        return Split(train, valid, test, dict(zip(table.case, table.subject, strict=True)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def make_split(cases: Cases, seed: int, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> Split:

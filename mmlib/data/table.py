@@ -29,7 +29,7 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
     Raises:
         ValueError: if the file is not a CSV (as `mmlib.data.csv_files.read_rows`) with the columns described above.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))  # Path.resolve raises on a link to itself
     expected = f"a CSV with the columns case and {', '.join(modalities)}"
     if not os.path.isfile(path):
         raise ValueError(f"{path}: no such file; expected {expected}")

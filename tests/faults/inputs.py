@@ -31,6 +31,7 @@ from scipy.io import wavfile
 
 from mmlib.data import avmnist, derm7pt, doctor, radpath
 from mmlib.data.brats import BratsFolder
+from mmlib.data.cases import tensors
 from mmlib.data.ixi import IxiFolder
 from mmlib.data.nifti import Cases
 from mmlib.data.phantoms.brain import write_brats, write_ixi
@@ -75,7 +76,8 @@ def _cases(folder: Cases) -> str:
     parts: list[Any] = []
     for name in folder:
         case = folder[name]
-        parts += [name, *case.images, *case.images.values(), np.asarray(case.affine), case.labels]
+        sample, _ = tensors(case, tuple(case.images))  # as a network is given it
+        parts += [name, *case.images, *case.images.values(), np.asarray(case.affine), case.labels, sample["images"]]
     return _digest(*parts)
 
 
@@ -413,7 +415,7 @@ def _look(layout: Layout, folder: Path, sound: str, must: bool, changed: Path) -
         findings: Any = []
         if layout.doctor in doctor.LAYOUTS:
             examined, findings = _raised(lambda: doctor.examine(layout.doctor, folder / layout.path))
-            if examined != "value" and not (examined == "refused" and kind == "refused"):
+            if examined == "raw" or (examined == "refused" and kind == "value"):
                 return "raw", f"the doctor: {findings}"
     if kind == "value":
         if told == sound:
@@ -421,7 +423,10 @@ def _look(layout: Layout, folder: Path, sound: str, must: bool, changed: Path) -
         return ("silent", "read, with other values") if must else ("other data", "")
     if kind == "refused":
         stem = changed.name.split(".")[0]
-        named = any(part in told for part in (changed.name, stem, stem.split("_")[0], changed.parent.name))
+        named = any(
+            part in told
+            for part in (changed.name, stem, stem.split("_")[0], stem.rpartition("-")[0] or stem, changed.parent.name)
+        )
         return ("refused", told) if named else ("raw", f"names no file: {told}")
     return kind, told
 
