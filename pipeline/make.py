@@ -5,18 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmlib import records
+from pipeline import own
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
-from pipeline.profiles import OWN, RESULTS, SPLIT_WITHIN, groups, list_runs, profile, project_root, read_manifest
+from pipeline.profiles import (
+    OWN,
+    RESULTS,
+    SPLIT_WITHIN,
+    groups,
+    list_runs,
+    profile,
+    project_root,
+    read_manifest,
+    results_profile,
+)
 
 IN_PIPELINE = "MADE_BY_THE_PIPELINE"  # environment variable of chapters that the pipeline makes
 PHANTOMS = {
@@ -61,7 +73,7 @@ def make_data(profile_name: str, name: str) -> Path:
     Of data that installed packages carry, or that are read as they lie, only the manifest is written.
 
     Raises:
-        ValueError: if the reader's folder holds too few subjects to hold some out for testing.
+        ValueError: if the reader's folder holds too few subjects, see `pipeline.own`.
     """
     data = profile(profile_name)["data"][name]
     target = project_root() / "build" / "data" / profile_name / name
@@ -69,25 +81,11 @@ def make_data(profile_name: str, name: str) -> Path:
     if data["layout"] in SPLIT_WITHIN:
         if "phantom" in data:
             _write_phantom(data["layout"])(target, data["train"], data["valid"], data["test"], **data["phantom"])
-    elif "folds" in data:
-        from mmlib.data.ms import MsFolder
-        from mmlib.data.splits import make_folds, write_split
-
-        for fold, split in enumerate(make_folds(MsFolder(data["folder"]), data["folds"], seed=0), start=1):
-            write_split(split, target.with_name(f"{name}-fold{fold}.csv"))
     elif "folder" in data:
-        from mmlib.data.brats import BratsFolder
-        from mmlib.data.ixi import IxiFolder
-        from mmlib.data.splits import make_split, write_split
+        from mmlib.data.splits import write_split
 
-        folders = {"brats": BratsFolder, "ixi": IxiFolder}
-        split = make_split(folders[data["layout"]](data["folder"]), seed=0)
-        if not split.train or not split.test:
-            raise ValueError(
-                f"{data['folder']} holds {len(split.subjects)} cases: too few to train on some and to test on others; "
-                "give at least three subjects, or segment them with the notebook 02_your_data, which trains nothing"
-            )
-        write_split(split, target.with_suffix(".csv"))
+        for ending, split in own.make_splits(data["layout"], data["folder"], data.get("folds", 0)).items():
+            write_split(split, target.with_name(f"{name}{ending}.csv"))
     else:
         from mmlib.data.splits import read_split
 
@@ -190,18 +188,91 @@ def make_chapter(profile_name: str, name: str) -> None:
     shutil.copyfile(executed, finished)
 
 
+def describe_own_data(profile_name: str, cores: int) -> str:
+    """What the reader's folders allow, what is made of them and how long it takes; empty where none is given.
+
+    Args:
+        profile_name: as typed, such as `quick`.
+        cores: that work side by side.
+
+    Raises:
+        ValueError: as `profile`.
+    """
+    from pipeline.frame import stale_runs
+
+    name = results_profile(profile_name)
+    settings = profile(name)
+    looked_at = [data for data in settings["data"].values() if "folder" in data and data["layout"] in own.VARIABLES]
+    if not looked_at:
+        return ""
+    lines = [own.look(data["layout"], data["folder"]).describe() for data in looked_at]
+    waiting = [
+        groups(name, experiment)[run]["minutes"]
+        for experiment, asked in settings["experiments"].items()
+        for run in stale_runs(name, experiment, list_runs(name, experiment), asked["notebook"])
+    ]
+    lines.append(f"Chapters: {', '.join(settings['chapters']) or 'none'}.")
+    if left_out := settings["left_out_chapters"]:
+        lines.append(f"Left out are {', '.join(left_out)}: {next(iter(left_out.values()))}.")
+    lines.append(
+        f"{len(waiting)} runs are to be made, about {sum(waiting) / cores:.0f} minutes on {cores} cores by the "
+        f"profile {profile_name}, which counts on the voxels of the phantom; finer ones take longer."
+    )
+    return "\n".join(lines)
+
+
+def make_book(arguments: Sequence[str]) -> None:
+    """Say what own data allow, where some are given, and then run the pipeline; arguments are Snakemake's."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--cores", "-c", default="1")
+    (cores,) = vars(options.parse_known_args(arguments)[0]).values()
+    try:
+        said = describe_own_data(
+            os.environ.get("PROFILE") or "quick", int(cores) if cores.isdigit() else os.cpu_count() or 1
+        )
+    except ValueError as error:
+        sys.exit(str(error))
+    if said:
+        print(said, flush=True)
+    run_pipeline(project_root(), arguments)
+
+
+def write_absent_chapters(profile_name: str, book: Path) -> None:
+    """Put a page in the place of every chapter that the table of contents names and the profile does not make.
+
+    Args:
+        profile_name: see `profiles/`.
+        book: the folder in which the source of the book is put together.
+    """
+    settings = profile(profile_name)
+    contents = (book / "_toc.yml").read_text(encoding="utf-8")
+    for name in re.findall(r"file: chapters/(\S+)", contents):
+        page = book / "chapters" / f"{name}.ipynb"
+        if page.exists():
+            continue
+        text = (project_root() / "notebooks" / f"{name}.md").read_text(encoding="utf-8")
+        (title, *_) = re.findall(r"^# .*$", text, flags=re.MULTILINE)
+        why = settings["left_out_chapters"].get(name, f"the profile {profile_name} does not make it")
+        cell = {"cell_type": "markdown", "id": "left-out", "metadata": {}, "source": f"{title}\n\nLeft out: {why}."}
+        notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        page.write_text(json.dumps(notebook), encoding="utf-8")
+
+
 def main() -> None:
     """The command line that the Makefile and the Snakefile use."""
     if sys.argv[1:2] == ["book"]:  # the rest is for Snakemake
-        run_pipeline(project_root(), sys.argv[2:])
+        make_book(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for command, arguments in {"data": ["name"], "run": ["experiment", "name"], "chapter": ["name"]}.items():
+    asked = {"data": ["name"], "run": ["experiment", "name"], "chapter": ["name"], "pages": ["book"]}
+    for command, arguments in asked.items():
         made = commands.add_parser(command)
         for argument in ["profile", *arguments]:
-            made.add_argument(argument)
+            made.add_argument(argument, type=Path if argument == "book" else str)
         if command == "run":
             made.add_argument("--force", action="store_true", help="even if the record is current")
     given = vars(parser.parse_args())
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
+    actions["pages"] = write_absent_chapters
     actions[given.pop("command")](given.pop("profile"), **given)

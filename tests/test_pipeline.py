@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import ROOT, snakemake, what_failed, write_records, write_small_project
+from pipelines import ROOT, name_cases, snakemake, what_failed, write_records, write_small_project
 
 from mmlib.data import derm7pt, radpath
 from mmlib.data.brats import BratsFolder
@@ -345,6 +345,7 @@ def test_code_counts_and_words_do_not(monkeypatch: pytest.MonkeyPatch, small_pro
 
 
 def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name_cases(tmp_path, 30)
     monkeypatch.setenv("DATA", str(tmp_path))
     assert profiles.results_profile("quick") == "quick-own"
     assert profiles.results_profile("paper") == "paper"
@@ -426,11 +427,16 @@ def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DATA", str(folder))
     refused = subprocess.run(command, cwd=small_project, capture_output=True, text=True)
     assert refused.returncode != 0
-    assert "mine holds 2 cases: too few to train on some and to test on others" in refused.stderr
+    assert (
+        "mine: 2 cases, 2 complete (t1, t1ce, t2, flair and a segmentation), of 2 subjects: training" in refused.stderr
+    )
     write_brats(folder, [1, 2, 3], spacing=4.0)
     subprocess.run(command, cwd=small_project, check=True)
-    split = (small_project / "build" / "data" / "quick-own" / "brats.csv").read_text().splitlines()
-    assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
+    made = small_project / "build" / "data" / "quick-own"
+    for fold in (1, 2, 3):
+        split = (made / f"brats-fold{fold}.csv").read_text().splitlines()
+        assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
+    assert json.loads((made / "brats.json").read_text())["settings"]["folds"] == 3
 
 
 def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
