@@ -101,7 +101,7 @@ class Own:
             apart = (
                 "and networks dedicated to one combination are left out" if self.in_folds else "where a net can use it"
             )
-            lines.append(f"{_count(self.incomplete, 'incomplete case')}: trained on, not tested; {apart}.")
+            lines.append(f"{_count(self.incomplete, 'incomplete case')}: trained on, and not tested; {apart}.")
         if unlabelled := self.cases - len(self.labelled):
             lines.append(f"{_count(unlabelled, 'case')} without a segmentation: not used.")
         return "\n  ".join(lines)
