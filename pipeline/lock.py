@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
-SNAKEMAKE = (sys.executable, "-m", "snakemake", "--nolock", "--keep-going", "--rerun-incomplete")
+OPTIONS = ("--nolock", "--keep-going", "--rerun-incomplete")
+SNAKEMAKE = (sys.executable, "-m", "snakemake", *OPTIONS)
+STOPPED = (
+    "Stopped. What is finished is kept, and a run that was under way goes on from its last checkpoint: give the same "
+    "command again."
+)
 
 
 class BusyError(RuntimeError):
@@ -42,12 +48,50 @@ def only_pipeline(root: Path) -> Iterator[IO[str]]:
         yield stream
 
 
-def run_pipeline(root: Path, arguments: Sequence[str]) -> None:
-    """Become Snakemake, with the lock held until it ends; where another pipeline works, say so and exit."""
+def run_pipeline(root: Path, arguments: Sequence[str]) -> NoReturn:
+    """Be Snakemake, with the lock held until it ends; where another pipeline works, say so and exit.
+
+    Ctrl-C, SIGTERM and a closed terminal stop every job within seconds, and it is said how to go on.
+    """
+    from snakemake import cli
+
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if not stopped:
+            stopped.append(number)
+            _end_jobs()
+        raise KeyboardInterrupt
+
+    code: object = 0
     try:
         with only_pipeline(root) as stream:
-            os.set_inheritable(stream.fileno(), True)
+            os.set_inheritable(stream.fileno(), True)  # a job that outlives this process holds the lock
             os.chdir(root)
-            os.execv(sys.executable, [*SNAKEMAKE, *arguments])
+            signal.signal(signal.SIGINT, stop)
+            signal.signal(signal.SIGHUP, stop)
+            cli.main([*OPTIONS, *arguments])
     except BusyError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as ended:
+        code = ended.code
+    if stopped:
+        print(STOPPED, file=sys.stderr, flush=True)
+        sys.exit(128 + stopped[0])
+    sys.exit(code if isinstance(code, int) else bool(code))
+
+
+def _end_jobs(seconds: float = 5) -> None:
+    """End all that this process started, kernels included; what does not end in time is killed."""
+    import psutil
+
+    jobs = psutil.Process().children(recursive=True)
+    for job in jobs:
+        with suppress(psutil.NoSuchProcess):
+            job.terminate()
+    _, alive = psutil.wait_procs(jobs, timeout=seconds)
+    for job in alive:
+        with suppress(psutil.NoSuchProcess):
+            job.kill()

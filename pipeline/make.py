@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mmlib import records
 from pipeline import own
@@ -96,7 +96,8 @@ def make_data(profile_name: str, name: str) -> Path:
     content = {"settings": data, "stand_in": "phantom" in data}
     content |= {"fingerprint": records.data_fingerprint(cases)} if cases.is_dir() else {}
     manifest = target.with_suffix(".json")
-    manifest.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1) + "\n"
+    records.write_whole(manifest, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return manifest
 
 
@@ -185,7 +186,7 @@ def make_chapter(profile_name: str, name: str) -> None:
     execute(root / "notebooks" / f"{name}.md", executed, {"profile": profile_name, **asked.get("parameters", {})})
     finished = root / "build" / "notebooks" / profile_name / f"{name}.ipynb"
     finished.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(executed, finished)
+    records.write_whole(finished, lambda temporary: shutil.copyfile(executed, temporary))
 
 
 def describe_own_data(profile_name: str, cores: int) -> str:
@@ -221,7 +222,7 @@ def describe_own_data(profile_name: str, cores: int) -> str:
     return "\n".join(lines)
 
 
-def make_book(arguments: Sequence[str]) -> None:
+def make_book(arguments: Sequence[str]) -> NoReturn:
     """Say what own data allow, where some are given, and then run the pipeline; arguments are Snakemake's."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--cores", "-c", default="1")
@@ -258,11 +259,28 @@ def write_absent_chapters(profile_name: str, book: Path) -> None:
         page.write_text(json.dumps(notebook), encoding="utf-8")
 
 
+def use_a_home() -> None:
+    """Where the home folder is missing or cannot be written, let what caches there (matplotlib, IPython) use build."""
+    home = Path.home() if "HOME" in os.environ else None
+    try:
+        if home is not None:
+            with tempfile.TemporaryFile(dir=home):
+                return
+    except OSError:
+        pass
+    for name in own.VARIABLES.values():
+        if given := os.environ.get(name):
+            os.environ[name] = str(Path(given).expanduser())
+    place = project_root() / "build" / "home"
+    place.mkdir(parents=True, exist_ok=True)
+    os.environ["HOME"] = str(place)
+
+
 def main() -> None:
     """The command line that the Makefile and the Snakefile use."""
+    use_a_home()
     if sys.argv[1:2] == ["book"]:  # the rest is for Snakemake
         make_book(sys.argv[2:])
-        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     asked = {"data": ["name"], "run": ["experiment", "name"], "chapter": ["name"], "pages": ["book"]}
@@ -275,4 +293,11 @@ def main() -> None:
     given = vars(parser.parse_args())
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
     actions["pages"] = write_absent_chapters
-    actions[given.pop("command")](given.pop("profile"), **given)
+    try:
+        actions[given.pop("command")](given.pop("profile"), **given)
+    except OSError as error:
+        try:
+            with records.naming_a_full_disk(Path(error.filename or project_root() / "build" / "data")):
+                raise
+        except records.NoSpaceError as full:
+            sys.exit(str(full))
