@@ -80,7 +80,9 @@ def make_data(profile_name: str, name: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     if data["layout"] in SPLIT_WITHIN:
         if "phantom" in data:
-            _write_phantom(data["layout"])(target, data["train"], data["valid"], data["test"], **data["phantom"])
+            sizes = (data["train"], data["valid"], data["test"])
+            with records.naming_a_full_disk(target):
+                _write_phantom(data["layout"])(target, *sizes, **data["phantom"])
     elif "folder" in data:
         from mmlib.data.splits import write_split
 
@@ -91,7 +93,8 @@ def make_data(profile_name: str, name: str) -> Path:
 
         split = read_split(data["split"]).head(data["train"], data["valid"], data["test"])
         seeds = [int(case.rsplit("-", 1)[1]) for case in (*split.train, *split.valid, *split.test)]
-        _write_phantom(data["layout"])(target, seeds, **data["phantom"])
+        with records.naming_a_full_disk(target):
+            _write_phantom(data["layout"])(target, seeds, **data["phantom"])
     cases = Path(data.get("folder", target))
     content = {"settings": data, "stand_in": "phantom" in data}
     content |= {"fingerprint": records.data_fingerprint(cases)} if cases.is_dir() else {}
