@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 FEWEST = 3  # subjects: two to train on and one to test
 COMPARED = 6  # tested subjects: of fewer, no signed-rank test reaches 5 % (all five on one side: 2 / 2**5)
-FOLDS = 3
+COMPARED_PATIENTS = 10  # in the chapter on patients, see SAMPLE of mmlib.studies.patients
+FOLDS = 3  # as profiles have for patients
 COMPLETE = "-complete"  # ends the name of a split without incomplete cases
 VARIABLES = {"brats": "DATA", "ixi": "IXI", "ms": "MS"}  # layouts that are looked into
 # The chapters that read the runs of several folds, with the run that they show: its network tests the first fold alone.
@@ -64,6 +65,8 @@ class Own:
     @property
     def counted(self) -> str:
         """The cases of the folder in one sentence."""
+        if self.layout == "ms":
+            return f"MS={self.folder}: {_count(self.cases, 'case')} of {_count(self.subjects, 'subject')}"
         needed = f"{', '.join(self.modalities)}{' and a segmentation' if self.layout == 'brats' else ''}"
         return (
             f"{VARIABLES[self.layout]}={self.folder}: {_count(self.cases, 'case')}, {len(self.complete)} complete "
@@ -90,13 +93,14 @@ class Own:
         """
         self.check()
         lines = [f"{self.counted}."]
-        if self.tested >= COMPARED:
+        least = COMPARED_PATIENTS if self.layout == "ms" else COMPARED
+        if self.tested >= least:
             lines.append(f"It allows training, and comparison with intervals: {self.tested} subjects are tested.")
         else:
             few = "1 subject is tested: no interval" if self.tested == 1 else f"{self.tested} subjects are tested"
-            lines.append(f"It allows training. {few}; to tell methods apart takes {COMPARED} or more.")
+            lines.append(f"It allows training. {few}; to tell methods apart takes {least} or more.")
         if self.in_folds:
-            lines.append(f"Few subjects: cross-validation by subject in {FOLDS} folds, each subject tested once.")
+            lines.append(f"Cross-validation by subject in {FOLDS} folds: every subject is tested once.")
         if self.incomplete:
             apart = (
                 "and networks dedicated to one combination are left out" if self.in_folds else "where a net can use it"

@@ -111,6 +111,35 @@ def test_a_table_can_be_segmented_and_is_not_trained_on(monkeypatch: pytest.Monk
     assert f"-p data '{table}' -p layout table" in str(refused.value)
 
 
+def test_patients_are_counted_and_compared_as_their_chapter_does(given, monkeypatch, tmp_path: Path) -> None:
+    given(6)
+    folder = tmp_path / "patients"
+    for number in range(6):
+        (folder / f"patient{number:02d}").mkdir(parents=True)
+        (folder / f"patient{number:02d}" / "T1_x.nii.gz").touch()
+    monkeypatch.setenv("MS", str(folder))
+    said = describe_own_data("smoke", 2)
+    assert "6 cases of 6 subjects.\n  It allows training. 6 subjects are tested; to tell methods apart takes 10" in said
+    assert "Chapters: 01_shaspec_segmentation, 02_your_data, 08_real_patients." in said
+    assert {run["split"][-9:] for run in list_runs("smoke-own", "patients").values()} == {
+        f"fold{fold}.csv" for fold in (1, 2, 3)
+    }
+
+
+def test_one_test_subject_of_slices_gives_no_interval(given, monkeypatch, tmp_path: Path) -> None:
+    given(6)
+    monkeypatch.delenv("DATA")
+    folder = tmp_path / "ixi"
+    folder.mkdir()
+    for number in range(3):
+        for kind in ("T1", "T2", "PD"):
+            (folder / f"IXI00{number}-Guys-0{number}-{kind}.nii.gz").touch()
+    monkeypatch.setenv("IXI", str(folder))
+    said = describe_own_data("smoke", 2)
+    assert "IXI=" in said and "1 subject is tested: no interval; to tell methods apart takes 6 or more" in said
+    assert "06_m2dn" in said and "Left out" not in said
+
+
 def test_without_own_data_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in own.VARIABLES.values():
         monkeypatch.delenv(name, raising=False)
