@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,7 +52,8 @@ def only_pipeline(root: Path) -> Iterator[IO[str]]:
 def run_pipeline(root: Path, arguments: Sequence[str]) -> NoReturn:
     """Be Snakemake, with the lock held until it ends; where another pipeline works, say so and exit.
 
-    Ctrl-C, SIGTERM and a closed terminal stop every job within seconds, and it is said how to go on.
+    Ctrl-C and a closed terminal stop every job within seconds, and it is said how to go on; after SIGTERM Snakemake
+    finishes the jobs that run.
     """
     from snakemake import cli
 
@@ -68,8 +70,9 @@ def run_pipeline(root: Path, arguments: Sequence[str]) -> NoReturn:
         with only_pipeline(root) as stream:
             os.set_inheritable(stream.fileno(), True)  # a job that outlives this process holds the lock
             os.chdir(root)
-            signal.signal(signal.SIGINT, stop)
-            signal.signal(signal.SIGHUP, stop)
+            for number in (signal.SIGINT, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # else it was called to go on, as by nohup
+                    signal.signal(number, stop)
             cli.main([*OPTIONS, *arguments])
     except BusyError as error:
         sys.exit(str(error))
@@ -87,11 +90,16 @@ def _end_jobs(seconds: float = 5) -> None:
     """End all that this process started, kernels included; what does not end in time is killed."""
     import psutil
 
+    def alive(job: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return job.is_running() and job.status() != psutil.STATUS_ZOMBIE
+        return False
+
     jobs = psutil.Process().children(recursive=True)
-    for job in jobs:
-        with suppress(psutil.NoSuchProcess):
-            job.terminate()
-    _, alive = psutil.wait_procs(jobs, timeout=seconds)
-    for job in alive:
-        with suppress(psutil.NoSuchProcess):
-            job.kill()
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for job in filter(alive, jobs):
+            with suppress(psutil.NoSuchProcess):
+                end(job)
+        limit = time.monotonic() + seconds  # how they ended is left to Snakemake, which waits for them too
+        while any(map(alive, jobs)) and time.monotonic() < limit:
+            time.sleep(0.05)
