@@ -102,10 +102,8 @@ class Own:
         if self.in_folds:
             lines.append(f"Cross-validation by subject in {FOLDS} folds: every subject is tested once.")
         if self.incomplete:
-            apart = (
-                "and networks dedicated to one combination are left out" if self.in_folds else "where a net can use it"
-            )
-            lines.append(f"{_count(self.incomplete, 'incomplete case')}: trained on, and not tested; {apart}.")
+            apart = "networks for one combination are left out" if self.in_folds else "by nets that can use them"
+            lines.append(f"{_count(self.incomplete, 'incomplete case')}: trained on, not tested; {apart}.")
         if unlabelled := self.cases - len(self.labelled):
             lines.append(f"{_count(unlabelled, 'case')} without a segmentation: not used.")
         return "\n  ".join(lines)

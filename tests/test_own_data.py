@@ -68,7 +68,7 @@ def test_nobody_is_left_to_validate_on_in_folds_so_the_number_of_steps_is_fixed(
 def test_incomplete_cases_train_in_every_fold_and_are_tested_in_none(given) -> None:
     folder = given(12, {2: ("t2",), 5: ("t1", "flair"), 9: ("seg",)})
     said = describe_own_data("smoke", 2)
-    assert "12 cases, 9 complete" in said and "2 incomplete cases: trained on, and not tested" in said
+    assert "12 cases, 9 complete" in said and "2 incomplete cases: trained on, not tested" in said
     assert "1 case without a segmentation: not used." in said
     assert not [name for name in list_runs("smoke-own", "segmentation") if name.startswith("dedicated")]
     splits = own.make_splits("brats", str(folder), 3)
