@@ -211,6 +211,6 @@ rule html:
         # the book's source is put together anew; the last good pages stay until the new ones are complete
         "exec > {log:q} 2>&1; export PROFILE={PROFILE:q} NO_COLOR=1; rm -rf {params.book:q} && mkdir -p {params.book:q}/chapters"
         " && cp -R book/. {params.book:q}/ && cp {input.chapters:q} {params.book:q}/chapters/"
-        " && jupyter-book build {params.book:q} --config _config.yml"
+        " && python -m pipeline pages {PROFILE:q} {params.book:q} && jupyter-book build {params.book:q} --config _config.yml"
         "    --path-output {params.book:q} -W --keep-going --quiet"
         " && rm -rf {params.html:q} && mv {params.book:q}/_build/html {params.html:q}"

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,7 @@ OTHERS = ("method", "variant", "seed", "parameters", "files", "sha256")
 SCORE_COLUMNS = ("case", "available", "target", "metric", "value")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "nibabel", "nilearn", "mmlib")
 NOT_INPUTS = ("force", "results")  # parameters that cannot change a result
+TEMPORARY = ".tmp"  # ends the hidden name under which a file is written
 _SAMPLE = 1 << 16  # bytes read from each end of a large file
 
 
@@ -184,20 +186,61 @@ class RecordError(ValueError):
     """A record on disk is damaged or of another schema; the message names the file and the remedy."""
 
 
+class NoSpaceError(OSError):
+    """A disk or quota is full; the message names the file, what it needs and what is free, and the remedy."""
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# what torch and safetensors say of it, whose errors bear no number
+NO_SPACE_WORDS = ("No space left", "Disk quota exceeded", "File too large", "iostream error", "unexpected pos")
+
+
+@contextmanager
+def naming_a_full_disk(path: Path, written: Path | None = None) -> Iterator[None]:
+    """Say which file could not be written for want of space; other errors pass as they are.
+
+    Args:
+        path: what is written.
+        written: the file that holds what was written so far, where that is another one.
+
+    Raises:
+        NoSpaceError: in place of the error of a full disk, whoever raised it.
+    """
+    try:
+        yield
+    except NoSpaceError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) not in NO_SPACE and not any(words in str(error) for words in NO_SPACE_WORDS):
+            raise
+        sizes = [one.stat().st_size for one in (path, written) if one is not None and one.is_file()]
+        place = next(folder for folder in path.absolute().parents if folder.is_dir())
+        raise NoSpaceError(
+            f"{path}: no space to write it: it needs {max(sizes, default=0) / 2**20:.1f} MiB or more, and "
+            f"{shutil.disk_usage(place).free / 2**20:.1f} MiB are free there, or a quota is reached; nothing that was "
+            "finished is lost: make room, and the same command goes on"
+        ) from error
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a name of its own beside the target, then rename: a reader sees the old file or the whole new one.
 
     Args:
         path: the target.
         write: writes the file whose path it is given.
+
+    Raises:
+        NoSpaceError: if there is no space for it; an older file stays as it was.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    with naming_a_full_disk(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=TEMPORARY)
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())  # else a power cut may leave the new name on an empty file
+        with naming_a_full_disk(path, temporary):
+            write(temporary)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())  # else a power cut may leave the new name on an empty file
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -243,6 +286,12 @@ def new_folder(target: Path) -> Iterator[Path]:
             with suppress(FileNotFoundError):  # another process was faster
                 target.rename(made.with_name(f"old-{attempt}"))
         raise RuntimeError(f"{target}: other processes write it again and again; stop them and try again")
+
+
+def sweep(folder: Path) -> None:
+    """Drop what `write_whole` left below a folder when its process was killed; nobody may be writing there."""
+    for temporary in folder.rglob(f".*{TEMPORARY}"):
+        temporary.unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -147,6 +147,7 @@ class Frame:
         """Withdraw what an earlier, finished run left; the checkpoints of an interrupted one stay, to go on from."""
         if (self.folder / "record.json").exists() or self.stale == FORCED:
             self._sweep()
+        records.sweep(self.folder)
         self.run.clear()
 
     def save(self, history: pd.DataFrame, scores: pd.DataFrame, **facts: Any) -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
-SNAKEMAKE = (sys.executable, "-m", "snakemake", "--nolock", "--keep-going", "--rerun-incomplete")
+OPTIONS = ("--nolock", "--keep-going", "--rerun-incomplete")
+SNAKEMAKE = (sys.executable, "-m", "snakemake", *OPTIONS)
+STOPPED = (
+    "Stopped. What is finished is kept, and a run that was under way goes on from its last checkpoint: give the same "
+    "command again."
+)
 
 
 class BusyError(RuntimeError):
@@ -42,13 +49,58 @@ def only_pipeline(root: Path) -> Iterator[IO[str]]:
         yield stream
 
 
-def run_pipeline(root: Path, arguments: Sequence[str], prepare: Callable[[], None]) -> None:
-    """Prepare and become Snakemake, with the lock held until it ends; where another pipeline works, say so and exit."""
+def run_pipeline(root: Path, arguments: Sequence[str], prepare: Callable[[], None]) -> NoReturn:
+    """Prepare and be Snakemake, with the lock held until it ends; where another pipeline works, say so and exit.
+
+    Ctrl-C and a closed terminal stop every job within seconds, and it is said how to go on; after SIGTERM Snakemake
+    finishes the jobs that run.
+    """
+    from snakemake import cli
+
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if not stopped:
+            stopped.append(number)
+            _end_jobs()
+        raise KeyboardInterrupt
+
+    code: object = 0
     try:
         with only_pipeline(root) as stream:
             prepare()
-            os.set_inheritable(stream.fileno(), True)
+            os.set_inheritable(stream.fileno(), True)  # a job that outlives this process holds the lock
             os.chdir(root)
-            os.execv(sys.executable, [*SNAKEMAKE, *arguments])
+            for number in (signal.SIGINT, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # else it was called to go on, as by nohup
+                    signal.signal(number, stop)
+            cli.main([*OPTIONS, *arguments])
     except BusyError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as ended:
+        code = ended.code
+    if stopped:
+        print(STOPPED, file=sys.stderr, flush=True)
+        sys.exit(128 + stopped[0])
+    sys.exit(code if isinstance(code, int) else bool(code))
+
+
+def _end_jobs(seconds: float = 5) -> None:
+    """End all that this process started, kernels included; what does not end in time is killed."""
+    import psutil
+
+    def alive(job: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return job.is_running() and job.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    jobs = psutil.Process().children(recursive=True)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for job in filter(alive, jobs):
+            with suppress(psutil.NoSuchProcess):
+                end(job)
+        limit = time.monotonic() + seconds  # how they ended is left to Snakemake, which waits for them too
+        while any(map(alive, jobs)) and time.monotonic() < limit:
+            time.sleep(0.05)

@@ -7,17 +7,19 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mmlib import records
+from pipeline import own
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import (
     DEFAULT,
@@ -76,7 +78,7 @@ def make_data(profile_name: str, name: str) -> Path:
     that make the same, the second waits.
 
     Raises:
-        ValueError: if the reader's folder holds too few subjects to hold some out for testing.
+        ValueError: if the reader's folder holds too few subjects, see `pipeline.own`.
     """
     with _only_maker(profile_name, name):
         return _make_data(profile_name, name)
@@ -98,32 +100,21 @@ def _make_data(profile_name: str, name: str) -> Path:
     _check_own(data)
     if data["layout"] in SPLIT_WITHIN:
         if "phantom" in data:
-            _write_phantom(data["layout"])(target, data["train"], data["valid"], data["test"], **data["phantom"])
-    elif "folds" in data:
-        from mmlib.data.ms import MsFolder
-        from mmlib.data.splits import make_folds, write_split
-
-        for fold, split in enumerate(make_folds(MsFolder(data["folder"]), data["folds"], seed=0), start=1):
-            write_split(split, target.with_name(f"{name}-fold{fold}.csv"))
+            sizes = (data["train"], data["valid"], data["test"])
+            with records.naming_a_full_disk(target):
+                _write_phantom(data["layout"])(target, *sizes, **data["phantom"])
     elif "folder" in data:
-        from mmlib.data.brats import BratsFolder
-        from mmlib.data.ixi import IxiFolder
-        from mmlib.data.splits import make_split, write_split
+        from mmlib.data.splits import write_split
 
-        folders = {"brats": BratsFolder, "ixi": IxiFolder}
-        split = make_split(folders[data["layout"]](data["folder"]), seed=0)
-        if not split.train or not split.test:
-            raise ValueError(
-                f"{data['folder']} holds {len(split.subjects)} cases: too few to train on some and to test on others; "
-                "give at least three subjects, or segment them with the notebook 02_your_data, which trains nothing"
-            )
-        write_split(split, target.with_suffix(".csv"))
+        for ending, split in own.make_splits(data["layout"], data["folder"], data.get("folds", 0)).items():
+            write_split(split, target.with_name(f"{name}{ending}.csv"))
     else:
         from mmlib.data.splits import read_split
 
         split = read_split(data["split"]).head(data["train"], data["valid"], data["test"])
         seeds = [int(case.rsplit("-", 1)[1]) for case in (*split.train, *split.valid, *split.test)]
-        _write_phantom(data["layout"])(target, seeds, **data["phantom"])
+        with records.naming_a_full_disk(target):
+            _write_phantom(data["layout"])(target, seeds, **data["phantom"])
     cases = Path(data.get("folder", target))
     content = {"settings": data, "stand_in": "phantom" in data}
     content |= {"fingerprint": records.data_fingerprint(cases)} if cases.is_dir() else {}
@@ -259,7 +250,94 @@ def make_chapter(profile_name: str, name: str) -> None:
     execute(root / "notebooks" / f"{name}.md", executed, {"profile": profile_name, **asked.get("parameters", {})})
     finished = root / "build" / "notebooks" / profile_name / f"{name}.ipynb"
     finished.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(executed, finished)
+    records.write_whole(finished, lambda temporary: shutil.copyfile(executed, temporary))
+
+
+def describe_own_data(profile_name: str, cores: int) -> str:
+    """What the reader's folders allow, what is made of them and how long it takes; empty where none is given.
+
+    Args:
+        profile_name: as typed, such as `quick`.
+        cores: that work side by side.
+
+    Raises:
+        ValueError: as `profile`.
+    """
+    from pipeline.frame import stale_runs
+
+    name = results_profile(profile_name)
+    settings = profile(name)
+    looked_at = [data for data in settings["data"].values() if "folder" in data and data["layout"] in own.VARIABLES]
+    if not looked_at:
+        return ""
+    lines = [own.look(data["layout"], data["folder"]).describe() for data in looked_at]
+    waiting = [
+        groups(name, experiment)[run]["minutes"]
+        for experiment, asked in settings["experiments"].items()
+        for run in stale_runs(name, experiment, list_runs(name, experiment), asked["notebook"])
+    ]
+    lines.append(f"Chapters: {', '.join(settings['chapters']) or 'none'}.")
+    if left_out := settings["left_out_chapters"]:
+        lines.append(f"Left out are {', '.join(left_out)}: {next(iter(left_out.values()))}.")
+    lines.append(
+        f"{len(waiting)} runs are to be made, about {sum(waiting) / cores:.0f} minutes on {cores} cores by the "
+        f"profile {profile_name}, which counts on the voxels of the phantom; finer ones take longer."
+    )
+    return "\n".join(lines)
+
+
+def make_book(arguments: Sequence[str]) -> NoReturn:
+    """Say what own data allow, where some are given, and then run the pipeline; arguments are Snakemake's."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--cores", "-c", default="1")
+    (cores,) = vars(options.parse_known_args(arguments)[0]).values()
+    try:
+        said = describe_own_data(
+            os.environ.get("PROFILE") or DEFAULT, int(cores) if cores.isdigit() else os.cpu_count() or 1
+        )
+    except ValueError as error:
+        sys.exit(str(error))
+    if said:
+        print(said, flush=True)
+    run_pipeline(project_root(), arguments, restore_results)
+
+
+def write_absent_chapters(profile_name: str, book: Path) -> None:
+    """Put a page in the place of every chapter that the table of contents names and the profile does not make.
+
+    Args:
+        profile_name: see `profiles/`.
+        book: the folder in which the source of the book is put together.
+    """
+    settings = profile(profile_name)
+    contents = (book / "_toc.yml").read_text(encoding="utf-8")
+    for name in re.findall(r"file: chapters/(\S+)", contents):
+        page = book / "chapters" / f"{name}.ipynb"
+        if page.exists():
+            continue
+        text = (project_root() / "notebooks" / f"{name}.md").read_text(encoding="utf-8")
+        (title, *_) = re.findall(r"^# .*$", text, flags=re.MULTILINE)
+        why = settings["left_out_chapters"].get(name, f"the profile {profile_name} does not make it")
+        cell = {"cell_type": "markdown", "id": "left-out", "metadata": {}, "source": f"{title}\n\nLeft out: {why}."}
+        notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        page.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def use_a_home() -> None:
+    """Where the home folder is missing or cannot be written, let what caches there (matplotlib, IPython) use build."""
+    home = Path.home() if "HOME" in os.environ else None
+    try:
+        if home is not None:
+            with tempfile.TemporaryFile(dir=home):
+                return
+    except OSError:
+        pass
+    for name in own.VARIABLES.values():
+        if given := os.environ.get(name):
+            os.environ[name] = str(Path(given).expanduser())
+    place = project_root() / "build" / "home"
+    place.mkdir(parents=True, exist_ok=True)
+    os.environ["HOME"] = str(place)
 
 
 def restore_results() -> None:
@@ -276,23 +354,33 @@ def restore_results() -> None:
 
 def main() -> None:
     """The command line that the Makefile and the Snakefile use."""
+    use_a_home()
     if sys.argv[1:2] == ["book"]:  # the rest is for Snakemake
-        run_pipeline(project_root(), sys.argv[2:], restore_results)
+        make_book(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     published = commands.add_parser("publish", help="finished runs go into results/, which git keeps")
     published.add_argument("profile")
     published.add_argument("experiments", nargs="*", help="of these; all, where none is named")
-    for command, arguments in {"data": ["name"], "run": ["experiment", "name"], "chapter": ["name"]}.items():
+    asked = {"data": ["name"], "run": ["experiment", "name"], "chapter": ["name"], "pages": ["book"]}
+    for command, arguments in asked.items():
         made = commands.add_parser(command)
         for argument in ["profile", *arguments]:
-            made.add_argument(argument)
+            made.add_argument(argument, type=Path if argument == "book" else str)
         if command == "run":
             made.add_argument("--force", action="store_true", help="even if the record is current")
     given = vars(parser.parse_args())
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
+    actions["pages"] = write_absent_chapters
     if given["command"] == "publish":
         from pipeline.store import publish_profile
 
         actions["publish"] = publish_profile
-    actions[given.pop("command")](given.pop("profile"), **given)
+    try:
+        actions[given.pop("command")](given.pop("profile"), **given)
+    except OSError as error:
+        try:
+            with records.naming_a_full_disk(Path(error.filename or project_root() / "build" / "data")):
+                raise
+        except records.NoSpaceError as full:
+            sys.exit(str(full))

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from pipeline import own
+
 OWN = "-own"  # ends the name of a profile whose data set is a folder of the reader's
 RESULTS = "build/results"
 DEFAULT = "quick"  # the profile of a plain `make book`
@@ -70,10 +72,12 @@ def profile(name: str) -> dict[str, Any]:
     """Read a profile; where its name ends in `-own`, the reader's folders stand in place of the default data.
 
     A data set that is `optional` and not given is left out, and with it the experiments that need it; they are listed
-    under `left_out`, each with the variable that would bring it in.
+    under `left_out`, each with the variable that would bring it in. What a folder of few cases does not allow is left
+    out too, see `pipeline.own`.
 
     Raises:
-        ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none.
+        ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none, or one
+            that nothing can be trained on.
     """
     base = name.removesuffix(OWN)
     settings = _written(base)
@@ -87,6 +91,11 @@ def profile(name: str) -> dict[str, Any]:
         if _has_default(data) and (name == base or not variable or not (given or none_given)):
             continue
         folder = project_root() / Path(given).expanduser()
+        if data["layout"] == "brats" and folder.is_file():
+            raise ValueError(
+                f"{variable}={given} is a file: cases of a table can be segmented, and nothing is trained on them; for "
+                f"training, give a folder in the BraTS layout. {own.segment_command(given, 'table')}"
+            )
         if not given or not folder.is_dir():
             raise ValueError(
                 f"profile {name!r} needs a folder of cases in the {data['layout']} layout; {variable} is {given!r}, "
@@ -97,6 +106,7 @@ def profile(name: str) -> dict[str, Any]:
         data.update(kept, folder=str(folder))
         if data["layout"] not in SPLIT_WITHIN:
             data.update(train=0, valid=0, test=0)  # 0: all cases of that part
+    own.allow(settings, f"build/data/{name}")
     return settings
 
 

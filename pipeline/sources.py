@@ -35,7 +35,7 @@ def _code(path: Path) -> str:
 
 
 def parameters_of(notebook: str) -> dict[str, Any]:
-    """The names and values of a notebook's parameters cell, which holds plain assignments."""
+    """The names and values of a notebook's parameters cell, which holds plain assignments, with types or without."""
     path = project_root() / "notebooks" / f"{notebook}.md"
     return dict(_assigned(path, path.stat().st_mtime_ns))
 
@@ -45,12 +45,11 @@ def _assigned(path: Path, modified_ns: int) -> dict[str, Any]:
     (code,) = [code for parameters, code in _cells(path) if parameters]
     assigned: dict[str, Any] = {}
     for statement in ast.parse(code).body:
-        if not isinstance(statement, ast.Assign):
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
             raise ValueError(f"{path}: line {statement.lineno} of the parameters cell is no plain assignment")
         value = ast.literal_eval(statement.value)
-        assigned |= {
-            name.id: value for target in statement.targets for name in ast.walk(target) if isinstance(name, ast.Name)
-        }
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        assigned |= {name.id: value for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
     return assigned
 
 

@@ -138,3 +138,16 @@ def write_small_project(folder: Path) -> None:
     (folder / "notebooks" / "train_segmentation.md").write_text(TRAINING)
     for chapter in ("00_phantom", "01_methods"):
         (folder / "notebooks" / f"{chapter}.md").write_text(CHAPTER)
+
+
+def name_cases(folder: Path, count: int, lacking: dict[int, tuple[str, ...]] | None = None) -> None:
+    """Cases in the layout of BraTS by their names alone: empty files.
+
+    Args:
+        lacking: number of a case -> the files that it has not.
+    """
+    for number in range(count):
+        name = f"case-{number:02d}"
+        (folder / name).mkdir(parents=True)
+        for kind in {"t1", "t1ce", "t2", "flair", "seg"}.difference((lacking or {}).get(number, ())):
+            (folder / name / f"{name}_{kind}.nii.gz").touch()

@@ -6,6 +6,7 @@ That every notebook runs is the pipeline's test: test_book.py looks at what the 
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import jupytext
 import nbformat
 import pytest
 import yaml
+from papermill.inspection import _infer_parameters
 from pipelines import ROOT
 
 from pipeline import list_runs, profile
@@ -46,12 +48,13 @@ def cells(path: Path, kind: str) -> list[nbformat.NotebookNode]:
 
 
 def parameters(path: Path) -> dict[str, Any]:
-    """The values of the parameters cell, which holds plain assignments and nothing else."""
+    """The values of the parameters cell, which holds plain assignments, with types or without, and nothing else."""
     (cell,) = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
     values = {}
     for statement in ast.parse(cell.source).body:
-        assert isinstance(statement, ast.Assign), f"line {statement.lineno} of the parameters is no plain assignment"
-        (target,) = statement.targets
+        line = f"line {statement.lineno} of the parameters is no plain assignment"
+        assert isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None, line
+        (target,) = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         assert isinstance(target, ast.Name)
         values[target.id] = ast.literal_eval(statement.value)
     return values
@@ -75,8 +78,30 @@ def test_parameters_are_plain_values(path: Path) -> None:
 @named
 def test_each_parameter_says_its_unit_or_reason(path: Path) -> None:
     (cell,) = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
-    bare = [line for line in cell.source.splitlines() if re.match(r"\w+ = ", line) and "  # " not in line]
+    bare = [line for line in cell.source.splitlines() if re.match(r"\w+(: [\w\[\]]+)? = ", line) and "  # " not in line]
     assert bare == []
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path not in CHAPTERS], ids=lambda path: path.stem)
+def test_papermill_s_help_knows_type_and_meaning_of_every_parameter(path: Path) -> None:
+    notebook = jupytext.read(path)
+    for cell in notebook.cells:
+        cell.metadata.setdefault("tags", [])
+    shown = {one.name: one for one in _infer_parameters(notebook)}
+    values = parameters(path)
+    assert list(shown) == list(values)
+    for name, value in values.items():
+        assert shown[name].inferred_type_name.split("[")[0] == type(value).__name__, name
+        assert len(shown[name].help) > 3, name
+
+
+def test_the_documented_command_shows_the_help_of_a_notebook() -> None:
+    (line,) = re.findall(r"^jupytext .*--help-notebook.*$", (ROOT / "book" / "start.md").read_text(), re.MULTILINE)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(line, shell=True, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"  learning_rate: float \(default 8e-3\)\n +peak", done.stdout), done.stdout
+    assert "Unknown type" not in done.stdout
 
 
 @named

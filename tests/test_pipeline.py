@@ -8,15 +8,20 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import psutil
 import pytest
-from pipelines import ROOT, snakemake, what_failed, write_records, write_small_project
+from pipelines import CALLERS, ROOT, name_cases, snakemake, what_failed, write_records, write_small_project
 
+from mmlib import records
 from mmlib.data import derm7pt, radpath
 from mmlib.data.brats import BratsFolder
 from mmlib.data.phantoms.brain import make_subject, write_brats, write_ixi
@@ -357,6 +362,7 @@ def test_the_hash_of_code_is_the_same_in_every_version_of_python(tmp_path):
 
 
 def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name_cases(tmp_path, 30)
     monkeypatch.setenv("DATA", str(tmp_path))
     assert profiles.results_profile("quick") == "quick-own"
     assert profiles.results_profile("paper") == "paper"
@@ -438,11 +444,16 @@ def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DATA", str(folder))
     refused = subprocess.run(command, cwd=small_project, capture_output=True, text=True)
     assert refused.returncode != 0
-    assert "mine holds 2 cases: too few to train on some and to test on others" in refused.stderr
+    assert (
+        "mine: 2 cases, 2 complete (t1, t1ce, t2, flair and a segmentation), of 2 subjects: training" in refused.stderr
+    )
     write_brats(folder, [1, 2, 3], spacing=4.0)
     subprocess.run(command, cwd=small_project, check=True)
-    split = (small_project / "build" / "data" / "quick-own" / "brats.csv").read_text().splitlines()
-    assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
+    made = small_project / "build" / "data" / "quick-own"
+    for fold in (1, 2, 3):
+        split = (made / f"brats-fold{fold}.csv").read_text().splitlines()
+        assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
+    assert json.loads((made / "brats.json").read_text())["settings"]["folds"] == 3
 
 
 def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
@@ -819,3 +830,98 @@ def test_a_chapter_reads_the_runs_of_its_own_experiments() -> None:
 def test_a_chapter_names_itself_where_it_asks_for_runs(path: Path) -> None:
     code = notebook_code(path)
     assert ("read_runs(" in code) == (f'asked_runs(profile, "{path.stem}")' in code)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Begin the pipeline of a project in a process group of its own, as a shell does."""
+    inherited = {name: value for name, value in os.environ.items() if name not in CALLERS}
+    command = [sys.executable, "-m", "pipeline", "book", "--cores", "1", *arguments]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=inherited, start_new_session=True, **options)
+
+
+def until(done: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+WAITING = """from pathlib import Path
+import time
+Path("../build/results/quick/segmentation/zero-fill-s0/fit.checkpoint.pt").touch()
+time.sleep(300)
+"""
+
+
+def test_ctrl_c_stops_all_within_seconds_and_says_how_to_go_on(finished: Path) -> None:
+    notebook = finished / "notebooks" / "train_segmentation.md"
+    notebook.write_text(notebook.read_text().replace("import pandas as pd\n", WAITING))
+    run = finished / RESULTS / "zero-fill-s0"
+    process = start(finished, f"{RESULTS}/zero-fill-s0/record.json")
+    until((run / "fit.checkpoint.pt").exists)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started, "a notebook with its kernel"
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert process.returncode == 130 and said.rstrip().endswith("give the same command again.")
+    assert "a run that was under way goes on from its last checkpoint" in said and "Traceback" not in said
+    assert not psutil.wait_procs(started, timeout=5)[1], "nothing goes on behind"
+    assert (run / "fit.checkpoint.pt").exists(), "kept, to go on from"
+    with lock.only_pipeline(finished):
+        pass
+
+
+def test_what_jobs_started_ends_with_them_and_what_does_not_listen_is_killed() -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    jobs = f"from pipeline.lock import _end_jobs; import psutil, subprocess, sys; deaf = {deaf!r};"
+    jobs += "subprocess.Popen(['sh', '-c', 'sleep 60 & sleep 60']);"
+    jobs += "subprocess.Popen([sys.executable, '-c', deaf], stdout=subprocess.PIPE).stdout.readline();"
+    jobs += "there = psutil.Process().children(recursive=True); _end_jobs(0.5);"
+    jobs += "print(len(there), len(psutil.wait_procs(there, timeout=5)[1]))"
+    done = subprocess.run([sys.executable, "-c", jobs], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    started, left = map(int, done.stdout.split())
+    assert started >= 3 and left == 0, done.stderr
+
+
+@pytest.mark.parametrize("home", ["/nonexistent/home", "/proc", None], ids=["missing", "read-only", "not set"])
+def test_a_home_that_cannot_be_written_is_done_without(finished: Path, home: str | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in (*CALLERS, "HOME")}
+    environment |= {"HOME": home} if home else {}
+    ask = "from pipeline.make import use_a_home; use_a_home(); import matplotlib, os; print(matplotlib.get_cachedir())"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=finished, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "Matplotlib created a temporary" not in done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(finished / "build" / "home")
+
+
+def test_runs_and_pages_are_made_without_a_home(finished: Path) -> None:
+    run = finished / RESULTS / "zero-fill-s0"
+    (run / "record.json").unlink()
+    (finished / "build/data/quick/brats").mkdir()
+    (finished / "build/data/quick/brats/a.nii").touch()
+    done = snakemake(finished, f"{RESULTS}/zero-fill-s0/record.json", HOME="/nonexistent/home")
+    assert done.returncode == 0, what_failed(finished, done)
+    assert (run / "record.json").is_file() and not Path("/nonexistent").exists()
+
+
+def test_half_written_files_are_swept_when_a_run_begins(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (profiles, frame):
+        monkeypatch.setattr(module, "project_root", lambda: finished)
+    folder = finished / RESULTS / "zero-fill-s0"
+    (folder / ".fit.checkpoint.pt-abc.tmp").touch()
+    run = frame.Frame(records.Run(folder), {}, "code changed", True, "segmentation")
+    run.begin()
+    assert not list(folder.glob(".*"))
+
+
+def test_a_full_disk_while_data_are_written_is_one_sentence(small_project: Path) -> None:
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY));"
+    limited += " from pipeline.make import main; main()"
+    command = [sys.executable, "-c", limited, "data", "quick", "brats"]
+    done = subprocess.run(command, cwd=small_project, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "build/data/quick/brats" in done.stderr and "no space to write it: it needs" in done.stderr
+    again = subprocess.run([*command[:1], "-m", "pipeline", *command[3:]], cwd=small_project, capture_output=True)
+    assert again.returncode == 0 and (small_project / "build/data/quick/brats.json").is_file()

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -360,3 +361,48 @@ def test_what_cannot_be_written_leaves_the_old_file_and_no_rest(tmp_path):
     with pytest.raises(OSError, match="no space"):
         records.write_whole(path, lambda temporary: (_ for _ in ()).throw(OSError("no space")))
     assert path.read_text() == "old" and [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("iostream error")])
+def test_a_full_disk_is_said_with_the_file_and_what_it_needs_and_nothing_is_lost(tmp_path, error):
+    path = tmp_path / "scores.csv"
+    path.write_bytes(bytes(3 << 20))
+
+    def half(temporary):
+        temporary.write_bytes(bytes(1 << 20))
+        raise error
+
+    needs = r"scores\.csv: no space to write it: it needs 3\.0 MiB or more, and \d+\.\d MiB are free there"
+    with pytest.raises(records.NoSpaceError, match=needs) as caught:
+        records.write_whole(path, half)
+    assert "nothing that was finished is lost: make room, and the same command goes on" in str(caught.value)
+    assert path.stat().st_size == 3 << 20 and [one.name for one in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_other_errors_of_writing_pass_as_they_are(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        records.write_whole(tmp_path / "a.txt", lambda temporary: 1 / 0)
+    with pytest.raises(PermissionError):
+        records.write_whole(tmp_path / "a.txt", lambda temporary: (_ for _ in ()).throw(PermissionError(13, "no")))
+
+
+def test_a_record_that_finds_no_space_leaves_the_run_unfinished_and_is_written_later(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(records.NoSpaceError, match=r"history\.csv: no space"):
+        patched.setattr(os, "fsync", full)
+        make(tmp_path)
+    assert len(read_runs(tmp_path, "quick")) == 0
+    make(tmp_path)
+    assert len(read_runs(tmp_path, "quick")) == 1
+
+
+def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
+    (tmp_path / "variant").mkdir()
+    left = [tmp_path / ".fit.checkpoint.pt-x1.tmp", tmp_path / "variant" / ".scores.csv-y2.tmp"]
+    kept = [tmp_path / "fit.checkpoint.pt", tmp_path / "notes.tmp", tmp_path / ".hidden"]
+    for path in left + kept:
+        path.touch()
+    records.sweep(tmp_path)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmlib.records import NoSpaceError
 from mmlib.training import Plateau, fit, learning_rate, precision_here
 
 # A small net with dropout and instance norm; killed once at a given step when a second argument is given.
@@ -204,6 +206,30 @@ def test_a_wrong_byte_in_a_checkpoint_changes_no_weight(tmp_path, share):
         warnings.simplefilter("ignore")
         found = weights_of(tmp_path / "used")
     assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def wide() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(1, 4096), nn.Linear(4096, 1))
+
+
+@pytest.mark.parametrize(("space", "file"), [(20_000, "fit.checkpoint.pt"), (40_000, "fit.safetensors")])
+def test_a_full_disk_names_the_file_and_the_same_call_goes_on(tmp_path, space: int, file: str):
+    asked = {"steps": 6, "lr": 1e-3, "seed": 0, "checkpoint_every": 2, "precision": "float32"}
+    whole = fit(model := wide(), Points(), squared, **asked, folder=tmp_path / "whole")
+    if file == "fit.safetensors":  # all steps are done, only the weights are to be written
+        fit(wide(), Points(), squared, **asked, folder=tmp_path)
+        (tmp_path / file).unlink()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (space, limits[1]))  # bytes of a file, as if the disk were full then
+    try:
+        with pytest.raises(NoSpaceError, match=f"{file}: no space to write it.*the same command goes on"):
+            fit(wide(), Points(), squared, **asked, folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    again = fit(other := wide(), Points(), squared, **asked, folder=tmp_path)
+    assert torch.equal(other[1].weight, model[1].weight) and again["loss"].tolist() == whole["loss"].tolist()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_checkpoint_that_is_cut_short_is_set_aside(tmp_path):

@@ -92,6 +92,37 @@ def read_runs(
     return Results(records.reindex(columns=leading + rest), scores)
 
 
+def read_results(
+    root: str | Path = "build/results", profile: str = "quick", experiment: str | None = None
+) -> pd.DataFrame:
+    """Every complete run of a profile as one tidy table of mean scores, for one's own comparisons.
+
+    Args:
+        root: of the results.
+        profile: its name, with `-own` at the end where own data took the place of the phantom.
+        experiment: read this one alone.
+
+    Returns:
+        One row per experiment, method, variant, available, target and metric: mean (of the means of seeds), sd (between
+        the means of seeds; NaN of one), seeds, cases (at most; undefined values count in no mean).
+
+    Raises:
+        FileNotFoundError: if there is no complete run; names what there is.
+        RecordError: as `read_runs`.
+    """
+    runs = read_runs(root, profile, experiment)
+    if not len(runs):
+        there = sorted({"/".join(path.parts[-4:-2]) for path in Path(root).glob("*/*/*/record.json")})
+        asked = f"{profile}/{experiment}" if experiment else profile
+        raise FileNotFoundError(f"no complete run of {asked} in {root}; there are {', '.join(there) or 'none at all'}")
+    cell = ["experiment", "method", "variant", "available", "target", "metric"]
+    seeds = runs.scores.groupby([*cell, "seed"], sort=False)["value"].agg(["mean", "size"]).reset_index()
+    table = seeds.groupby(cell, sort=False).agg(
+        mean=("mean", "mean"), sd=("mean", "std"), seeds=("seed", "nunique"), cases=("size", "max")
+    )
+    return table.reset_index()
+
+
 COLUMNS = {  # of `run_table`, as they are printed
     "experiment": "experiment",
     "run": "run",

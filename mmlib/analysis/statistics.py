@@ -45,13 +45,13 @@ class Effect:
 
     Attributes:
         effect: mean over seeds of the per-subject difference.
-        low, high: bounds of the interval.
+        low, high: bounds of the interval; NaN where there is none, of one subject.
         p: Wilcoxon signed-rank on seed-averaged per-subject differences, two-sided; NaN where it does not apply.
         n: number of subjects. seeds: number of seeds.
         family_low, family_high: bounds that hold for all effects asked for together (Bonferroni); equal to
             low and high for a single one.
         resampled: what the interval accounts for: "seeds and subjects", "subjects" (one seed only), "seeds", "repeats"
-            (of a measurement), or "nothing" (a count).
+            (of a measurement), or "nothing" (a count, or one subject).
         variances: of the difference, between seeds, between subjects and of the rest; NaN where they are not known.
     """
 
@@ -107,7 +107,7 @@ def _subject_weights(size: int, draws: int, seed: int) -> tuple[np.ndarray, Mapp
 
 
 def _check(tables: Sequence[pd.DataFrame]) -> None:
-    """Raise a ValueError if tables (seeds, cases) hold different cases, fewer than two cases, or NaN."""
+    """Raise a ValueError if tables (seeds, cases) hold different cases, no case, or NaN."""
     cases = tables[0].columns
     for table in tables:
         if not table.columns.equals(cases):
@@ -115,8 +115,8 @@ def _check(tables: Sequence[pd.DataFrame]) -> None:
             raise ValueError(f"the arms are not paired: cases such as {odd} have scores on one side only")
         if table.isna().any(axis=None):
             raise ValueError("a table of scores holds NaN: a seed lacks a case")
-    if len(cases) < 2:
-        raise ValueError(f"an interval needs at least two subjects; got {list(cases)}")
+    if len(cases) == 0:
+        raise ValueError("the arms have no case in common: nothing to compare")
 
 
 def bootstrap_means(tables: Sequence[pd.DataFrame], *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
@@ -135,6 +135,8 @@ def bootstrap_means(tables: Sequence[pd.DataFrame], *, draws: int = DRAWS, seed:
         ValueError: if the tables hold different cases, fewer than two cases, or NaN.
     """
     _check(tables)
+    if tables[0].shape[1] < 2:
+        raise ValueError(f"subjects cannot be resampled: there is one, {tables[0].columns[0]}; an interval takes two")
     subjects, state = _subject_weights(tables[0].shape[1], draws, seed)
     generator = np.random.default_rng()
     generator.bit_generator.state = state
@@ -157,9 +159,11 @@ def _rest(values: np.ndarray) -> float:
 def _components(arms: Sequence[np.ndarray]) -> tuple[float, float, float]:
     """Variances between seeds, between cases and of the rest, of the sum of arms (seeds, cases) on the same cases.
 
-    Every arm has seeds of its own; between seeds of single-seeded arms the variance is NaN.
+    Every arm has seeds of its own; between seeds of single-seeded arms the variance is NaN, and so are all of one case.
     """
     cases = arms[0].shape[1]
+    if cases == 1:
+        return np.nan, np.nan, np.nan
     spread = float(sum(values.mean(axis=0) for values in arms).var(ddof=1))
     if min(map(len, arms)) == 1:
         return np.nan, spread, np.nan
@@ -178,8 +182,10 @@ def _quantile(level: float, df: int) -> float:
 
 
 def _half_widths(arms: Sequence[np.ndarray], levels: Sequence[float]) -> list[float]:
-    """Half the interval of the mean of a sum of arms (seeds, cases) at each level, see the header of this module."""
+    """Half the interval of the mean of a sum of arms (seeds, cases) at each level, see the header; NaN of one case."""
     cases = arms[0].shape[1]
+    if cases == 1:
+        return [np.nan] * len(levels)
     _, of_cases, _ = _components(arms)
     terms = [(of_cases / cases, cases - 1)]  # variance of the mean, degrees of freedom
     if min(map(len, arms)) > 1:
@@ -200,14 +206,14 @@ def paired_effects(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], *, level:
     """How much the first of each pair lies above the second, on the same subjects, with intervals.
 
     With the same seeds on both sides the arms are paired by seed as well. Where a side has one seed only, the interval
-    accounts for subjects alone, and `resampled` says so.
+    accounts for subjects alone, and `resampled` says so. Of one subject there is no interval: its bounds and p are NaN.
 
     Args:
         pairs: tables (seeds, cases), see `by_seed_and_case`; all on the same cases.
         level: coverage of each interval; the family bounds have this coverage for all pairs together.
 
     Raises:
-        ValueError: if the tables hold different cases, fewer than two cases, or NaN.
+        ValueError: if the tables hold different cases, no case, or NaN.
     """
     _check([table for pair in pairs for table in pair])
     effects = []
@@ -215,18 +221,19 @@ def paired_effects(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], *, level:
         arms = _arms(first, second)
         mean = float(first.to_numpy().mean() - second.to_numpy().mean())
         half, family = _half_widths(arms, (level, 1 - (1 - level) / len(pairs)))
-        seeds = min(len(first), len(second))
+        seeds, subjects = min(len(first), len(second)), first.shape[1]
+        counted = "subjects" if seeds == 1 else "seeds and subjects"
         effects.append(
             Effect(
                 effect=mean,
                 low=mean - half,
                 high=mean + half,
-                p=signed_rank(first.mean() - second.mean()),
-                n=first.shape[1],
+                p=signed_rank(first.mean() - second.mean()) if subjects > 1 else np.nan,
+                n=subjects,
                 seeds=seeds,
                 family_low=mean - family,
                 family_high=mean + family,
-                resampled="subjects" if seeds == 1 else "seeds and subjects",
+                resampled=counted if subjects > 1 else "nothing",
                 variances=_components(arms),
             )
         )
@@ -332,6 +339,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def mean_interval(table: pd.DataFrame) -> tuple[float, float, float]:
     """Mean of a table (seeds, cases) and its 95 % interval over both; over cases alone where there is one seed.
 
+    Of one case there is no interval: its bounds are NaN.
+
     Raises:
         ValueError: as `paired_effects`.
     """
@@ -355,9 +364,7 @@ def cell_means(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (arm, available, target), part in scores.groupby(["arm", "available", "target"], sort=False):
         table = part.pivot(index="seed", columns="case", values="value").dropna(axis=1)
-        mean, low, high = (table.to_numpy().mean() if table.size else np.nan), np.nan, np.nan
-        if table.shape[1] > 1:
-            mean, low, high = mean_interval(table)
+        mean, low, high = mean_interval(table) if table.size else (np.nan, np.nan, np.nan)
         rows.append((arm, available, target, mean, low, high, table.shape[1], len(table)))
     return pd.DataFrame(rows, columns=["arm", "available", "target", "mean", "low", "high", "n", "seeds"])
 
@@ -479,7 +486,7 @@ def violations(means: pd.DataFrame, modalities: Sequence[str]) -> Violations:
 def violation_rate(
     tables: Mapping[tuple[str, str], pd.DataFrame], modalities: Sequence[str], *, draws: int = DRAWS, seed: int = 0
 ) -> Violations:
-    """Count violations and resample their rate over seeds and subjects.
+    """Count violations and resample their rate over seeds and subjects; of one subject there is no interval.
 
     Args:
         tables: (combination label, target) -> table (seeds, cases), all on the same seeds and cases.
@@ -490,6 +497,8 @@ def violation_rate(
     keys = list(tables)
     observed = pd.Series({key: tables[key].to_numpy().mean() for key in keys}).unstack()
     counted = violations(observed, modalities)
+    if next(iter(tables.values())).shape[1] == 1:
+        return counted
     drawn = bootstrap_means(list(tables.values()), draws=draws, seed=seed)
     pairs = [(keys.index((a, t)), keys.index((b, t))) for a, b in nested_pairs(modalities) for t in observed.columns]
     small, large = np.array(pairs).T
@@ -501,7 +510,7 @@ def shared_effect(first: pd.DataFrame, second: pd.DataFrame) -> Effect:
     """How much the first table (seeds, subjects) lies above the second, over the seeds and subjects that both have.
 
     Raises:
-        ValueError: if they share no seed or fewer than two subjects.
+        ValueError: if they share no seed or no subject.
     """
     seeds, cases = first.index.intersection(second.index), first.columns.intersection(second.columns)
     if seeds.empty:

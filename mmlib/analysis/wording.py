@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
@@ -11,10 +12,23 @@ from mmlib.analysis.statistics import Effect, by_seed_and_case
 OUTCOMES = ("beats", "loses to", "cannot be told from")
 
 
+NO_INTERVAL = "one case: no interval"
+
+
+def format_interval(low: float, high: float, digits: int = 1, sign: str = "", between: str = " to ") -> str:
+    """The bounds of a 95 % interval, `0.3 to 2.7`; or, where they are NaN, that there is none."""
+    if math.isnan(low):
+        return NO_INTERVAL
+    return f"{low:{sign}.{digits}f}{between}{high:{sign}.{digits}f}"
+
+
 def format_effect(effect: Effect, digits: int = 1, unit: str = "") -> str:
-    """An effect with its 95 % interval: `+1.2 (-0.3 to +2.7)`, or `+1.2 points (-0.3 to +2.7)` with a unit."""
+    """An effect with its 95 % interval: `+1.2 (-0.3 to +2.7)`, or `+1.2 points (-0.3 to +2.7)` with a unit.
+
+    Of one case there is none: `+1.2 (one case: no interval)`.
+    """
     unit = f" {unit}" if unit else ""
-    return f"{effect.effect:+.{digits}f}{unit} ({effect.low:+.{digits}f} to {effect.high:+.{digits}f})"
+    return f"{effect.effect:+.{digits}f}{unit} ({format_interval(effect.low, effect.high, digits, '+')})"
 
 
 def format_effects(rows: pd.DataFrame, digits: int = 1) -> str:
@@ -23,7 +37,7 @@ def format_effects(rows: pd.DataFrame, digits: int = 1) -> str:
 
 
 def outcome(effect: Effect, words: Sequence[str] = OUTCOMES) -> str:
-    """The first word where the interval lies above 0, the second where it lies below, the third where it holds 0.
+    """The first word where the interval lies above 0, the second where it lies below, else the third.
 
     Args:
         effect: of one arm over another; larger is better for the first.

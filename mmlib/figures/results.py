@@ -208,7 +208,8 @@ def combination_heatmap(
                 if mean > 55
                 else ("white", halves.to_numpy(float)[row, column])
             )
-            axis.text(column, row, f"{mean:.0f} ±{width:.0f}", ha="center", va="center", color=colour, fontsize=7)
+            text = f"{mean:.0f}" if np.isnan(width) else f"{mean:.0f} ±{width:.0f}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
         for row, best in enumerate(np.nanargmax(np.nan_to_num(means, nan=-1), axis=1)):
             axis.add_patch(
                 Rectangle((best - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=VERMILLION, linewidth=1.6)
@@ -260,13 +261,15 @@ def forest(parts: pd.DataFrame, names: Sequence[str] | None = None) -> Figure:
 
     Args:
         parts: rows with effect, low, high, sesoi, unit and verdict, as `mmlib.ledgers.claims.evidence`
-            gives them; all of one unit.
+            gives them; all of one unit. Where no row has an interval, of one case, effects stand without.
         names: of the rows; None: id and part.
 
     Raises:
         ValueError: if there are no rows with numbers, or several units.
     """
-    rows = parts[parts["effect"].notna() & np.isfinite(parts["low"].astype(float))]
+    known = parts[parts["effect"].notna()]
+    sure = known[np.isfinite(known["low"].astype(float))]
+    rows = known[known["low"].isna()] if sure.empty else sure
     if rows.empty or rows["unit"].nunique() > 1:
         raise ValueError(
             f"a forest plot needs rows with intervals in one unit; got units {sorted(parts['unit'].unique())}"

@@ -158,6 +158,8 @@ def judge(effect: Effect, sesoi: float, rule: str = "greater") -> str:
 def what_it_would_take(effect: Effect, sesoi: float, rule: str = "greater") -> str:
     """For a part that is UNRESOLVED: how many seeds or cases would resolve it, by the variances that were observed."""
     word = _by_interval(effect, sesoi, rule)
+    if effect.n == 1 and np.isnan(effect.low):
+        return "One case: no interval."
     if effect.resampled == "subjects":
         return "One seed: the interval accounts for subjects alone; at least five are asked for."
     if not _enough_seeds(effect, word):

@@ -145,7 +145,8 @@ def _by_nested_pair(claim: dict[str, Any], runs: Results) -> tuple[list[Part], s
     names = [f"{target.upper()}, {small} to {large}" for small, large, target in keys]
     parts = _judged(names, [(tables[large, target], tables[small, target]) for small, large, target in keys], claim)
     rate = violation_rate(tables, modalities)
-    interval = f"{rate.rate:.1%}, 95 % interval {rate.low:.1%} to {rate.high:.1%}"
+    bounds = "one case: no interval" if np.isnan(rate.low) else f"95 % interval {rate.low:.1%} to {rate.high:.1%}"
+    interval = f"{rate.rate:.1%}, {bounds}"
     return parts, f"Lower in {rate.count} of {rate.pairs} nested pairs ({interval})."
 
 

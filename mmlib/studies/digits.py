@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, cell_means, holm, mcnemar, paired_effects, shared_effect
-from mmlib.analysis.wording import counted, format_effect, outcome, select
+from mmlib.analysis.wording import counted, format_effect, format_interval, outcome, select
 from mmlib.data import avmnist
 from mmlib.data.avmnist import Pairs
 from mmlib.figures.style import (
@@ -316,7 +316,7 @@ def accuracy_table(cells: pd.DataFrame, target: str, rates: Iterable[float]) -> 
     """`accuracy` on one test set as texts: a row per arm, a column per audio rate, as in Table 3."""
     rows: dict[str, dict[str, str]] = {}
     for cell in cells[cells["target"].eq(target)].itertuples():
-        text = f"{cell.mean:.2f} ({cell.low:.2f}-{cell.high:.2f})"
+        text = f"{cell.mean:.2f} ({format_interval(cell.low, cell.high, 2, between='-')})"
         at = rates if np.isnan(cell.rate) else [cell.rate]
         rows.setdefault(NAMES[cell.arm], {}).update({f"{rate:g} %": text for rate in at})
     return pd.DataFrame(rows).T

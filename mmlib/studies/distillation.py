@@ -22,7 +22,7 @@ from scipy.stats import spearmanr, ttest_rel
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, cell_means, holm, paired_effects, signed_rank
-from mmlib.analysis.wording import counted, format_effect, select
+from mmlib.analysis.wording import counted, format_effect, format_interval, select
 from mmlib.figures.style import MODALITY, new_figure, styled
 from mmlib.methods import protokd
 from mmlib.modalities import MRI, label
@@ -437,7 +437,7 @@ def average_intervals(study: Study) -> pd.DataFrame:
         if not study.has(arm, name):
             return "-"
         mean, low, high = means.loc[(arm, name, "avg"), ["mean", "low", "high"]]
-        return f"{mean:.1f} ({low:.1f} to {high:.1f})"
+        return f"{mean:.1f} ({format_interval(low, high)})"
 
     rows = [arm for arm in study.arms if arm != "teacher"]
     return pd.DataFrame([{"trained": NAMES[arm], **{name: cell(arm, name) for name in study.students}} for arm in rows])
@@ -461,7 +461,7 @@ def paired_tests(study: Study) -> pd.DataFrame:
                 "student": name,
                 "ProtoKD minus": NAMES[arm],
                 "points": e.effect,
-                "95 % interval": f"{e.low:+.1f} to {e.high:+.1f}",
+                "95 % interval": format_interval(e.low, e.high, sign="+"),
                 "seeds": e.seeds,
                 "p, paired t": ttest_rel(first.mean(), second.mean()).pvalue,
                 "p, Wilcoxon": signed_rank(first.mean() - second.mean()),

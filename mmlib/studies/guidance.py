@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from mmlib.analysis.per_case import balanced_accuracy_values
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, by_seed_and_case, holm, mean_interval, paired_effects, tost
-from mmlib.analysis.wording import counted, format_effect, outcome
+from mmlib.analysis.wording import counted, format_effect, format_interval, outcome
 from mmlib.data import derm7pt, radpath
 from mmlib.data.phantoms.glioma import model as histology
 from mmlib.data.phantoms.lesion import model as lesion
@@ -161,7 +161,7 @@ def recall_error(counts: Sequence[int], recall: float) -> float:
 
 def _with_interval(values: pd.DataFrame) -> str:
     mean, low, high = mean_interval(values)
-    return f"{mean:.1f} ({low:.1f}-{high:.1f})"
+    return f"{mean:.1f} ({format_interval(low, high, between='-')})"
 
 
 def lesion_table(scores: Scores) -> pd.DataFrame:

@@ -166,9 +166,12 @@ def gains(scores: pd.DataFrame, dial: Sequence[Position]) -> pd.DataFrame:
         for region in REGIONS if len(dial) > 1 else ():
             try:
                 ends = [_error(scores, position.experiment, arm, "psnr", region) for position in (dial[0], dial[-1])]
-                effects.append(shared_effect(ends[1], ends[0]))
-            except ValueError:  # not scored, or of one subject
+                change = shared_effect(ends[1], ends[0])
+            except ValueError:  # not scored
                 continue
+            if change.n < 2:
+                continue
+            effects.append(change)
             names.append(f"{REGIONS[region][1]}: {name}")
             changes[region] = (ends[1] - ends[0]).dropna(axis=1)
         if {"et", "oedema"} <= set(changes):

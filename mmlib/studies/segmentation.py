@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, cell_means, paired_effects
-from mmlib.analysis.wording import counted, listed, select
+from mmlib.analysis.wording import counted, format_interval, listed, select
 from mmlib.data.cases import REGIONS, Case, regions
 from mmlib.figures.overlays import Overlay
 from mmlib.figures.results import arm_of, arm_style
@@ -283,7 +283,7 @@ def setting(record: pd.Series) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- scores
 def _text(row: pd.Series) -> str:
-    return f"{row['mean']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+    return f"{row['mean']:.1f} ({format_interval(row['low'], row['high'])})"
 
 
 def middle_table(study: Study) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mmlib.analysis.statistics import Effect, paired_effects
-from mmlib.analysis.wording import counted, format_effect, listed, outcome, select
+from mmlib.analysis.wording import NO_INTERVAL, counted, format_effect, format_interval, listed, outcome, select
 from mmlib.data.cases import REGIONS, Case
 from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues
 from mmlib.data.phantoms.options import PLAIN, Options
@@ -132,7 +132,7 @@ def ceiling_table(limit: Ceiling) -> pd.DataFrame:
                 "ET Dice": limit.mean + effect.effect,
                 "ceiling": limit.mean,
                 "difference": effect.effect,
-                "95 % interval": f"{effect.low:+.1f} to {effect.high:+.1f}",
+                "95 % interval": format_interval(effect.low, effect.high, sign="+"),
             }
         )
     return pd.DataFrame(rows)
@@ -287,6 +287,8 @@ def ablation(study: Study) -> pd.DataFrame:
 
 def clear_effects(rows: pd.DataFrame) -> str:
     """Which rows of a forest plot have an interval without zero, as a sentence."""
+    if len(rows) and rows["low"].isna().all():
+        return f"{NO_INTERVAL.capitalize()}."
     clear = rows[(rows["low"] > 0) | (rows["high"] < 0)]
     named = [f"{row.part} ({row.effect:+.1f})" for row in clear.itertuples()]
     return f"The interval excludes zero for {', '.join(named)}." if named else "No interval excludes zero."

@@ -27,7 +27,7 @@ from mmlib.analysis.statistics import (
     page_trend,
     shared_effect,
 )
-from mmlib.analysis.wording import counted, format_effect, listed, select
+from mmlib.analysis.wording import counted, format_effect, format_interval, listed, select
 from mmlib.data.slices import Slices, axial_slices, patterns
 from mmlib.data.splits import read_split
 from mmlib.figures.results import arm_of
@@ -393,7 +393,7 @@ def by_observed(
             winner = pick(means, key=lambda arm: means[arm])
             for arm, cell in cells.items():
                 mean, low, high = mean_interval(cell)
-                text = f"{mean:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+                text = f"{mean:.{digits}f} ({format_interval(low, high, digits, between='-')})"
                 texts.setdefault((row, NAMES[arm]), {})[target] = text
                 best.setdefault((row, NAMES[arm]), {})[target] = arm == winner
     names = ["observed", "method"]
@@ -525,7 +525,7 @@ def at_2_mm(study: Study) -> pd.DataFrame:
                     mean, low, high = mean_interval(
                         factor * study.table(experiment, arm, f"{metric}-mean", "one missing")
                     )
-                    cell = f"{mean:.1f} ({low:.1f} to {high:.1f})"
+                    cell = f"{mean:.1f} ({format_interval(low, high)})"
                 row[f"{metric.upper()} at {grid}, {unit}"] = cell
         rows.append(row)
     return pd.DataFrame(rows)

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mmlib.analysis.statistics import Effect, mean_interval, paired_effects, shared_effect
+from mmlib.analysis.wording import NO_INTERVAL, format_interval
 from mmlib.figures.style import BLACK, GREY, VERMILLION, new_figure, styled
 from mmlib.ledgers.claims import effect_rows
 from mmlib.modalities import MRI, label
@@ -85,7 +86,7 @@ def told_apart(study: Study) -> pd.DataFrame:
         value, low, high = (
             study.studied(f"two-sample{end}", name, target).to_numpy().item() for end in ("", "-low", "-high")
         )
-        return f"{value:.2f} ({low:.2f}-{high:.2f})"
+        return f"{value:.2f} ({format_interval(low, high, 2, between='-')})"
 
     rows = {NAMES[arm]: {target: cell(name, target) for target in MRI} for name, arm in STUDIED.items()}
     return pd.DataFrame(rows).T
@@ -178,7 +179,7 @@ def known_contrast(study: Study) -> pd.DataFrame:
 
 def contrast_table(known: pd.DataFrame) -> pd.DataFrame:
     """`known_contrast` as texts."""
-    texts = [f"{row.mean:.0f} ({row.low:.0f} to {row.high:.0f})" for row in known.itertuples(name="Row")]
+    texts = [f"{row.mean:.0f} ({format_interval(row.low, row.high, 0)})" for row in known.itertuples(name="Row")]
     return pd.DataFrame(
         {
             "contrast": known["metric"].map(CONTRASTS),
@@ -196,14 +197,14 @@ def contrast_facts(known: pd.DataFrame, variant: str) -> dict[str, str]:
         return dict.fromkeys(("rim", "rim_brief", "oedema", "oedema_brief", "rim_verdict", "rim_headline"), unknown)
     rows = known[known["name"].eq(variant)].set_index("metric")
     rim, oedema = rows.loc["contrast-enhancement"], rows.loc["contrast-oedema"]
-    none = rim["low"] <= 0 <= rim["high"]
+    where = "the interval holds zero" if rim["low"] <= 0 <= rim["high"] else "the interval lies off zero"
     expected = "It does not find what is not there", "It finds more than there can be: look for a leak"
     return {
-        "rim": f"{rim['mean']:.0f} % ({rim['low']:.0f} to {rim['high']:.0f})",
+        "rim": f"{rim['mean']:.0f} % ({format_interval(rim['low'], rim['high'], 0)})",
         "rim_brief": f"{rim['mean']:.0f} %",
-        "oedema": f"{oedema['mean']:.0f} % ({oedema['low']:.0f} to {oedema['high']:.0f})",
+        "oedema": f"{oedema['mean']:.0f} % ({format_interval(oedema['low'], oedema['high'], 0)})",
         "oedema_brief": f"{oedema['mean']:.0f} %",
-        "rim_verdict": "the interval holds zero" if none else "the interval lies off zero",
+        "rim_verdict": NO_INTERVAL if np.isnan(rim["low"]) else where,
         "rim_headline": expected[0] if rim["low"] <= 10 else expected[1],
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mmlib.analysis.wording import format_interval
 from mmlib.figures.style import GREY, ORANGE, new_figure, styled
 from mmlib.studies.synthesis import NAMES, STYLE, Pictures, Study, tile
 
@@ -87,7 +88,7 @@ def sampler_table(table: pd.DataFrame) -> pd.DataFrame:
             "sampler": rows["name"],
             "PSNR, dB": rows["psnr"],
             "minus its longest process, dB": [
-                "-" if np.isnan(row.gain) else f"{row.gain:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
+                "-" if np.isnan(row.gain) else f"{row.gain:+.2f} ({format_interval(row.low, row.high, 2, '+')})"
                 for row in rows.itertuples()
             ],
             "faster than that, times": [_ratio(value, 1) for value in rows["faster"]],
@@ -130,7 +131,7 @@ def sampler_facts(table: pd.DataFrame, published: Mapping[int, pd.DataFrame]) ->
         both.append(few["gain"] > -0.2 and faster >= 20)
         speed.append(
             f"{name}: {faster:.0f} times as fast as {table.loc[slowest, 'steps']} ancestral steps, "
-            f"{few['gain']:+.2f} dB ({few['low']:+.2f} to {few['high']:+.2f})"
+            f"{few['gain']:+.2f} dB ({format_interval(few['low'], few['high'], 2, '+')})"
         )
         brief.append(f"{few['gain']:+.2f} dB with 25 steps, {one['gain']:+.2f} dB with one ({name})")
         ddim = table[table["net"].eq(net) & table["kind"].eq("ddim")]

@@ -132,8 +132,25 @@ def test_unpaired_subjects_and_nan_are_refused():
         paired_effect(table([[1, 2, 3]]), table([[1, 2]]))
     with pytest.raises(ValueError, match="NaN"):
         paired_effect(table([[1, np.nan]]), table([[1, 2]]))
-    with pytest.raises(ValueError, match="at least two subjects"):
-        paired_effect(table([[1]]), table([[2]]))
+    with pytest.raises(ValueError, match="no case in common"):
+        paired_effect(table([[]]), table([[]]))
+
+
+def test_of_one_subject_there_is_a_difference_and_no_interval():
+    effect = paired_effect(table([[3.0], [4.0]]), table([[1.0], [1.0]]))
+    assert effect.effect == pytest.approx(2.5) and (effect.n, effect.seeds) == (1, 2)
+    assert np.isnan([effect.low, effect.high, effect.family_low, effect.family_high, effect.p]).all()
+    assert effect.resampled == "nothing" and np.isnan(effect.variances).all()
+    mean, low, high = mean_interval(table([[3.0], [4.0]]))
+    assert mean == pytest.approx(3.5) and np.isnan([low, high]).all()
+    with pytest.raises(ValueError, match="there is one, "):
+        bootstrap_means([table([[1]])])
+
+
+def test_of_one_subject_violations_are_counted_without_an_interval():
+    values = {("t1", "wt"): 0.5, ("t2", "wt"): 0.6, ("t1+t2", "wt"): 0.55}
+    counted = violation_rate({key: table([[value]]) for key, value in values.items()}, ("t1", "t2"))
+    assert (counted.count, counted.pairs) == (1, 2) and np.isnan([counted.low, counted.high]).all()
 
 
 def test_family_bounds_hold_for_all_pairs_together():

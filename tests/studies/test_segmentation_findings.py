@@ -36,6 +36,22 @@ def test_without_a_phantom_there_is_no_ceiling(runs: study.Study) -> None:
     assert "ET without t1ce: not beyond the ceiling" not in findings.rules(own, None).index
 
 
+def test_findings_of_one_case_are_said_without_intervals(runs: study.Study) -> None:
+    scores = runs.results.scores[runs.results.scores["case"].eq(CASES[0])]
+    one = study.read_study(results_of(scores, stand_in=False))
+    parts = pd.DataFrame({"id": [], "effect": [], "part": []})
+    lead, ablation = findings.lead_rows(one, parts), findings.ablation(one)
+    assert len(lead) == 6 and lead["low"].isna().all() and set(lead["verdict"]) == {"UNRESOLVED"}
+    assert findings.clear_effects(ablation) == "One case: no interval."
+    assert "one case: no interval" in findings.rival_facts(one)["price"]
+    assert "nan" not in " ".join(findings.rival_facts(one).values())
+    assert "nan" not in " ".join(findings.ceiling_facts(one, None).values())
+    assert findings.rules(one, None).shape[1] == 5
+    limit = findings.ceiling_from(one, limits(80))
+    assert limit.beyond == [] and set(findings.ceiling_table(limit)["95 % interval"]) == {"one case: no interval"}
+    findings.to_the_ceiling(limit).canvas.draw()
+
+
 def test_the_ceiling_is_the_mean_of_its_cases_and_effects_are_points_from_it(runs: study.Study) -> None:
     limit = findings.ceiling_from(runs, limits(80))
     assert limit.mean == pytest.approx(80) and limit.beyond == []

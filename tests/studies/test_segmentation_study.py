@@ -12,6 +12,7 @@ from made_segmentation import CASES, case_with_tumour, made_runs, made_table, re
 
 from mmlib.analysis.results import Results
 from mmlib.data.cases import Case
+from mmlib.figures.results import combination_dots, combination_heatmap
 from mmlib.studies import segmentation as study
 
 
@@ -38,6 +39,20 @@ def test_a_case_that_lacks_a_modality_is_left_out() -> None:
     total = scores.iloc[:1].assign(case="all", metric="probe-shared")
     kept = study.read_study(results_of(pd.concat([scores, total], ignore_index=True)))
     assert kept.tested == list(CASES[1:]) and set(kept.results.scores["case"]) == {*CASES[1:], "all"}
+
+
+def test_one_test_case_has_scores_and_no_interval(runs: study.Study) -> None:
+    scores = runs.results.scores[runs.results.scores["case"].eq(CASES[0])]
+    one = study.read_study(results_of(scores, stand_in=False))
+    assert one.sample == "n = 1 test cases, 1 to 2 seeds, your own cases"
+    assert study.middle_table(one).loc["U-HeMIS", "WT"].endswith("(one case: no interval)")
+    texts, _ = study.region_table(one, "et")
+    assert texts.notna().to_numpy().sum() > 60 and "nan" not in " ".join(texts.stack().dropna())
+    gain = one.gain(study.ME, "u-hemis", target="wt")
+    assert gain.n == 1 and np.isnan(gain.low)
+    for figure in (study.against_count(one), combination_dots(scores), combination_heatmap(scores)):
+        figure.canvas.draw()
+        assert not [text for axis in figure.axes for text in axis.texts if "nan" in text.get_text()]
 
 
 def test_gains_are_over_the_seeds_that_both_arms_have(runs: study.Study) -> None:

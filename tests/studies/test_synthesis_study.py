@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,6 +122,14 @@ def test_the_best_cell_of_a_table_is_bold(scores: study.Study) -> None:
     assert texts.loc[("3 of 4", "regression U-Net"), "t1"] == "30.1 (29.9-30.3)"
     assert best.loc[("3 of 4", "regression U-Net")].all() and best.to_numpy().sum() == 3 * len(MRI)
     assert study.bold(best).loc[("1 of 4", "regression U-Net"), "t2"] == "font-weight: bold"
+
+
+def test_of_one_subject_tables_say_that_there_is_no_interval(scores: study.Study) -> None:
+    one = replace(scores, scores=scores.scores[scores.scores["case"].eq("a")])
+    texts, _ = study.by_observed(one, "synthesis", "psnr")
+    assert texts.loc[("3 of 4", "regression U-Net"), "t1"] == "30.0 (one case: no interval)"
+    facts = study.baseline_facts(study.over_baselines(one), "m2dn unet")
+    assert facts["patterns_above"] == "0 of 7" and facts["over_mean"] == "+5.0"
 
 
 def test_gains_over_the_trivial_baselines_answer_what_was_asked(scores: study.Study) -> None:
