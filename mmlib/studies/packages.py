@@ -17,15 +17,21 @@ def licence(package: metadata.Distribution) -> str:
 
     A field that holds the text of the licence gives its first line.
     """
-    told = package.metadata
-    if expression := told.get("License-Expression"):
+    if expression := _field(package, "License-Expression"):
         return expression
-    classifiers = [one.split(" :: ")[-1] for one in told.get_all("Classifier", []) if one.startswith("License :: ")]
+    classifiers = [
+        one.split(" :: ")[-1] for one in package.metadata.get_all("Classifier", []) if one.startswith("License :: ")
+    ]
     named = [one for one in classifiers if one != "OSI Approved"]
     if named:
         return "; ".join(named)
-    first = (told.get("License") or "").strip().splitlines()
-    return first[0].strip()[:LONGEST] if first and first[0].strip() not in ("", "UNKNOWN") else UNSTATED
+    first = _field(package, "License").strip().partition("\n")[0].strip()
+    return UNSTATED if first in ("", "UNKNOWN") else first[:LONGEST]
+
+
+def _field(package: metadata.Distribution, name: str) -> str:
+    told = package.metadata
+    return told[name] if name in told else ""  # noqa: SIM401, what the annotation says has no `get`
 
 
 def dependencies(project: str = "mmlib") -> pd.DataFrame:
@@ -77,7 +83,7 @@ def _holds(requirement: Requirement, extra: str) -> bool:
 
 
 def _home(package: metadata.Distribution) -> str:
-    if home := package.metadata.get("Home-page"):
+    if home := _field(package, "Home-page"):
         return home
     links = dict(one.split(", ", 1) for one in package.metadata.get_all("Project-URL", []) if ", " in one)
     named = {label.lower(): link for label, link in links.items()}
