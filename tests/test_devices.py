@@ -110,9 +110,8 @@ def pairs() -> Pairs:
 
 
 # ------------------------------------------------------------------------------------------------------ the device
+@pytest.mark.parametrize("place", [pytest.param(ELSEWHERE, id="elsewhere")], indirect=True)
 def test_the_device_refuses_what_a_gpu_refuses(place: torch.device) -> None:
-    if place != ELSEWHERE:
-        pytest.skip("about the device of tests")
     here, there = torch.ones(2, 2), torch.ones(2, 2).to(ELSEWHERE)
     assert isinstance(there, Placed) and there.device == ELSEWHERE and float((there + 1).sum()) == 8
     for mix in (lambda: there + here, lambda: torch.cat([here, there]), lambda: here[torch.tensor([0]).to(ELSEWHERE)]):
@@ -228,11 +227,8 @@ def test_guidance_follows_the_device_in_all_stages(monkeypatch: pytest.MonkeyPat
     guidance.train_jointly(networks, cases, weights, **asked)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+@pytest.mark.parametrize("place", [GPU], indirect=True)
 def test_training_and_prediction_on_a_gpu_agree_with_the_cpu(tmp_path: Path, place: torch.device) -> None:
-    if place == ELSEWHERE:
-        pytest.skip("about a GPU")
     losses, found = {}, {}
     for device in ("cpu", "auto"):
         torch.manual_seed(0)
