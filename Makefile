@@ -1,6 +1,8 @@
 # make book    the book in build/html            PROFILE=smoke|quick|book|full|paper   DATA=folder of your own cases
 # make test    every test                        make lint    style, types, import directions
 # make lab     JupyterLab on the text notebooks  make lock    choose the versions anew
+# make faults  thousand bad inputs, killed processes and damaged results (about 20 minutes; SEED=, a report in build/faults)
+# make publish finished runs of PROFILE into results/, which git keeps; make book takes them from there
 # make clean   remove what was made
 # Each target does its own set-up in .venv; a GPU is used where its driver is found (see TORCH).
 SHELL := bash
@@ -18,7 +20,7 @@ TORCH   ?= auto
 HASHES  ?=
 
 # What a person types reaches commands by the environment and as it was typed: a shell never reads it, nor make's $$.
-TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA
+TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA EXPERIMENTS
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 
@@ -37,7 +39,7 @@ INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip co
 HASHED = pip="$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps"; \
   $$pip --require-hashes -r requirements-hashed.lock; $$pip --no-build-isolation -e .
 
-.PHONY: book test lab lint lock clean setup
+.PHONY: book test faults publish lab lint lock clean setup
 .DEFAULT_GOAL := book
 
 book: $(VENV)/.ready
@@ -46,6 +48,12 @@ book: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	env $(addprefix -u ,$(TYPED)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+faults: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults --seed $(or $(SEED),0)
+
+publish: $(VENV)/.ready
+	$(BIN)/python -m pipeline publish "$${PROFILE}" $${EXPERIMENTS}
 
 lab: $(VENV)/.ready-lab
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -4,17 +4,19 @@ What there is to run stands in profiles/<PROFILE>.yaml. A run or a chapter is ma
 mmlib that it imports, its parameters or its data changed, and only then.
 """
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
+from mmlib.records import folders_below
 from pipeline import make, profiles
 from pipeline.frame import stale_runs
 from pipeline.sources import book_files, sources
 
-PROFILE = profiles.results_profile(os.environ.get("PROFILE") or "quick")
+PROFILE = profiles.results_profile(os.environ.get("PROFILE") or profiles.DEFAULT)
 SETTINGS = profiles.profile(PROFILE)
 HTML = os.environ.get("HTML") or "build/html"
 CHAPTERS = list(SETTINGS["chapters"])
@@ -46,7 +48,15 @@ if workflow.is_main_process:
                     os.utime(path, (0, 0))  # the record is current, wherever it came from
 
 
+def is_published(wildcards):
+    """Whether a run was restored from results/: then it stays, whatever is made anew around it."""
+    path = Path(f"build/results/{PROFILE}/{wildcards.experiment}/{wildcards.run}/record.json")
+    return path.is_file() and "published" in json.loads(path.read_text())
+
+
 def data_of_run(wildcards):
+    if is_published(wildcards):
+        return []
     data = SETTINGS["experiments"][wildcards.experiment].get("data")
     return f"build/data/{PROFILE}/{data}.json" if data else []  # a notebook may draw its own cases
 
@@ -54,12 +64,14 @@ def data_of_run(wildcards):
 def teacher_of_run(wildcards):
     """The record of the run whose network teaches this one, where there is one."""
     teacher = EXPERIMENTS[wildcards.experiment][0][wildcards.run].get("teacher")
+    if is_published(wildcards):
+        return []
     return f"build/results/{PROFILE}/{wildcards.experiment}/{teacher}/record.json" if teacher else []
 
 
 def networks_of_run(wildcards):
     """The records of the experiments whose networks this one takes and does not train."""
-    needed = SETTINGS["experiments"][wildcards.experiment].get("needs", [])
+    needed = [] if is_published(wildcards) else SETTINGS["experiments"][wildcards.experiment].get("needs", [])
     return [f"build/results/{PROFILE}/{name}/{run}/record.json" for name in needed for run in EXPERIMENTS[name][0]]
 
 
@@ -98,8 +110,10 @@ def sources_of_data(wildcards):
 def size_and_age(folder):
     """Tell when the reader's own data change, without reading them."""
     kinds = (".nii", ".gz", ".wav", "-ubyte", ".csv", ".png", ".jpg", ".jpeg")
-    files = sorted(file for file in Path(folder).rglob("*") if file.name.lower().endswith(kinds))
-    return [f"{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    below = folders_below(folder, lambda error: None)  # the loader says what cannot be listed
+    files = [path / name for path, names in below for name in names if name.lower().endswith(kinds)]
+    states = {file: file.stat() for file in sorted(files) if file.is_file()}
+    return [f"{file.relative_to(folder)} {state.st_size} {state.st_mtime_ns}" for file, state in states.items()]
 
 
 wildcard_constraints:

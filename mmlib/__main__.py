@@ -20,6 +20,9 @@ class Layout(StrEnum):
     IXI = "ixi"
     MS = "ms"
     TABLE = "table"
+    DERM7PT = "derm7pt"
+    RADPATH = "radpath"
+    AVMNIST = "avmnist"
 
 
 class Method(StrEnum):

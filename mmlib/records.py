@@ -7,6 +7,8 @@ with a number is made from these files.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -16,7 +18,8 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -79,11 +82,49 @@ def fingerprint(parameters: Mapping[str, Any], files: Iterable[str | Path] = ())
     return digest(to_json({"parameters": inputs, "sources": sources}, "parameters").encode())[:16]
 
 
+def folders_below(
+    root: str | Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Walk through a folder and those below it, links included; hidden files and folders are left out.
+
+    A link to a folder above itself is not followed. `lost+found`, which belongs to a disk, is left out too.
+
+    Args:
+        root: the folder.
+        onerror: is given the error where a folder cannot be listed; None: it is raised.
+
+    Yields:
+        A folder, and the sorted names of what is no folder in it; sorted by path.
+    """
+
+    def visit(folder: Path, above: frozenset[str]) -> Iterator[tuple[Path, list[str]]]:
+        here = os.path.realpath(folder)
+        if here in above:
+            return
+        try:
+            with os.scandir(folder) as entries:
+                found = {one.name: _is_folder(one) for one in entries if not one.name.startswith(".")}
+        except OSError as error:
+            if onerror is None:
+                raise
+            onerror(error)
+            return
+        yield folder, sorted(name for name, below in found.items() if not below)
+        for name in sorted(name for name, below in found.items() if below and name != "lost+found"):
+            yield from visit(folder / name, above | {here})
+
+    yield from visit(Path(root), frozenset())
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
 def data_fingerprint(root: str | Path, files: Iterable[str | Path] | None = None) -> str:
     """Hash a data set: relative names, sizes and contents (of files above 128 KiB, the first and last 64 KiB).
 
     Args:
-        root: a folder, read with its sub-folders and without hidden files; or one file.
+        root: a folder, read with its sub-folders, links included, and without hidden ones; or one file.
         files: only these files below `root`, for instance the ones a table names.
 
     Returns:
@@ -100,7 +141,7 @@ def data_fingerprint(root: str | Path, files: Iterable[str | Path] | None = None
     elif root.is_file():
         found = [root]
     else:
-        found = [path for path in root.rglob("*") if path.is_file()]
+        found = [path for folder, names in folders_below(root) for name in names if (path := folder / name).is_file()]
     base = root.parent if root.is_file() else root
     named = {os.path.relpath(path, base): path for path in found if not path.name.startswith(".")}
     if not named:
@@ -162,6 +203,46 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for the same folder, which is made; a killed one waits for none.
+
+    Where the disk knows no locks nobody waits.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to write in that takes the place of `target` where the block ends without an error.
+
+    A reader sees the old folder or the whole new one, or for a moment none; also where several processes write the
+    same: then the last one stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-", suffix=".tmp") as place:
+        made = Path(place) / "new"
+        made.mkdir()
+        yield made
+        for attempt in range(100):
+            try:
+                made.rename(target)  # where nothing is, or an empty folder
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            with suppress(FileNotFoundError):  # another process was faster
+                target.rename(made.with_name(f"old-{attempt}"))
+        raise RuntimeError(f"{target}: other processes write it again and again; stop them and try again")
 
 
 def _write(path: Path, text: str) -> None:

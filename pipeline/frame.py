@@ -28,6 +28,9 @@ def stale_because(
 ) -> str:
     """Why a run has to be made (anew); empty while its record is current.
 
+    A published record (see `pipeline.store`) stays also where code or data have changed since: who builds the book does
+    not train for days because of it, and `code_changed` tells.
+
     Args:
         folder: of the run.
         notebook: name of its training notebook, without ending.
@@ -48,8 +51,10 @@ def stale_because(
         return "parameters differ: " + ", ".join(
             f"{key} is {made.get(key, 'not there')!r} there, {asked.get(key, 'not there')!r} here" for key in differing
         )
+    if "published" in record:
+        return ""
     inputs = record.get("inputs", {})
-    if inputs.get("code") != code_fingerprint(notebook, *_modules(notebook, asked)):
+    if code_changed(record, notebook):
         return "code changed"
     data = data or _data_of(asked).get("fingerprint")
     if data and data != record["data_fingerprint"]:
@@ -60,6 +65,12 @@ def stale_because(
         if _fingerprint_of(folder.parents[1] / name) != fingerprint:
             return f"the network of {name} was made anew"
     return ""
+
+
+def code_changed(record: Mapping[str, Any], notebook: str) -> bool:
+    """Whether the code that made a record is other code than here."""
+    made_by = record.get("inputs", {}).get("code")
+    return made_by != code_fingerprint(notebook, *_modules(notebook, record["parameters"]))
 
 
 def _inputs(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,10 +101,11 @@ def _fingerprint_of(folder: Path) -> str:
 
 
 def case_folder(profile: str, data: str) -> Path:
-    """The folder of a run's cases; a phantom of the profile is made where it is missing."""
+    """The folder of a run's cases; a phantom of the profile is made where it is missing or no longer what was made."""
     root = project_root()
     folder = root / data
-    if not folder.is_dir() and folder.parent == root / "build" / "data" / profile:
+    known = folder.with_name(f"{folder.name}.json").is_file() or not folder.is_dir()
+    if known and folder.parent == root / "build" / "data" / profile:
         data_folder(profile, folder.name)
     return folder
 

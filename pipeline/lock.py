@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -42,10 +42,11 @@ def only_pipeline(root: Path) -> Iterator[IO[str]]:
         yield stream
 
 
-def run_pipeline(root: Path, arguments: Sequence[str]) -> None:
-    """Become Snakemake, with the lock held until it ends; where another pipeline works, say so and exit."""
+def run_pipeline(root: Path, arguments: Sequence[str], prepare: Callable[[], None]) -> None:
+    """Prepare and become Snakemake, with the lock held until it ends; where another pipeline works, say so and exit."""
     try:
         with only_pipeline(root) as stream:
+            prepare()
             os.set_inheritable(stream.fileno(), True)
             os.chdir(root)
             os.execv(sys.executable, [*SNAKEMAKE, *arguments])

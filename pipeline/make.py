@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 from mmlib import records
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import (
+    DEFAULT,
     LEFT_OUT,
     OWN,
     RESULTS,
@@ -26,6 +30,7 @@ from pipeline.profiles import (
     profile,
     project_root,
     read_manifest,
+    results_profile,
 )
 
 IN_PIPELINE = "MADE_BY_THE_PIPELINE"  # environment variable of chapters that the pipeline makes
@@ -68,14 +73,30 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 def make_data(profile_name: str, name: str) -> Path:
     """Write the phantom of a data set, or the split of the reader's own cases, and then the manifest beside it.
 
-    Of data that installed packages carry, or that are read as they lie, only the manifest is written.
+    Of data that installed packages carry, or that are read as they lie, only the manifest is written. Of two processes
+    that make the same, the second waits.
 
     Raises:
         ValueError: if the reader's folder holds too few subjects to hold some out for testing.
     """
+    with _only_maker(profile_name, name):
+        return _make_data(profile_name, name)
+
+
+@contextmanager
+def _only_maker(profile_name: str, name: str) -> Iterator[None]:
+    """Wait until no other process makes this data set; the system drops the lock with its process."""
+    path = project_root() / "build" / "data" / profile_name / f".{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _make_data(profile_name: str, name: str) -> Path:
     data = profile(profile_name)["data"][name]
     target = project_root() / "build" / "data" / profile_name / name
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _check_own(data)
     if data["layout"] in SPLIT_WITHIN:
         if "phantom" in data:
             _write_phantom(data["layout"])(target, data["train"], data["valid"], data["test"], **data["phantom"])
@@ -107,9 +128,33 @@ def make_data(profile_name: str, name: str) -> Path:
     cases = Path(data.get("folder", target))
     content = {"settings": data, "stand_in": "phantom" in data}
     content |= {"fingerprint": records.data_fingerprint(cases)} if cases.is_dir() else {}
-    manifest = target.with_suffix(".json")
-    manifest.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content |= {"sha256": _content(target)} if "phantom" in data else {}
+    manifest, text = target.with_suffix(".json"), json.dumps(content, indent=1) + "\n"
+    if not manifest.is_file() or manifest.read_bytes() != text.encode():  # what is the same keeps its time
+        records.write_whole(manifest, lambda temporary: temporary.write_bytes(text.encode()))
     return manifest
+
+
+def _check_own(data: dict[str, Any]) -> None:
+    """Refuse a folder of the reader's whose cases a network would meet as mirror images of each other."""
+    from mmlib.data.brats import BratsFolder
+    from mmlib.data.ixi import IxiFolder
+    from mmlib.data.nifti import check_orientation
+
+    folders = {"brats": BratsFolder, "ixi": IxiFolder}  # read as they lie; those of other layouts are resampled
+    if "folder" in data and data["layout"] in folders:
+        check_orientation(folders[data["layout"]](data["folder"]))
+
+
+def _content(folder: Path) -> str:
+    """SHA-256 of the names and contents of all files below a folder."""
+    total = hashlib.sha256()
+    for below, names in records.folders_below(folder):
+        for path in (below / name for name in names):
+            with path.open("rb") as stream:
+                total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+                total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
 
 
 def _write_phantom(layout: str) -> Callable[..., Any]:
@@ -117,12 +162,30 @@ def _write_phantom(layout: str) -> Callable[..., Any]:
 
 
 def data_folder(profile_name: str, name: str = "brats") -> Path:
-    """The folder of a data set's cases; the phantom is made where it is missing."""
+    """The folder of a data set's cases; a phantom is made where it is missing, and anew where its files changed."""
     data = profile(profile_name)["data"][name]
-    manifest = project_root() / "build" / "data" / profile_name / f"{name}.json"
-    if read_manifest(manifest.with_suffix("")).get("settings") != data:
-        make_data(profile_name, name)
-    return Path(data.get("folder", manifest.with_suffix("")))
+    target = project_root() / "build" / "data" / profile_name / name
+    if _as_made(data, target):
+        return Path(data.get("folder", target))
+    with _only_maker(profile_name, name):
+        if not _as_made(data, target):  # else another process made it while this one waited
+            if "phantom" in data and read_manifest(target).get("settings") == data and target.is_dir():
+                print(f"{target}: files are not those that were made; all are made anew", flush=True)
+                shutil.rmtree(target)
+            _make_data(profile_name, name)
+    return Path(data.get("folder", target))
+
+
+def _as_made(data: dict[str, Any], target: Path) -> bool:
+    """Whether a data set was made by these settings, and its phantom, if it is one, is still what was written."""
+    manifest = read_manifest(target)
+    if manifest.get("settings") != data or "phantom" not in data:
+        return manifest.get("settings") == data
+    if not target.is_dir() or not any(target.iterdir()):
+        return False
+    if "sha256" in manifest:
+        return manifest["sha256"] == _content(target)
+    return manifest.get("fingerprint") == records.data_fingerprint(target)
 
 
 def require_runs(profile_name: str, *experiments: str) -> None:
@@ -223,12 +286,27 @@ def _write_left_out(notebook: Path, output: Path, profile_name: str, variables: 
     jupytext.write(page, output, fmt="ipynb")
 
 
+def restore_results() -> None:
+    """Put the published results of the profile that is asked for where chapters read them, and say what there is."""
+    from pipeline.store import restore
+
+    name = results_profile(os.environ.get("PROFILE") or DEFAULT)
+    done = restore(project_root() / "results", name, project_root() / RESULTS)
+    if any(done.values()):
+        counts = [f"{len(done['restored'])} published results restored", f"{len(done['there'])} there already"]
+        counts += [f"{len(done['kept'])} made here and kept"] if done["kept"] else []
+        print("; ".join(counts), flush=True)
+
+
 def main() -> None:
     """The command line that the Makefile and the Snakefile use."""
     if sys.argv[1:2] == ["book"]:  # the rest is for Snakemake
-        run_pipeline(project_root(), sys.argv[2:])
+        run_pipeline(project_root(), sys.argv[2:], restore_results)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
+    published = commands.add_parser("publish", help="finished runs go into results/, which git keeps")
+    published.add_argument("profile")
+    published.add_argument("experiments", nargs="*", help="of these; all, where none is named")
     for command, arguments in {"data": ["name"], "run": ["experiment", "name"], "chapter": ["name"]}.items():
         made = commands.add_parser(command)
         for argument in ["profile", *arguments]:
@@ -237,4 +315,8 @@ def main() -> None:
             made.add_argument("--force", action="store_true", help="even if the record is current")
     given = vars(parser.parse_args())
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
+    if given["command"] == "publish":
+        from pipeline.store import publish_profile
+
+        actions["publish"] = publish_profile
     actions[given.pop("command")](given.pop("profile"), **given)

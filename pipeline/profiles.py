@@ -18,6 +18,7 @@ import yaml
 
 OWN = "-own"  # ends the name of a profile whose data set is a folder of the reader's
 RESULTS = "build/results"
+DEFAULT = "quick"  # the profile of a plain `make book`
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes", "grid")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
@@ -135,9 +136,16 @@ def run_name(method: str, variant: str, seed: int, fold: int = 0) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `make_data` noted beside a folder of data: settings, stand_in, fingerprint; empty where it made none."""
+    """What `make_data` noted beside a folder of data: settings, stand_in, fingerprint; empty where it made none.
+
+    One that is damaged is none: the data are made anew.
+    """
     path = folder.with_name(folder.name + ".json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _settings(group: dict[str, Any]) -> list[dict[str, float]]:

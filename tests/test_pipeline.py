@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from pipelines import CALLERS, HEAD, ROOT, snakemake, what_failed, write_records, write_small_project
@@ -23,8 +24,8 @@ from mmlib.data.phantoms.options import read_options
 from mmlib.modalities import SAMPLERS
 from mmlib.training import OPTIMIZERS
 from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles
+from pipeline.sources import _bare_code, book_files, code_fingerprint, parameters_of, sources
 from pipeline.sources import _code as notebook_code
-from pipeline.sources import book_files, code_fingerprint, parameters_of, sources
 
 RESULTS = Path("build/results/quick/segmentation")
 
@@ -344,6 +345,17 @@ def test_code_counts_and_words_do_not(monkeypatch: pytest.MonkeyPatch, small_pro
     assert after != before and code_fingerprint("train_segmentation", "mmlib.methods.pmkl") != after
 
 
+def test_the_hash_of_code_is_the_same_in_every_version_of_python(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "import math as m\nclass A(list):\n    pass\n"
+        + "def f(a, /, b=1, *c, d: int = 2, **e) -> str:\n    'words'\n    x: int = 3\n    return f'{a!r:>{b}} {x=}'\n"
+        + "async def g():\n    try:\n        return [await y async for y in z]\n    except* OSError:\n        pass\n"
+        + "match f:\n    case {'a': 1, **rest} | [1, *_]:\n        h = lambda: (yield)\n"
+    )
+    assert _bare_code(path, 0)[:16] == "24ab5c91eff11671"
+
+
 def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DATA", str(tmp_path))
     assert profiles.results_profile("quick") == "quick-own"
@@ -555,6 +567,53 @@ def test_the_options_of_a_phantom_reach_its_maker_and_the_manifest(paired: Path)
     case = next(iter(BratsFolder(folder).values()))
     made = make_subject(int(case.name.rsplit("-", 1)[1]), options=read_options("realistic", shared=0.5))
     assert np.array_equal(case.images["flair"], made.images["flair"])
+
+
+@pytest.mark.parametrize("harm", ["damaged", "lost", "added", "manifest"])
+def test_made_data_that_are_not_what_was_made_are_made_anew(
+    monkeypatch: pytest.MonkeyPatch, paired: Path, harm: str
+) -> None:
+    folder = data_folder("tiny", "radpath")
+    manifest = folder.with_suffix(".json")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} | {
+        manifest: manifest.read_bytes()
+    }
+    written = manifest.stat().st_mtime_ns
+    victim = next(path for path in before if path.suffix == ".png")
+    if harm == "damaged":
+        victim.write_bytes(b"x" + before[victim][1:])
+    elif harm == "lost":
+        victim.unlink()
+    elif harm == "added":
+        victim.with_name("900.png").write_bytes(before[victim])
+    else:
+        manifest.write_bytes(before[manifest][:40])
+    monkeypatch.setattr(frame, "project_root", lambda: paired)
+    assert frame.case_folder("tiny", "build/data/tiny/radpath") == folder
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} | {
+        manifest: manifest.read_bytes()
+    }
+    assert after == before
+    assert (manifest.stat().st_mtime_ns == written) == (harm != "manifest"), "nothing seems newer than it is"
+
+
+def test_made_data_are_not_made_twice(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
+    data_folder("tiny", "radpath")
+    monkeypatch.setattr(make, "_make_data", lambda *_: pytest.fail("made again"))
+    data_folder("tiny", "radpath")
+
+
+def test_own_cases_stored_along_different_axes_are_refused_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, paired: Path
+) -> None:
+    for number, turn in enumerate(([1, 1, 1], [-1, 1, 1], [1, 1, 1])):
+        folder = paired / "own" / f"case-{number}"
+        folder.mkdir(parents=True)
+        image = nibabel.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.diag([*turn, 1.0]))
+        nibabel.save(image, folder / f"case-{number}_t1.nii.gz")
+    monkeypatch.setenv("DATA", str(paired / "own"))
+    with pytest.raises(ValueError, match="case case-1 is stored along LAS, case case-0 along RAS"):
+        make.make_data("tiny-own", "brats")
 
 
 def test_own_pairs_leave_the_other_phantoms_where_they_are(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:

@@ -13,7 +13,16 @@ import pytest
 
 from mmlib import records
 from mmlib.analysis.results import read_runs
-from mmlib.records import RecordError, data_fingerprint, fingerprint, git_state, open_run, read_record
+from mmlib.records import (
+    RecordError,
+    data_fingerprint,
+    fingerprint,
+    git_state,
+    kept_file,
+    leave_out,
+    open_run,
+    read_record,
+)
 
 SCORES = pd.DataFrame(
     [("a", "t1", "wt", "dice", 0.1 + 0.2), ("a", "t1", "wt", "hd95", np.nan), ("b", "t1+flair", "et", "dice", 1.0)],
@@ -165,6 +174,17 @@ def test_a_record_lists_every_file_that_a_reader_may_load(tmp_path):
     files = read_record(with_weights(tmp_path))["files"]
     assert list(files) == ["fit.safetensors", "history.csv", "s0/features.npz", "scores.csv"]
     assert files["fit.safetensors"]["bytes"] == 2048 and len(files["fit.safetensors"]["sha256"]) == 64
+
+
+def test_what_is_left_out_stays_in_the_record_and_cannot_come_back_changed(tmp_path):
+    folder = with_weights(tmp_path)
+    there = read_record(folder)["files"]
+    assert leave_out(folder, "*.safetensors", "none.*") == ["fit.safetensors"] and leave_out(folder, "none.*") == []
+    record = read_record(folder)
+    assert not (folder / "fit.safetensors").exists() and "fit.safetensors" not in record["files"]
+    assert record["left_out"] == {"fit.safetensors": there["fit.safetensors"]}
+    with pytest.raises(FileNotFoundError, match="fit.safetensors does not exist: .* keeps no such file; run it again"):
+        kept_file(folder, "fit.safetensors")
 
 
 @pytest.mark.parametrize("name", ["fit.safetensors", "s0/features.npz", "scores.csv", "history.csv"])

@@ -25,7 +25,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -34,7 +34,6 @@ from zipfile import ZipFile
 import numpy as np
 import pooch
 import torch
-from scipy.io import wavfile
 from torch import Tensor
 
 MODALITIES = ("image", "audio")
@@ -49,7 +48,8 @@ PAIRING_SEED = 20260  # of choice and pairing of the packaged digits, whatever t
 SPEAKERS = ("jackson", "nicolas", "theo")
 RATE = 8000  # Hz, of the recordings
 TEST_INDICES, INDICES = 15, 50  # recordings of a speaker and digit below the first are for testing
-RECORDING = re.compile(rf"(?P<digit>\d)_(?P<speaker>{'|'.join(SPEAKERS)})_(?P<index>\d+)\.wav")
+RECORDING = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[a-z]+)_(?P<index>0|[1-9][0-9]*)\.wav")  # of any speaker
+WAV_BYTES = 1 << 20  # a minute; the longest recording has 2.3 s
 
 MNIST_FOLDERS = (".", "mnist", "MNIST/raw")
 FSDD_FOLDERS = ("recordings", "fsdd/recordings", "free-spoken-digit-dataset/recordings")
@@ -60,10 +60,21 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
 }  # of the files as served, with .gz
+MNIST_UNPACKED_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+MNIST_MOST = 60_000  # images or labels in a file
 FSDD_URL = (
     "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/26eb9aaf76e81b692f806f9140c2d2777410d7a1.zip"
 )
 FSDD_SHA256 = "807638e021693d2fe3be9622256adcffe162ef843d527d5d5c3fe24204bba7ed"  # names and bytes of the 1,500 files
+OTHER = (
+    "not byte for byte those of MNIST and FSDD that the papers' pairs are made of, so scores cannot be compared; "
+    "download them again, or say with each score which data it is on"
+)
 
 
 @dataclass(frozen=True)
@@ -217,6 +228,9 @@ def load(
     Raises:
         FileNotFoundError: if files are missing below `root`; says which, and where they may be.
         ValueError: if an argument is out of range, or a file is not what its name says.
+
+    Warns:
+        UserWarning: if a file below `root` is sound, but not the file of MNIST or FSDD by its known hash.
     """
     if not 0 <= audio_rate <= 1:
         raise ValueError(f"audio_rate is the share of training pairs with audio and lies in [0, 1]; got {audio_rate}")
@@ -323,14 +337,15 @@ def _released(root: Path, recipe: str) -> tuple[Pairs, Pairs, Pairs]:
     """The choice and pairing of the released code: train, test and the MNIST test images left over."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give one with MNIST and FSDD, or load with download=True")
-    files = {name: _find_idx(root, name) for name in MNIST_MD5}
+    files = {name: find_idx(root, name) for name in MNIST_MD5}
     lacking = [name for name, path in files.items() if path is None]
     if lacking:
         raise FileNotFoundError(
             f"{root}: no {' and no '.join(lacking)} (or .gz) in it, in {' or in '.join(MNIST_FOLDERS[1:])}: put the "
             "files of MNIST there, or load with download=True"
         )
-    train_images, train_labels, test_images, test_labels = (_read_idx(path) for path in files.values() if path)
+    read = {path: read_idx(path) for path in files.values() if path}
+    (train_images, _), (train_labels, _), (test_images, _), (test_labels, _) = read.values()
     for images, labels, name in ((train_images, train_labels, "train"), (test_images, test_labels, "t10k")):
         if len(images) != len(labels):
             raise ValueError(
@@ -338,8 +353,13 @@ def _released(root: Path, recipe: str) -> tuple[Pairs, Pairs, Pairs]:
                 f"{files[f'{name}-labels-idx1-ubyte']} has {len(labels)} labels; take both from one download"
             )
     recordings = _find_recordings(root)
-    train_rows = np.concatenate([rows[:TRAIN] for rows in _rows_by_name(train_labels, TRAIN, "training")])
-    test_rows = np.concatenate([rows[-TEST:] for rows in _rows_by_name(test_labels, TEST, "test")])
+    others = [path.name for path, (_, known) in read.items() if not known]
+    if recordings_hash(itertools.chain(*recordings.values())) != FSDD_SHA256:
+        others.append("recordings")
+    if others:
+        warnings.warn(f"{root}: {', '.join(others)}: {OTHER}", stacklevel=3)
+    train_rows = np.concatenate([rows[:TRAIN] for rows in rows_by_name(train_labels, TRAIN, "training")])
+    test_rows = np.concatenate([rows[-TEST:] for rows in rows_by_name(test_labels, TEST, "test")])
     rest = np.setdiff1d(np.arange(len(test_labels)), test_rows)
 
     def part(name: str, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, heard: Sequence[Path] = ()) -> Pairs:
@@ -354,8 +374,12 @@ def _released(root: Path, recipe: str) -> tuple[Pairs, Pairs, Pairs]:
     )
 
 
-def _rows_by_name(labels: np.ndarray, least: int, part: str) -> list[np.ndarray]:
-    """The images of each class, sorted as the names of files `<row>.png` are: 1, 10, 100, 1000, 1001, ..."""
+def rows_by_name(labels: np.ndarray, least: int, part: str) -> list[np.ndarray]:
+    """The images of each class, sorted as the names of files `<row>.png` are: 1, 10, 100, 1000, 1001, ...
+
+    Raises:
+        ValueError: if a class has fewer than `least`; `part` is named.
+    """
     classes = []
     for digit in range(CLASSES):
         rows = sorted(np.flatnonzero(labels == digit).tolist(), key=lambda row: f"{row}.png")
@@ -365,67 +389,160 @@ def _rows_by_name(labels: np.ndarray, least: int, part: str) -> list[np.ndarray]
     return classes
 
 
-def _find_idx(root: Path, name: str) -> Path | None:
+def find_idx(root: Path, name: str) -> Path | None:
+    """The file of this name below a root, packed or not; None if there is none."""
     paths = [root / folder / file for folder in MNIST_FOLDERS for file in (name, f"{name}.gz")]
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read_idx(path: Path) -> np.ndarray:
-    """Read images (N, 28, 28) or labels (N,), uint8; the file's name says which it holds."""
-    damaged = f"{path}: is cut off or damaged; download it again"
+def read_idx(path: Path) -> tuple[np.ndarray, bool]:
+    """Read images or labels; the file's name says which it holds.
+
+    Returns:
+        (N, 28, 28) or (N,), uint8; and whether its bytes are those of MNIST, by MD5.
+
+    Raises:
+        ValueError: if the file cannot be read, its magic number is another, its header does not fit its length, it has
+            more than `MNIST_MOST` entries, or a label is no digit.
+    """
+    images = "images" in path.name
+    header, entry = (16, 28 * 28) if images else (8, 1)  # bytes
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{damaged} ({error})") from None
-    magic = 2051 if "images" in path.name else 2049  # unsigned bytes in 3 dimensions, in 1
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            content = stream.read(header + MNIST_MOST * entry + 1)  # of a whole .gz, to its check sum
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: is cut off or damaged ({error}); download it again") from None
+    magic = 2051 if images else 2049  # unsigned bytes in 3 dimensions, in 1
     found = int.from_bytes(content[:4], "big")
     if found != magic:
         raise ValueError(f"{path}: begins with the number {found}, expected {magic}; it is another file than it says")
-    header = 4 + 4 * (magic % 256)
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
+    if len(content) > header + MNIST_MOST * entry:
+        raise ValueError(
+            f"{path}: its header says {shape}, and it has more than MNIST's {MNIST_MOST} entries; download it again"
+        )
     if len(content) != header + math.prod(shape) or shape[1:] not in ([], [28, 28]):
-        raise ValueError(f"{damaged} (its header says {shape}, it has {len(content) - header} bytes of data)")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+        raise ValueError(
+            f"{path}: is cut off or damaged (its header says {shape}, it has {max(0, len(content) - header)} bytes of "
+            "data); download it again"
+        )
+    values = np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    if not images and values.max(initial=0) >= CLASSES:
+        place = int(np.argmax(values >= CLASSES))
+        raise ValueError(f"{path}: label {place} is {values[place]}, expected a digit; download it again")
+    return values, hashlib.md5(content).hexdigest() == MNIST_UNPACKED_MD5[path.name.removesuffix(".gz")]
 
 
 def _find_recordings(root: Path) -> dict[str, list[Path]]:
     """The recordings for training and for testing, by digit, then speaker, then index."""
-    folder = next((root / name for name in FSDD_FOLDERS if (root / name).is_dir()), None)
-    if folder is None:
-        raise FileNotFoundError(
-            f"{root}: none of the folders {', '.join(FSDD_FOLDERS)} with the recordings of FSDD, such as "
-            f"0_{SPEAKERS[0]}_0.wav; put them there, or load with download=True"
-        )
-    matches = [(match, path) for path in folder.glob("*.wav") if (match := RECORDING.fullmatch(path.name))]
-    found = {(int(match["digit"]), match["speaker"], int(match["index"])): path for match, path in matches}
-    for digit, speaker in itertools.product(range(CLASSES), SPEAKERS):
-        indices = {index for one, name, index in found if (one, name) == (digit, speaker)}
-        if indices != set(range(INDICES)):
-            lacking = sorted(set(range(INDICES)) ^ indices)
-            raise ValueError(
-                f"{folder}: digit {digit} of {speaker} has {len(indices)} recordings, expected the indices 0 to "
-                f"{INDICES - 1} (look at {lacking[0]}): classes and speakers must count alike; get all of FSDD"
-            )
+    found, problems = find_recordings(root)
+    if problems:
+        raise ValueError(problems[0])
     parts: dict[str, list[Path]] = {"training": [], "test": []}
     for digit, speaker, index in sorted(found):
         parts["test" if index < TEST_INDICES else "training"].append(found[digit, speaker, index])
     return parts
 
 
+def find_recordings(root: Path) -> tuple[dict[tuple[int, str, int], Path], list[str]]:
+    """Find the recordings of the three speakers; none is opened.
+
+    Returns:
+        (digit, speaker, index) -> file, and one message for each file whose name is none of FSDD, and for each digit
+        and speaker without the indices that are expected.
+
+    Raises:
+        FileNotFoundError: if there is no folder with recordings.
+    """
+    folder = next((root / name for name in FSDD_FOLDERS if (root / name).is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{root}: none of the folders {', '.join(FSDD_FOLDERS)} with the recordings of FSDD, such as "
+            f"0_{SPEAKERS[0]}_0.wav; put them there, or load with download=True"
+        )
+    found, problems = {}, []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() != ".wav" or path.name.startswith("."):
+            continue
+        name = RECORDING.fullmatch(path.name)
+        if name is None:
+            problems.append(
+                f"{path}: is not named as a recording of FSDD, expected <digit>_<speaker>_<index>.wav such as "
+                f"0_{SPEAKERS[0]}_0.wav; correct the name, or remove the file"
+            )
+        elif name["speaker"] in SPEAKERS:
+            found[int(name["digit"]), name["speaker"], int(name["index"])] = path
+    for digit, speaker in itertools.product(range(CLASSES), SPEAKERS):
+        indices = {index for one, name, index in found if (one, name) == (digit, speaker)}
+        if indices != set(range(INDICES)):
+            lacking = sorted(set(range(INDICES)) ^ indices)
+            problems.append(
+                f"{folder}: digit {digit} of {speaker} has {len(indices)} recordings, expected the indices 0 to "
+                f"{INDICES - 1} (look at {lacking[0]}): classes and speakers must count alike; get all of FSDD"
+            )
+    return found, problems
+
+
+def recordings_hash(paths: Iterable[Path]) -> str:
+    """SHA-256 of names and bytes of recordings, whatever their order; `FSDD_SHA256` for those of FSDD."""
+    content = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: path.name):
+        content.update(path.name.encode() + path.read_bytes())
+    return content.hexdigest()
+
+
+def read_wav(path: Path) -> np.ndarray:
+    """The samples of a recording, (n,) int16.
+
+    Neither scipy nor Python's `wave` compares the lengths in a header with the file, so a recording that was cut off
+    would be a shorter one.
+
+    Raises:
+        ValueError: if the file cannot be read, a length in it is another than it says, or it is not as FSDD has them:
+            PCM of 16 bits, one channel, 8,000 Hz.
+    """
+    again = "take the file as FSDD has it"
+    if not path.is_file():  # reading from a pipe would never end
+        raise ValueError(f"{path}: no such file; {again}")
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(WAV_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); {again}") from None
+    if len(content) > WAV_BYTES:
+        raise ValueError(f"{path}: has more than {WAV_BYTES:,} bytes, expected a spoken digit; {again}")
+    if len(content) < 12 or content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        raise ValueError(f"{path}: cannot be read as WAV, its header is another; {again}")
+    ends = 8 + int.from_bytes(content[4:8], "little")
+    chunks: dict[bytes, bytes] = {}
+    at = 12
+    while at + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, at)
+        chunks[name] = content[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2  # chunks begin at even bytes
+    if not ends == at == len(content):
+        raise ValueError(
+            f"{path}: cannot be read as WAV, its header says {ends} bytes, its parts {at}, it has {len(content)}: cut "
+            f"off or damaged; {again}"
+        )
+    if len(chunks.get(b"fmt ", b"")) < 16 or b"data" not in chunks:
+        raise ValueError(f"{path}: cannot be read as WAV, it has no format or no samples; {again}")
+    kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunks[b"fmt "])
+    if (kind, channels, rate, bits) != (1, 1, RATE, 16):
+        raise ValueError(
+            f"{path}: format {kind}, {bits} bits, {rate} Hz, {channels} channel(s), expected format 1 (PCM), 16 bits, "
+            f"{RATE} Hz, 1 channel; {again}"
+        )
+    if len(chunks[b"data"]) < 2 or len(chunks[b"data"]) % 2:
+        raise ValueError(f"{path}: has {len(chunks[b'data'])} bytes of samples, expected two for each sample; {again}")
+    return np.frombuffer(chunks[b"data"], "<i2")
+
+
 def _cepstrum(path: Path, recipe: str) -> np.ndarray:
     """The cepstral coefficients of a recording, 20 x 20; see `load` for the two recipes."""
     import librosa  # takes seconds, hence here
 
-    try:
-        rate, samples = wavfile.read(path)
-    except (ValueError, EOFError, struct.error) as error:
-        raise ValueError(f"{path}: cannot be read as WAV ({error}); download it again") from None
-    if rate != RATE or samples.ndim != 1 or samples.dtype != np.int16:
-        raise ValueError(
-            f"{path}: {samples.dtype}, {rate} Hz, {samples.size // max(1, len(samples))} channel(s); expected int16, "
-            f"{RATE} Hz, 1 channel: take the file as FSDD has it"
-        )
-    sound = samples.astype(np.float32) / 2**15
+    sound = read_wav(path).astype(np.float32) / 2**15
     if recipe == "clean":
         return _stretched(librosa.feature.mfcc(y=sound, sr=RATE, n_mfcc=SIDE, n_fft=256, hop_length=128, n_mels=40))
     with warnings.catch_warnings():
@@ -449,13 +566,14 @@ def _stretched(coefficients: np.ndarray) -> np.ndarray:
 def _download(root: Path) -> None:
     """Fetch the files of MNIST and the recordings that `root` lacks."""
     for name, md5 in MNIST_MD5.items():
-        if _find_idx(root, name) is None:
+        if find_idx(root, name) is None:
             pooch.retrieve(f"{MNIST_URL}{name}.gz", f"md5:{md5}", fname=f"{name}.gz", path=root / "mnist")
     if any((root / name).is_dir() for name in FSDD_FOLDERS):
         return
     archive = pooch.retrieve(FSDD_URL, None, fname="fsdd.zip", path=root)  # zipped anew by the server: no fixed hash
     with ZipFile(archive) as opened:
-        names = {Path(name).name: name for name in opened.namelist() if RECORDING.fullmatch(Path(name).name)}
+        matches = {name: RECORDING.fullmatch(Path(name).name) for name in opened.namelist()}
+        names = {match[0]: name for name, match in matches.items() if match and match["speaker"] in SPEAKERS}
         content = {name: opened.read(names[name]) for name in sorted(names)}
     found = hashlib.sha256(b"".join(name.encode() + data for name, data in content.items())).hexdigest()
     if found != FSDD_SHA256:

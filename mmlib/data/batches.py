@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmlib.data.cases import Case, tensors
+from mmlib.data.cases import Case, Orientation, tensors
 from mmlib.modalities import draw
 
 
@@ -26,14 +26,20 @@ class Samples(Sequence):
         names: the cases, in order.
         modalities: the network's modalities.
         keep: hold every sample in memory; right for small volumes, wrong for a whole BraTS.
+
+    Raises:
+        ValueError: where a case is asked for that is stored along other axes than the first.
     """
 
     def __init__(self, read: Callable[[str], Case], names: Sequence[str], modalities: Sequence[str], keep: bool = True):
         self.read, self.names, self.modalities = read, tuple(names), tuple(modalities)
+        self.orientation = Orientation()
         self._sample = lru_cache(maxsize=None if keep else 1)(self._prepare)
 
     def _prepare(self, name: str) -> dict:
-        return tensors(self.read(name), self.modalities)[0]
+        case = self.read(name)
+        self.orientation.check(case.name, case.axes)
+        return tensors(case, self.modalities)[0]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -4,18 +4,20 @@ Read by modality name, in both official namings:
 2018-2021: `<case>/<case>_flair.nii.gz`, `_t1`, `_t1ce`, `_t2`, `_seg` (in 2018 and 2019 under HGG/ and LGG/);
 2023 on:   `<case>/<case>-t2f.nii.gz`, `-t1n`, `-t1c`, `-t2w`, `-seg`; enhancing tumour is label 3 there, not 4.
 A case that lacks the file of a modality is a case in which this modality is not available; nothing is filled in.
+Upper and lower case are alike in endings (`_T1.NII.GZ`). All files of a folder are named after one case.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmlib.data.cases import Case
-from mmlib.data.nifti import CaseFiles, Cases, find_folders, read_folder, write_segmentation
+from mmlib.data.nifti import CaseFiles, Cases, OnError, find_folders, read_folder, refuse, shown, write_segmentation
 from mmlib.modalities import MRI
 
 __all__ = [
@@ -24,7 +26,7 @@ __all__ = [
 
 CLASSIC = {"_t1": "t1", "_t1ce": "t1ce", "_t2": "t2", "_flair": "flair", "_seg": "seg"}
 RECENT = {"-t1n": "t1", "-t1c": "t1ce", "-t2w": "t2", "-t2f": "flair", "-seg": "seg"}
-NIFTI = re.compile(r"\.nii(\.gz)?$")
+NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 LAYOUT = (
     "<case>/<case>_flair.nii.gz, _t1, _t1ce, _t2, _seg (2018-2021) or <case>/<case>-t2f.nii.gz, -t1n, -t1c, -t2w, -seg"
 )
@@ -40,38 +42,43 @@ def subject_of(case: str) -> str:
 
 def _files(folder: Path, names: Sequence[str]) -> CaseFiles | None:
     """Sort the files of one folder into places; None where no file has an official name."""
-    places: dict[str, Path] = {}
-    ambiguous, extra, recent = [], [], False
+    found: list[tuple[str, str, Path]] = []  # after whom, ending, file
+    extra = []
     for name in sorted(names):
-        if name.startswith("."):
-            continue
         stem = NIFTI.sub("", name)
-        endings = [ending for ending in (*CLASSIC, *RECENT) if stem != name and stem.endswith(ending)]
-        if not endings:
+        ending = next((one for one in (*CLASSIC, *RECENT) if stem != name and stem.lower().endswith(one)), None)
+        if ending is None:
             extra.append(folder / name)
-            continue
-        place = (CLASSIC | RECENT)[endings[0]]
-        recent = recent or endings[0] in RECENT
-        if place in places:
-            ambiguous.append(folder / name)
         else:
-            places[place] = folder / name
-    if not places:
+            found.append((stem[: -len(ending)].lower(), ending, folder / name))
+    if not found:
         return None
+    named = Counter(case for case, _, _ in found)
+    own = folder.name.lower() if folder.name.lower() in named else named.most_common(1)[0][0]
+    places: dict[str, Path] = {}
+    ambiguous = []
+    for case, ending, path in found:
+        if case != own:
+            continue
+        if (place := (CLASSIC | RECENT)[ending]) in places:
+            ambiguous.append(path)
+        else:
+            places[place] = path
     return CaseFiles(
         name=folder.name,
         images={name: places[name] for name in MRI if name in places},
         seg=places.get("seg"),
         subject=subject_of(folder.name),
-        enhancing_label=3 if recent else None,
+        enhancing_label=3 if any(ending in RECENT for _, ending, _ in found) else None,
         ambiguous=tuple(ambiguous),
+        foreign=tuple(path for case, _, path in found if case != own),
         extra=tuple(extra),
     )
 
 
-def find_cases(root: Path | str) -> list[CaseFiles]:
-    """List every folder under `root` that holds files with official names, sorted by path; nothing is opened."""
-    return find_folders(root, _files)
+def find_cases(root: Path | str, onerror: OnError = refuse) -> list[CaseFiles]:
+    """List every folder under `root` that holds files with official names; as `mmlib.data.nifti.find_folders`."""
+    return find_folders(root, _files, onerror)
 
 
 def load_case(folder: Path | str) -> Case:
@@ -97,11 +104,11 @@ class BratsFolder(Cases):
             prepare: applied to every image as it is read, such as `clip_tail`.
 
         Raises:
-            ValueError: if there is none, or two have the same name.
+            ValueError: if there is none, two have the same name, or a folder below cannot be listed.
         """
         files = find_cases(root)
         if not files:
-            raise ValueError(f"{Path(root).resolve()}: no case found; expected {LAYOUT}")
+            raise ValueError(f"{shown(Path(root).resolve())}: no case found; expected {LAYOUT}")
         self.root = Path(root).resolve()
         super().__init__(sorted(files, key=lambda one: one.name), str(root), prepare)
 

@@ -19,6 +19,7 @@ from nibabel.nifti1 import Nifti1Header
 from mmlib.modalities import MRI
 
 REGIONS = ("wt", "tc", "et")  # of a glioma, nested
+LABELS = (0, 1, 2, 3, 4)  # of BraTS, all years
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,29 @@ class Case:
         return np.any([self.images[name] != 0 for name in combination], axis=0)
 
 
+@dataclass
+class Orientation:
+    """The axes along which cases are stored that a network meets together: those of the first one."""
+
+    axes: str = ""
+    case: str = ""
+
+    def check(self, case: str, axes: str) -> None:
+        """Compare a case with the first one; see `Case.axes`.
+
+        Raises:
+            ValueError: if it is stored along other axes: to a network one of them is a mirror image, or turned.
+        """
+        if not self.axes:
+            self.axes, self.case = axes, case
+        if axes != self.axes:
+            raise ValueError(
+                f"case {case} is stored along {axes}, case {self.case} along {self.axes}: as they are, one is a mirror "
+                "image of the other, or turned; bring all to one orientation (nibabel.as_closest_canonical), or to one "
+                "grid (mmlib.data.resample)"
+            )
+
+
 def regions(labels: np.ndarray, enhancing: int | None = None) -> np.ndarray:
     """Turn raw labels into the three nested tumour regions.
 
@@ -107,8 +131,9 @@ def regions(labels: np.ndarray, enhancing: int | None = None) -> np.ndarray:
         ValueError: if a label other than 0-4 occurs.
     """
     values = np.unique(labels)
-    if not np.isin(values, (0, 1, 2, 3, 4)).all():
-        raise ValueError(f"labels must be 0-4 (BraTS); found {values.tolist()}: map them first")
+    unknown = values[~np.isin(values, LABELS)]
+    if unknown.size:
+        raise ValueError(f"labels must be 0-4 (BraTS); found {unknown[:5].tolist()}: map them first")
     if enhancing is None:
         enhancing = 4 if 4 in values else 3
     core = (1, 3) if enhancing == 3 else (1, 3, 4)

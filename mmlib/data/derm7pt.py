@@ -18,6 +18,7 @@ Our rule: melanoma is scored by the expected seven-point score. How the paper in
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+from mmlib.data.csv_files import quoted, read_csv
+from mmlib.data.pictures import read_rgb
 
 MODALITIES = ("clinic", "derm")
 PARTS = ("train", "valid", "test")
@@ -146,40 +149,54 @@ def load(root: str | Path, size: int = 64) -> Derm7pt:
 
     Raises:
         FileNotFoundError: if meta.csv or an index file is missing.
-        ValueError: if a column is missing, an index is no row of meta.csv or is listed twice, a label is unknown, an
-            image of a pair is missing or damaged, or the training part lacks a class.
+        ValueError: if one of them is no CSV (as `mmlib.data.csv_files.read_csv`), a column is missing, an index is no
+            row of meta.csv or is listed twice, a label is unknown, an image of a pair is not named, missing, outside
+            of images/ or no sound picture (as `mmlib.data.pictures.read_rgb`), or the training part lacks a class.
 
     Warns:
-        UserWarning: if another part lacks a class; its balanced accuracy is then over the classes it has.
+        UserWarning: if another part lacks a class; its balanced accuracy is then over the classes it has. Or if an
+            image belongs to two cases.
     """
     root = Path(root).resolve()
-    meta = _table(root / "meta" / "meta.csv", ["case_num", *(column for column, _ in LABELS.values()), *MODALITIES])
-    rows = _indexes(root, len(meta))
+    listed = read_lists(root)
     parts, refused = {}, {}
+    owners: dict[Path, str] = {}  # of images: a case
     for part in PARTS:
-        chosen = meta.iloc[rows[part]]
-        same = chosen.clinic == chosen.derm
+        chosen = listed[part]
+        files = {name: [image_path(root, row, name) for _, row in chosen.iterrows()] for name in MODALITIES}
+        same = np.array([clinic == derm for clinic, derm in zip(*files.values(), strict=True)], bool)
         refused[part] = tuple(chosen.case_num[same])
         chosen = chosen[~same]
-        labels = _labels(chosen, root / "meta" / "meta.csv")
+        labels = class_ids(chosen, root / "meta" / "meta.csv")
         _check_classes(labels, part, root)
-        images = {name: _images(root / "images", chosen, name, size) for name in MODALITIES}
+        images = {}
+        for name in MODALITIES:
+            kept = [files[name][row] for row in np.flatnonzero(~same)]
+            _check_owners(kept, chosen.case_num, owners)
+            images[name] = _images(kept, chosen.case_num, size)
         parts[part] = Lesions(
             images, labels, torch.ones(len(chosen), len(MODALITIES), dtype=torch.bool), tuple(chosen.case_num)
         )
     return Derm7pt(**parts, refused=refused)
 
 
-def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+def read_lists(root: Path) -> dict[str, pd.DataFrame]:
+    """The rows of meta.csv of each part, in the order of its index file, as text.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`, of the tables.
+    """
+    path = root / "meta" / "meta.csv"
+    meta = _table(path, ["case_num", *(column for column, _ in LABELS.values()), *MODALITIES], filled=["case_num"])
+    return {part: meta.iloc[rows] for part, rows in _indexes(root, len(meta)).items()}
+
+
+def _table(path: Path, columns: list[str], filled: list[str]) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; expected meta/meta.csv and meta/train_indexes.csv, ... below it"
         )
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).apply(lambda column: column.str.strip())
-    lacking = [column for column in columns if column not in table]
-    if lacking:
-        raise ValueError(f"{path}: has no column {lacking[0]!r}; expected {', '.join(columns)}")
-    return table
+    return read_csv(path, columns, filled)
 
 
 def _indexes(root: Path, count: int) -> dict[str, list[int]]:
@@ -190,9 +207,11 @@ def _indexes(root: Path, count: int) -> dict[str, list[int]]:
         path = root / f"{part}_indexes.csv"
         path = path if path.is_file() else root / "meta" / path.name
         rows[part] = []
-        for text in _table(path, ["indexes"])["indexes"]:
+        for text in _table(path, ["indexes"], filled=["indexes"])["indexes"]:
             if not text.isdecimal() or int(text) >= count:
-                raise ValueError(f"{path}: index {text} is no row of meta.csv, which has rows 0 to {count - 1}")
+                raise ValueError(
+                    f"{path}: index {text} is no row of meta.csv, which has rows 0 to {count - 1}; correct it"
+                )
             if int(text) in places:
                 raise ValueError(f"{path}: index {text} is also in {places[int(text)]}; list every case once")
             places[int(text)] = path
@@ -200,8 +219,28 @@ def _indexes(root: Path, count: int) -> dict[str, list[int]]:
     return rows
 
 
-def _labels(meta: pd.DataFrame, path: Path) -> Tensor:
-    """Class ids, (N, 8)."""
+def image_path(root: Path, row: pd.Series, modality: str) -> Path:
+    """Where the image of a case is; it need not be there.
+
+    Raises:
+        ValueError: if the row names none, or one outside of images/.
+    """
+    name = row[modality]
+    if not name or name.startswith("/") or ".." in name.split("/"):
+        what = f"is {quoted(name)}, expected a path below images/" if name else "is not named"
+        raise ValueError(
+            f"{root / 'meta' / 'meta.csv'}: case {row.case_num}: its {modality} image {what}; correct the row, or take "
+            "it out of the index files"
+        )
+    return root / "images" / name
+
+
+def class_ids(meta: pd.DataFrame, path: Path) -> Tensor:
+    """Class ids of rows of meta.csv, (N, 8), columns as `TASKS`.
+
+    Raises:
+        ValueError: if a label is unknown; `path` is named.
+    """
     labels = np.empty((len(meta), len(LABELS)), dtype=np.int64)
     for task, (column, classes) in enumerate(LABELS.values()):
         ids = {text: number for number, texts in enumerate(classes.values()) for text in texts}
@@ -209,19 +248,35 @@ def _labels(meta: pd.DataFrame, path: Path) -> Tensor:
         if len(unknown):
             first = unknown.iloc[0]
             raise ValueError(
-                f"{path}: case {first.case_num} has the {column} {first[column]!r}; known are {', '.join(ids)}"
+                f"{path}: case {first.case_num} has the {column} {quoted(first[column])}, known are {', '.join(ids)}; "
+                "correct it"
             )
         labels[:, task] = meta[column].map(ids)
     return torch.from_numpy(labels)
 
 
-def _check_classes(labels: Tensor, part: str, root: Path) -> None:
-    lacking = [
+def lacking_classes(labels: Tensor) -> list[str]:
+    """Classes that no case has, as "task class"; of (N, 8) class ids."""
+    return [
         f"{task} {name}"
         for column, (task, names) in enumerate(TASKS.items())
         for number, name in enumerate(names)
         if not (labels[:, column] == number).any()
     ]
+
+
+def _check_owners(files: Sequence[Path], cases: Sequence[str], owners: dict[Path, str]) -> None:
+    for path, case in zip(files, cases, strict=True):
+        if owners.setdefault(path, case) != case:
+            warnings.warn(
+                f"{path} is an image of case {owners[path]} and of case {case}; take one of them out of the index "
+                "files, else the parts may share an image",
+                stacklevel=3,
+            )
+
+
+def _check_classes(labels: Tensor, part: str, root: Path) -> None:
+    lacking = lacking_classes(labels)
     if lacking and part == "train":
         raise ValueError(
             f"{root}: no training case of {', '.join(lacking)}; nothing can learn a class it is not shown: "
@@ -235,22 +290,25 @@ def _check_classes(labels: Tensor, part: str, root: Path) -> None:
         )
 
 
-def _images(folder: Path, meta: pd.DataFrame, modality: str, size: int) -> Tensor:
+def read_image(path: Path, size: int) -> np.ndarray:
+    """Decode one image, (size, size, 3) uint8.
+
+    Raises:
+        ValueError: if it is missing, or as `mmlib.data.pictures.read_rgb`.
+    """
+    if not os.path.isfile(path):  # False for names that are too long, where Path.is_file raises
+        raise ValueError(f"{path} is missing; unpack the release again, or take the case out of the index files")
+    return read_rgb(path, size)
+
+
+def _images(files: Sequence[Path], cases: Sequence[str], size: int) -> Tensor:
     """Decode one image of each case, (N, 3, size, size) uint8."""
-    images = torch.empty(len(meta), 3, size, size, dtype=torch.uint8)
-    for row, (case, name) in enumerate(zip(meta.case_num, meta[modality], strict=True)):
-        path = folder / name
-        if not path.is_file():
-            raise ValueError(
-                f"case {case}: its {modality} image {path} is missing; unpack the release again, or take the case out "
-                "of the index files"
-            )
+    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+    for row, (case, path) in enumerate(zip(cases, files, strict=True)):
         try:
-            with Image.open(path) as image:
-                pixels = np.array(image.convert("RGB").resize((size, size)))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"case {case}: {path} cannot be decoded ({error}); unpack the release again") from error
-        images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
+            images[row] = torch.from_numpy(read_image(path, size)).permute(2, 0, 1)
+        except ValueError as error:
+            raise ValueError(f"case {case}: {error}") from None
     return images
 
 

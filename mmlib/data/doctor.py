@@ -6,50 +6,36 @@ spoil results silently. An error stops the loader, or makes what it reads meanin
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import os
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from nibabel import aff2axcodes
 from tqdm.auto import tqdm
 
 from mmlib.data import brats, ixi, ms, table
-from mmlib.data.nifti import UNREADABLE, CaseFiles, as_labels, grid_difference, read_volume
+from mmlib.data.checkups import CHECKUPS
+from mmlib.data.findings import Finding
+from mmlib.data.nifti import CaseFiles, as_labels, grid_difference, read_volume, shown
+from mmlib.records import folders_below
 
 FOLDERS = {"brats": brats, "ixi": ixi, "ms": ms}  # the modules of layouts that are folders
-LAYOUTS = (*FOLDERS, "table")
+LAYOUTS = (*FOLDERS, "table", *CHECKUPS)
+CAVITY = 4  # label of the resection cavity in BraTS 2024, where enhancing tumour is 3
 SEVERITIES = ("error", "warning", "note")
 OUTSIDE = 0.05  # a larger share of the tumour than this in the background means that image and labels do not match
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found.
-
-    Attributes:
-        severity: "error", "warning" or "note"; a note is no fault.
-        case: its name, or "" for the folder as a whole.
-        file: its name, or "".
-        what: what was found and what was expected.
-        remedy: what to do.
-    """
-
-    severity: str
-    case: str
-    file: str
-    what: str
-    remedy: str
+CORNERS = 0.1  # a brain without its skull leaves the corners of its box empty; a larger share there is noise
 
 
 def examine(layout: str, path: Path | str, progress: bool = False) -> list[Finding]:
-    """Open every file of a data folder and list what is wrong with it.
+    """Open every file of a data folder and list what is wrong with it; what cannot be examined is a finding too.
 
     Args:
-        layout: "brats", "ixi", "ms" or "table".
+        layout: "brats", "ixi", "ms", "table", "derm7pt", "radpath" or "avmnist".
         path: the folder, or the CSV of the layout "table".
         progress: show a bar over the cases.
 
@@ -62,9 +48,11 @@ def examine(layout: str, path: Path | str, progress: bool = False) -> list[Findi
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
     path = Path(path).resolve()
-    if not path.exists():
-        raise ValueError(f"{path}: no such {'file' if layout == 'table' else 'folder'}; check the path")
+    if not os.path.exists(path):
+        raise ValueError(f"{shown(path)}: no such {'file' if layout == 'table' else 'folder'}; check the path")
     findings: list[Finding] = []
+    if layout in CHECKUPS:
+        return _sorted(CHECKUPS[layout](path, progress))
     if layout == "table":
         try:
             cases, problems = table.read_table(path)
@@ -76,20 +64,26 @@ def examine(layout: str, path: Path | str, progress: bool = False) -> list[Findi
             findings.append(Finding("error", "", path.name, problem, remedy))
         expected = "a table with one row for each case"
     else:
-        cases, expected = FOLDERS[layout].find_cases(path), FOLDERS[layout].LAYOUT
+        unlisted: list[OSError] = []
+        cases, expected = FOLDERS[layout].find_cases(path, unlisted.append), FOLDERS[layout].LAYOUT
+        findings += _unlisted(unlisted, path)
     if not cases and not findings:
         return [Finding("error", "", path.name, "no case found", f"expected {expected}")]
 
-    findings += _census(cases, path, layout) + _names(cases)
+    findings += _guarded("", _census, cases, path, layout) + _names(cases)
     if layout != "ixi":
         findings += _segmentations(cases)
     seen: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    spacings: dict[str, tuple[float, ...]] = {}
+    grids: dict[str, np.ndarray] = {}
+    cavities: list[tuple[str, bool, bool]] = []
     for files in tqdm(cases, desc="doctor", unit="case", disable=None if progress else True):
-        findings += _files(files)
-        findings += _volumes(files, seen, spacings, stripped=layout != "ixi")
-    findings += _duplicates(seen)
-    findings += _outliers(spacings)
+        findings += _guarded(files.name, _files, files)
+        findings += _guarded(files.name, _volumes, files, seen, grids, cavities)
+    findings += _duplicates(seen) + _outliers(grids) + _cavities(cavities)
+    return _sorted(findings)
+
+
+def _sorted(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), one.case, one.file))
 
 
@@ -113,6 +107,24 @@ def faults(findings: Iterable[Finding]) -> list[Finding]:
     return [one for one in findings if one.severity != "note"]
 
 
+def _guarded(case: str, check: Callable[..., list[Finding]], *arguments: object) -> list[Finding]:
+    """What a check finds; where it fails itself, that is the finding."""
+    try:
+        return check(*arguments)
+    except Exception as error:  # of whatever the files hold: the other cases are still to be examined
+        reason = " ".join(str(error).split())[:200]
+        what = f"could not be examined ({type(error).__name__}: {reason})"
+        return [Finding("error", case, "", what, "convert or copy the files again, or leave them out")]
+
+
+def _unlisted(errors: Iterable[OSError], root: Path) -> list[Finding]:
+    remedy = "give yourself the right to read it, or move it away: the loader stops here"
+    return [
+        Finding("error", "", os.path.relpath(error.filename, root), f"cannot be listed ({error.strerror})", remedy)
+        for error in errors
+    ]
+
+
 def _census(cases: list[CaseFiles], root: Path, layout: str) -> list[Finding]:
     """How many files there are of each kind, and which images and folders belong to no case."""
     places = Counter(place for files in cases for place in files.images)
@@ -127,17 +139,18 @@ def _census(cases: list[CaseFiles], root: Path, layout: str) -> list[Finding]:
     known = {
         path
         for files in cases
-        for path in (*files.images.values(), *files.ambiguous, *files.extra, files.seg, files.brain)
+        for path in (*files.images.values(), *files.ambiguous, *files.foreign, *files.extra, files.seg, files.brain)
     }
     expected = FOLDERS[layout].LAYOUT
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.is_file() and not hidden and brats.NIFTI.search(path.name) and path not in known:
-            what = "an image whose name belongs to no case: it is not read"
-            findings.append(Finding("warning", "", str(path.relative_to(root)), what, f"rename it ({expected})"))
-        elif path.is_dir() and not hidden and not any(path.iterdir()):
+    for folder, files_there in folders_below(root, lambda error: None):  # what cannot be listed is found before
+        for name in files_there:
+            path = folder / name
+            if brats.NIFTI.search(path.name) and path not in known:
+                what = "an image whose name belongs to no case: it is not read"
+                findings.append(Finding("warning", "", str(path.relative_to(root)), what, f"rename it ({expected})"))
+        if not files_there and not os.listdir(folder):
             what, remedy = "an empty folder", "copy the images again, or remove the folder"
-            findings.append(Finding("warning", "", str(path.relative_to(root)), what, remedy))
+            findings.append(Finding("warning", "", str(folder.relative_to(root)), what, remedy))
     return findings
 
 
@@ -179,6 +192,10 @@ def _files(files: CaseFiles) -> list[Finding]:
     for path in files.ambiguous:
         what = "another file of this folder takes the same place"
         findings.append(Finding("error", files.name, path.name, what, "keep one file for each modality"))
+    for path in files.foreign:
+        what = "an image that is named after another case than the other files of this folder"
+        remedy = "move it to its own folder, or name all files of a case alike"
+        findings.append(Finding("error", files.name, path.name, what, remedy))
     for path in files.extra:
         if brats.NIFTI.search(path.name):
             what = "an image whose name says no modality: it is not read"
@@ -192,10 +209,10 @@ def _files(files: CaseFiles) -> list[Finding]:
 def _volumes(
     files: CaseFiles,
     seen: dict[str, list[tuple[str, str]]],
-    spacings: dict[str, tuple[float, ...]],
-    stripped: bool,
+    grids: dict[str, np.ndarray],
+    cavities: list[tuple[str, bool, bool]],
 ) -> list[Finding]:
-    """Check every volume of a case, and the volumes against each other; fill `seen` and `spacings`."""
+    """Check every volume of a case, and the volumes against each other; fill `seen`, `grids` (affines), `cavities`."""
     findings: list[Finding] = []
     volumes: dict[str, np.ndarray] = {}
     grid: tuple[str, tuple[int, ...], np.ndarray] | None = None
@@ -208,20 +225,13 @@ def _volumes(
 
         try:
             volume, affine, _ = read_volume(path)
-            _read_to_end(path)
         except ValueError as error:
             what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
             add("error", what, remedy)
             continue
-        except UNREADABLE as error:
-            add("error", f"damaged: {error}", "download or copy it again")
-            continue
-        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            add("error", "the affine is singular or not finite: voxels have no place or size", "write a valid header")
-            continue
         if grid is None:
             grid = (path.name, volume.shape, affine)
-            spacings[files.name] = tuple(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).round(4).tolist())
+            grids[files.name] = affine
         elif difference := grid_difference(volume.shape, affine, grid[1], grid[2]):
             add("error", f"{difference} {grid[0]}", "resample or re-register the case to one grid")
         broken = np.size(volume) - np.count_nonzero(np.isfinite(volume))
@@ -240,13 +250,24 @@ def _volumes(
     inside = volumes["brain"] > 0.5 if "brain" in volumes else None
     if inside is None and images and all(image.shape == images[0].shape for image in images):
         inside = np.any([image != 0 for image in images], axis=0)
-        if inside.mean() > 0.98:
-            what = "hardly any background voxel is 0: the image would be normalised over the whole volume"
-            remedy = "strip the skull, or name a brain mask in a table (column brain)"
-            findings.append(Finding("warning" if stripped else "note", files.name, "", what, remedy))
+        if (share := _corners(inside)) > CORNERS:
+            what = f"{share:.0%} of the voxels in the corners are not 0: the images are normalised over background too"
+            remedy = "strip the skull and set the background to 0, or give a brain mask (column brain of a table)"
+            findings.append(Finding("warning", files.name, "", what, remedy))
     if files.seg is not None and "seg" in volumes:
         findings += _labels(files, files.seg, volumes["seg"], inside)
+        if files.enhancing_label == 3 and (CAVITY in volumes["seg"] or 3 in volumes["seg"]):
+            cavities.append((files.name, CAVITY in volumes["seg"], 3 in volumes["seg"]))
     return findings
+
+
+def _corners(inside: np.ndarray) -> float:
+    """Share of the eight corners, each a tenth of every side, that is not 0."""
+    corners = inside
+    for axis, side in enumerate(inside.shape):
+        edge = max(1, side // 10)
+        corners = np.take(corners, [*range(edge), *range(side - edge, side)], axis=axis)
+    return float(corners.mean())
 
 
 def _labels(files: CaseFiles, path: Path, volume: np.ndarray, inside: np.ndarray | None) -> list[Finding]:
@@ -262,32 +283,18 @@ def _labels(files: CaseFiles, path: Path, volume: np.ndarray, inside: np.ndarray
         add("error", what, remedy)
         return findings
     values = np.unique(labels).tolist()
-    unknown = [value for value in values if value not in (0, 1, 2, 3, 4)]
-    if unknown:
-        add("error", f"unknown label {', '.join(map(str, unknown))}; labels are 0-4", "map the labels to 0-4")
     if values == [0]:
         add("note", "the segmentation is empty", "none is needed if the case is healthy")
     if files.enhancing_label is None and 3 in values and 4 not in values:
         what = "label 3 without label 4: 3 is read as enhancing tumour, as from 2023 on"
         add("note", what, "if 3 means non-enhancing tumour (2012-2015), say enhancing_label 4 in a table")
-    if files.enhancing_label == 3 and 4 in values:
-        what = "label 4 where enhancing tumour is 3: it is read as resection cavity (2024), in no region"
-        add("warning", what, "if 4 means enhancing tumour, map it to 3 or use the file names of 2018-2021")
-    tumour = labels > 0
+    tumour = (labels > 0) & (labels != CAVITY) if files.enhancing_label == 3 else labels > 0
     if inside is not None and inside.shape == tumour.shape and tumour.any():
         share = np.count_nonzero(tumour & ~inside) / np.count_nonzero(tumour)
         if share > OUTSIDE:
             what = f"{share:.0%} of the segmentation lies where there is no brain"
             add("warning", what, "check that image and segmentation are of one scan and not flipped")
     return findings
-
-
-def _read_to_end(path: Path) -> None:
-    """Read a compressed file to its check sum, which nibabel does not reach."""
-    if path.suffix == ".gz":
-        with gzip.open(path) as stream:
-            while stream.read(1 << 24):
-                pass
 
 
 def _duplicates(seen: dict[str, list[tuple[str, str]]]) -> list[Finding]:
@@ -301,19 +308,37 @@ def _duplicates(seen: dict[str, list[tuple[str, str]]]) -> list[Finding]:
     return findings
 
 
-def _outliers(spacings: dict[str, tuple[float, ...]]) -> list[Finding]:
-    if not spacings:
+def _outliers(grids: Mapping[str, np.ndarray]) -> list[Finding]:
+    """Cases of other voxels than most (a note), or stored along other axes (a warning)."""
+    if not grids:
         return []
-    usual, _ = Counter(spacings.values()).most_common(1)[0]
-    return [
-        Finding(
-            "warning",
-            case,
-            "",
-            f"voxels of {' x '.join(f'{size:g}' for size in spacing)} mm, "
-            f"but {' x '.join(f'{size:g}' for size in usual)} mm in most cases",
-            "bring all cases to one voxel size (mmlib.data.resample)",
-        )
-        for case, spacing in spacings.items()
-        if not np.allclose(spacing, usual, rtol=0.01)
-    ]
+    spacings = {case: tuple(np.sqrt((one[:3, :3] ** 2).sum(axis=0)).round(4).tolist()) for case, one in grids.items()}
+    axes = {case: "".join(aff2axcodes(affine)) for case, affine in grids.items()}
+    (usual, _), (along, _) = (Counter(one.values()).most_common(1)[0] for one in (spacings, axes))
+    findings = []
+    for case, spacing in spacings.items():
+        if not np.allclose(spacing, usual, rtol=0.01):
+            what = f"voxels of {_by(spacing)} mm, but {_by(usual)} mm in most cases"
+            remedy = "none is needed where cases are resampled (mmlib.data.resample); else a network sees two sizes"
+            findings.append(Finding("note", case, "", what, remedy))
+        if axes[case] != along:
+            what = f"stored along {axes[case]}, most cases along {along}: to a network a mirror image, or turned"
+            remedy = "bring all to one orientation (nibabel.as_closest_canonical) or grid (mmlib.data.resample)"
+            findings.append(Finding("warning", case, "", what, remedy))
+    return findings
+
+
+def _cavities(found: list[tuple[str, bool, bool]]) -> list[Finding]:
+    """Label 4 where 3 is enhancing tumour: BraTS 2024, or the labels of 2018-2021 under the names of 2023."""
+    with_cavity = [case for case, cavity, _ in found if cavity]
+    if not with_cavity:
+        return []
+    what = f"label 4 in {len(with_cavity)} of the cases where enhancing tumour is 3: read as resection cavity (2024)"
+    if any(enhancing for _, _, enhancing in found):
+        return [Finding("note", "", "", f"{what}, in no region", "none is needed")]
+    remedy = "if 4 means enhancing tumour, map it to 3, or use the file names of 2018-2021"
+    return [Finding("warning", with_cavity[0], "", f"{what}, and 3 in none", remedy)]
+
+
+def _by(sides: Iterable[float]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)

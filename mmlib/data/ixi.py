@@ -12,22 +12,30 @@ import copy
 import re
 from pathlib import Path
 
-from nibabel.nifti1 import Nifti1Image
-
-from mmlib.data.nifti import UNREADABLE, CaseFiles, Cases, grid_difference
+from mmlib.data.nifti import CaseFiles, Cases, OnError, grid_difference, open_volume, refuse, shown
 from mmlib.modalities import IXI
+from mmlib.records import folders_below
 
-NAME = re.compile(r"(?P<case>.+)-(?P<place>T1|T2|PD|brain)\.nii(\.gz)?")
+NAME = re.compile(r"(?P<case>.+)-(?P<place>T1|T2|PD|brain)\.nii(\.gz)?", re.IGNORECASE)
 LAYOUT = "files such as IXI002-Guys-0828-T1.nii.gz, -T2 and -PD"
 
 
-def find_cases(root: Path | str) -> list[CaseFiles]:
-    """List the cases below a folder, sorted by name; nothing is opened."""
+def find_cases(root: Path | str, onerror: OnError = refuse) -> list[CaseFiles]:
+    """List the cases below a folder, links included, sorted by name; nothing is opened.
+
+    Args:
+        root: the folder.
+        onerror: is given the error where a folder cannot be listed.
+
+    Raises:
+        ValueError: as `onerror`.
+    """
     files: dict[str, dict[str, Path]] = {}
     ambiguous: dict[str, list[Path]] = {}
-    for path in sorted(Path(root).resolve().rglob("*.nii*")):
+    below = folders_below(Path(root).resolve(), onerror)
+    for path in sorted(folder / name for folder, names in below for name in names):
         match = NAME.fullmatch(path.name)
-        if match is None or path.name.startswith("."):
+        if match is None:
             continue
         found = files.setdefault(match["case"], {})
         if match["place"].lower() in found:
@@ -54,8 +62,8 @@ def check_registered(files: CaseFiles) -> None:
         ValueError: if two differ in shape or affine; says how to register.
     """
     try:
-        headers = {name: Nifti1Image.from_filename(path) for name, path in files.images.items()}
-    except UNREADABLE:
+        headers = {name: open_volume(path) for name, path in files.images.items()}
+    except ValueError:
         return
     reference = next(name for name in ("t2", "pd", "t1") if name in headers)
     fixed = headers[reference]
@@ -76,11 +84,11 @@ class IxiFolder(Cases):
         """Look for files.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if there is none, or a folder below cannot be listed.
         """
         files = find_cases(root)
         if not files:
-            raise ValueError(f"{Path(root).resolve()}: no case found; expected {LAYOUT}")
+            raise ValueError(f"{shown(Path(root).resolve())}: no case found; expected {LAYOUT}")
         self.root = Path(root).resolve()
         super().__init__(files, str(root))
 

@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 
 from mmlib.data.cases import Case
-from mmlib.data.nifti import CaseFiles, Cases, find_folders, read_folder
+from mmlib.data.nifti import CaseFiles, Cases, OnError, find_folders, read_folder, refuse, shown
 from mmlib.modalities import MRI
 
 LESION = ("lesion",)  # the one region
-NAMED = re.compile(r"(FLAIR|T1|T1POST|T2|GOLD_STANDARD)_.*\.nii(\.gz)?")
+NAMED = re.compile(r"(FLAIR|T1|T1POST|T2|GOLD_STANDARD)_.*\.nii(\.gz)?", re.IGNORECASE)
 PLACES = {"T1": "t1", "T1POST": "t1ce", "T2": "t2", "FLAIR": "flair", "GOLD_STANDARD": "seg"}
 LAYOUT = "<patient>/FLAIR_*.nii.gz, T1_*, T1POST_*, T2_*, GOLD_STANDARD_*"
 CREDIT = (
@@ -46,7 +46,7 @@ def _files(folder: Path, names: Sequence[str]) -> CaseFiles | None:
         named = NAMED.fullmatch(name)
         if named is None:
             continue
-        place = PLACES[named[1]]
+        place = PLACES[named[1].upper()]
         if place in places:
             ambiguous.append(folder / name)
         else:
@@ -63,9 +63,9 @@ def _files(folder: Path, names: Sequence[str]) -> CaseFiles | None:
     )
 
 
-def find_cases(root: Path | str) -> list[CaseFiles]:
-    """List every folder under `root` that holds files of this data set, sorted by path; nothing is opened."""
-    return find_folders(root, _files)
+def find_cases(root: Path | str, onerror: OnError = refuse) -> list[CaseFiles]:
+    """List every folder under `root` that holds files of this data set; as `mmlib.data.nifti.find_folders`."""
+    return find_folders(root, _files, onerror)
 
 
 def load_case(folder: Path | str) -> Case:
@@ -92,12 +92,12 @@ class MsFolder(Cases):
             prepare: applied to every image as it is read.
 
         Raises:
-            ValueError: if there is none, or two have the same name.
+            ValueError: if there is none, two have the same name, or a folder below cannot be listed.
         """
         files = find_cases(root)
         if not files:
             raise ValueError(
-                f"{Path(root).resolve()}: no patient found; expected {LAYOUT}. "
+                f"{shown(Path(root).resolve())}: no patient found; expected {LAYOUT}. "
                 "To download the data: python -m mmlib fetch open-ms FOLDER"
             )
         self.root = Path(root).resolve()

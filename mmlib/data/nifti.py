@@ -5,27 +5,36 @@ The modules of the layouts (`brats`, `ixi`, `table`) say where the files are; th
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import overload
+from typing import cast, overload
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel import aff2axcodes
+from nibabel.affines import voxel_sizes
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
-from nibabel.spatialimages import HeaderDataError, ImageDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel.nifti2 import Nifti2Image
+from nibabel.openers import ImageOpener
 
-from mmlib.data.cases import REGIONS, Case, raw_labels
+from mmlib.data.cases import LABELS, REGIONS, Case, Orientation, raw_labels
 from mmlib.modalities import MRI
+from mmlib.records import folders_below, write_whole
 
 SAME_AFFINE = 1e-3  # mm; entries of two affines of one grid differ by less
-UNREADABLE = (
-    OSError, EOFError, ValueError, zlib.error, ImageFileError, WrapStructError, HeaderDataError, ImageDataError,
-)  # fmt: skip
+VOXEL = (1e-4, 1e3)  # mm; a header that says less or more of a voxel's side is damaged
+LARGEST = 512**3  # voxels of a volume, 0.5 GiB in memory; of more none is read
+DEFLATED = 1032  # bytes at most that a byte of a .gz file can stand for
+LONGEST_OFFSET = 1 << 26  # bytes before the first voxel: the header and its extensions
+LONGEST_END = 1 << 20  # bytes after the last voxel
+CHUNK = 1 << 20  # voxels or bytes read at a time
+HEADERS = {348: Nifti1Image, 540: Nifti2Image}  # size of the header, which is its first number -> its kind
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class CaseFiles:
         enhancing_label: raw label of enhancing tumour, if the layout tells.
         targets: names of the regions that the segmentation tells apart; see `mmlib.data.cases.Case`.
         ambiguous: files that claim a place already taken, such as `x_t1.nii` beside `x_t1.nii.gz`.
+        foreign: files that are named after another case than the rest.
         extra: other files beside these.
     """
 
@@ -54,43 +64,139 @@ class CaseFiles:
     enhancing_label: int | None = None
     targets: tuple[str, ...] = REGIONS
     ambiguous: tuple[Path, ...] = ()
+    foreign: tuple[Path, ...] = ()
     extra: tuple[Path, ...] = ()
 
 
-def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, Nifti1Header]:
-    """Read one 3-D volume whole.
+def shown(path: Path | str, most: int = 300) -> str:
+    """A path as it stands in a message: of one that is too long, the beginning and the end."""
+    text = str(path)
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]} ({len(text)} characters)"
 
-    Returns:
-        (X, Y, Z) float32, the (4, 4) affine in mm, and the header.
 
-    Raises:
-        ValueError: if the file is missing, truncated, not a NIfTI file or not 3-D; it names the file and the remedy.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path, or leave the modality out")
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False also for a path that is too long for the system."""
     try:
-        image = nibabel.load(path)
-        if not isinstance(image, Nifti1Image):
-            raise ValueError(f"it holds a {type(image).__name__}")
-        volume = np.asarray(image.dataobj, dtype=np.float32)
-    except UNREADABLE as error:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file into one sentence that names it."""
+    try:
+        yield
+    except Exception as error:  # of nibabel, zlib, numpy or the system: a damaged header may lead anywhere
         reason = " ".join(str(error).replace(str(path), path.name).split())[:120]
         raise ValueError(
             f"{path}: cannot be read: truncated, damaged or not a NIfTI file ({type(error).__name__}: {reason}); "
             "download or convert it again"
         ) from error
-    if volume.ndim == 4 and volume.shape[3] == 1:
-        volume = volume[..., 0]
-    if volume.ndim != 3 or 0 in volume.shape:
-        raise ValueError(f"{path}: expected one 3-D volume, found shape {volume.shape}; write one volume per file")
-    return volume, image.affine, image.header
+
+
+def open_volume(path: Path) -> Nifti1Image:
+    """Open one 3-D volume and compare what its header claims with what the file can hold; no voxel is read.
+
+    Returns:
+        The image; (X, Y, Z), or (X, Y, Z, 1).
+
+    Raises:
+        ValueError: if the file is missing, not a NIfTI file, not 3-D, not of real numbers, larger than `LARGEST` or
+            than its file, or if its affine is none; it names the file and the remedy.
+    """
+    if not is_file(path):
+        raise ValueError(f"{shown(path)}: no such file; check the path, or leave the modality out")
+    with _naming(path):
+        with ImageOpener(str(path)) as stream:
+            start = stream.read(max(HEADERS))
+        sizes = [int.from_bytes(start[:4], order) for order in ("little", "big")]
+        kind = next((HEADERS[size] for size in sizes if size in HEADERS), None)
+        if kind is None:
+            raise ValueError("it does not begin with a NIfTI header")
+        size = kind.header_class.sizeof_hdr
+        offset = float(kind.header_class(start[:size], check=False)["vox_offset"])
+        if not 0 <= offset <= LONGEST_OFFSET:
+            raise ValueError(f"the header says that the voxels begin at byte {offset:g}")
+        image = kind.from_filename(path)
+    shape, dtype = image.shape, image.get_data_dtype()
+    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 1)) or min(shape) < 1:
+        raise ValueError(f"{path}: expected one 3-D volume, found shape {shape}; write one volume per file")
+    if dtype.kind not in "iuf":
+        found = "complex numbers" if dtype.kind == "c" else "colours"
+        raise ValueError(f"{path}: holds {found} ({dtype}), not one real number per voxel; convert it to one intensity")
+    claimed = int(offset) + math.prod(shape) * dtype.itemsize
+    holds = path.stat().st_size * {".nii": 1, ".gz": DEFLATED}.get(path.suffix.lower(), math.inf)
+    with _naming(path):
+        if claimed > holds:
+            raise EOFError(f"{_by(shape)} voxels, {claimed:.3g} bytes, are claimed; the file can hold {holds:.3g}")
+    if math.prod(shape) > LARGEST:
+        raise ValueError(
+            f"{path}: {_by(shape)} voxels are more than the {LARGEST:.3g} that are read; "
+            "crop it, or bring it to larger voxels"
+        )
+    _check_affine(path, image.affine)
+    return image
+
+
+def _by(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _check_affine(path: Path, affine: np.ndarray) -> None:
+    sides = voxel_sizes(affine) if np.isfinite(affine).all() else np.zeros(3)
+    possible = VOXEL[0] <= sides.min() and sides.max() <= VOXEL[1]
+    if not possible or abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-6:
+        raise ValueError(
+            f"{path}: the affine is singular or not finite: voxels have no place or size; write a valid header"
+        )
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, Nifti1Header]:
+    """Read one 3-D volume whole, and its file to the end, where the check sum of a `.gz` is.
+
+    Memory is taken for what the file holds, not for what its header claims.
+
+    Returns:
+        (X, Y, Z) float32, the (4, 4) affine in mm, and the header.
+
+    Raises:
+        ValueError: as `open_volume`, or if the file is truncated or damaged; it names the file and the remedy.
+    """
+    image = open_volume(path)
+    with _naming(path):
+        volume = _voxels(path, cast(ArrayProxy, image.dataobj))
+    return volume.reshape(image.shape[:3], order="F"), image.affine, image.header
+
+
+def _voxels(path: Path, stored: ArrayProxy) -> np.ndarray:
+    """Read the voxels in the order of the file, scaled, (X * Y * Z,) float32."""
+    count = math.prod(stored.shape)
+    values = np.empty(count, dtype=np.float32)  # pages of it exist once they are written
+    with ImageOpener(str(path)) as stream:
+        stream.seek(stored.offset)
+        for start in range(0, count, CHUNK):
+            number = min(CHUNK, count - start)
+            raw = stream.read(number * stored.dtype.itemsize)
+            if len(raw) < number * stored.dtype.itemsize:
+                raise EOFError(f"{count} voxels are claimed, {start + len(raw) // stored.dtype.itemsize} are there")
+            part = ArrayProxy(BytesIO(raw), ((number,), stored.dtype, 0, stored.slope, stored.inter), mmap=False)
+            with np.errstate(over="ignore"):  # it becomes infinite, which whoever normalises it refuses
+                values[start : start + number] = np.asarray(part, dtype=np.float32)
+        after = 0
+        while more := len(stream.read(CHUNK)):
+            after += more
+            if after > LONGEST_END:
+                raise ValueError(f"more than {LONGEST_END} bytes follow the {count} voxels that the header claims")
+    return values
 
 
 def as_labels(volume: np.ndarray, path: Path) -> np.ndarray:
     """Turn a volume read as float32 into integer labels, (X, Y, Z) int16.
 
     Raises:
-        ValueError: if a value is not a whole number: the labels were interpolated.
+        ValueError: if a value is not a whole number (the labels were interpolated), or none of `LABELS`.
     """
     labels = np.rint(volume)
     whole = np.abs(volume - labels) <= 1e-3
@@ -99,6 +205,13 @@ def as_labels(volume: np.ndarray, path: Path) -> np.ndarray:
             f"{path}: holds {volume[~whole][0]}, which is no label; labels are whole numbers: "
             "resample segmentations with nearest neighbours"
         )
+    unknown = np.unique(labels[~np.isin(labels, LABELS)])
+    if unknown.size:
+        more = f" and {unknown.size - 5} more" if unknown.size > 5 else ""
+        raise ValueError(
+            f"{path}: unknown label {', '.join(f'{value:.10g}' for value in unknown[:5])}{more}, labels are 0-4; "
+            "map the labels to 0-4"
+        )
     return labels.astype(np.int16)
 
 
@@ -106,9 +219,15 @@ def read_case(files: CaseFiles) -> Case:
     """Read all volumes of a case; they must lie on one grid.
 
     Raises:
-        ValueError: if no modality is there, a place is claimed by two files, a file cannot be read (as
-            `read_volume`), two volumes differ in shape or affine, or the segmentation holds no labels.
+        ValueError: if no modality is there, a place is claimed by two files, a file is named after another case, a file
+            cannot be read (as `read_volume`), two volumes differ in shape or affine, or the segmentation holds no
+            labels.
     """
+    if files.foreign:
+        raise ValueError(
+            f"case {files.name}: {', '.join(path.name for path in files.foreign)} in {files.foreign[0].parent} is "
+            "named after another case than the rest; move it to its own folder, or name all files of a case alike"
+        )
     if files.ambiguous:
         raise ValueError(
             f"case {files.name}: {', '.join(path.name for path in files.ambiguous)} beside another file for the same "
@@ -143,18 +262,36 @@ def read_case(files: CaseFiles) -> Case:
 
 
 Sorted = Callable[[Path, Sequence[str]], CaseFiles | None]  # folder, names of its files -> their places; None: no case
+OnError = Callable[[OSError], None]
 
 
-def find_folders(root: Path | str, sort: Sorted) -> list[CaseFiles]:
+def refuse(error: OSError) -> None:
+    """Say which folder cannot be listed; what to do with an error of listing where nothing else is asked for.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"{shown(error.filename)}: cannot be listed ({error.strerror}), so its cases would be left out; "
+        "give yourself the right to read it, or move it away"
+    ) from error
+
+
+def find_folders(root: Path | str, sort: Sorted, onerror: OnError = refuse) -> list[CaseFiles]:
     """List every folder under `root` that holds a case, sorted by path; nothing is opened, hidden folders are skipped.
+
+    Links are followed.
 
     Args:
         sort: tells what the files of a folder are.
+        onerror: is given the error where a folder cannot be listed.
+
+    Raises:
+        ValueError: as `onerror`.
     """
     found = []
-    for folder, below, names in os.walk(Path(root).resolve()):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        files = sort(Path(folder), names)
+    for folder, names in folders_below(Path(root).resolve(), onerror):
+        files = sort(folder, names)
         if files is not None:
             found.append(files)
     return found
@@ -172,9 +309,10 @@ def read_folder(folder: Path | str, sort: Sorted, unknown: str, expected: str) -
         ValueError: if the folder is not there or holds no known file, or as `read_case`.
     """
     folder = Path(folder).resolve()
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected {expected}")
-    files = sort(folder, [path.name for path in folder.iterdir() if path.is_file()])
+    if not os.path.isdir(folder):
+        raise ValueError(f"{shown(folder)}: no such folder; expected {expected}")
+    _, names = next(folders_below(folder, refuse))
+    files = sort(folder, names)
     if files is None:
         raise ValueError(f"{folder}: {unknown}; expected {expected}")
     return read_case(files)
@@ -249,6 +387,19 @@ class Cases(Mapping[str, Case]):
         return self.files[name].subject or name
 
 
+def check_orientation(cases: Cases) -> None:
+    """Compare by headers alone along which axes the cases of a data set are stored.
+
+    Raises:
+        ValueError: if two differ (see `Orientation.check`), or a file cannot be opened (as `open_volume`).
+    """
+    orientation = Orientation()
+    for name, files in cases.files.items():
+        if files.images:
+            affine = open_volume(next(iter(files.images.values()))).affine
+            orientation.check(name, "".join(aff2axcodes(affine)))
+
+
 def write_segmentation(path: Path | str, segmentation: np.ndarray, case: Case) -> Path:
     """Write a segmentation in the case's own grid, uint8, with the geometry of the case's own header.
 
@@ -284,10 +435,22 @@ def write_segmentation(path: Path | str, segmentation: np.ndarray, case: Case) -
     header["cal_min"] = header["cal_max"] = 0  # a display window for intensities, not for labels
     image = Nifti1Image(labels.astype(np.uint8), case.affine, header)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}.tmp{suffix}")
-    try:
-        nibabel.save(image, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_image(image, path)
     return path
+
+
+def save_image(image: Nifti1Image, path: Path) -> None:
+    """Write an image whole or not at all, with the bytes that `nibabel.save` writes.
+
+    Args:
+        image: goes to `path`.
+        path: compressed where it ends in .gz; its folder exists.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as raw:
+            zipped = path.suffix.lower() == ".gz"
+            with gzip.GzipFile("", "wb", 1, raw, mtime=0) if zipped else nullcontext(raw) as stream:
+                image.to_stream(stream)
+
+    write_whole(path, write)

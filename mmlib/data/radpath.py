@@ -24,19 +24,21 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from mmlib.data.brats import find_cases
 from mmlib.data.cases import zscore
+from mmlib.data.csv_files import quoted, read_csv
 from mmlib.data.nifti import read_volume
+from mmlib.data.pictures import read_rgb
 from mmlib.modalities import MRI
 
 MODALITIES = ("mri", "slide")
 CLASSES = ("G", "O", "A")
 PARTS = ("train", "valid", "test")
+PATCHES = 64  # of a slide, at most, unless asked otherwise
+PATCH_PIXELS = 1 << 22  # the most of a patch, 2,048 x 2,048; 64 of them take 0.8 GB
 
 
 class Cases(Sequence):
@@ -68,7 +70,7 @@ class Cases(Sequence):
         self._read = lru_cache(maxsize=None if keep else 1)(self._pair)
 
     def _pair(self, row: int) -> tuple[Tensor, Tensor]:
-        return _volume(self.volumes[row], self.case[row]), _bag(self.slides[row], self.case[row])
+        return read_scan(self.volumes[row], self.case[row]), _bag(self.slides[row], self.case[row])
 
     def __len__(self) -> int:
         return len(self.case)
@@ -81,7 +83,8 @@ class Cases(Sequence):
             bag, the rest zero; `patches` (B, P) bool, True where there is a patch; `available`; `label`; `case`.
 
         Raises:
-            ValueError: if a file cannot be read, a volume is constant, or sizes differ within the batch.
+            ValueError: if a file cannot be read, a volume is constant, sizes differ within the batch, or a patch is no
+                sound picture (as `mmlib.data.pictures.read_rgb`) or has more than `PATCH_PIXELS`.
         """
         rows = torch.arange(len(self))[index].tolist()
         volumes, bags = zip(*(self._read(row) for row in rows), strict=True)
@@ -134,7 +137,7 @@ class RadPath:
         return "\n".join(lines)
 
 
-def load(root: str | Path, modality: str = "t1ce", patches: int = 64, keep: bool = True) -> RadPath:
+def load(root: str | Path, modality: str = "t1ce", patches: int = PATCHES, keep: bool = True) -> RadPath:
     """Find the files of every case that the split names; images are opened when they are asked for.
 
     Args:
@@ -145,8 +148,9 @@ def load(root: str | Path, modality: str = "t1ce", patches: int = 64, keep: bool
 
     Raises:
         FileNotFoundError: if a table is missing.
-        ValueError: if an argument or a table is not as above, a case is listed twice or has no class, no volume of this
-            modality or no patch, or the training part lacks a class.
+        ValueError: if an argument or a table is not as above or no CSV (as `mmlib.data.csv_files.read_csv`), a case is
+            listed twice, has two files for one modality, no class, no volume of this modality or no patch, or the
+            training part lacks a class.
 
     Warns:
         UserWarning: if another part lacks a class; its balanced accuracy is then over the classes it has.
@@ -156,9 +160,11 @@ def load(root: str | Path, modality: str = "t1ce", patches: int = 64, keep: bool
     if patches < 1:
         raise ValueError(f"patches is the most that are taken of a slide, at least 1; got {patches}")
     root = Path(root).resolve()
-    classes = _table(root / "classes.csv", "class", CLASSES)
-    split = _table(root / "split.csv", "part", PARTS)
-    volumes = {files.name: files.images for files in find_cases(root / "mri")}
+    classes, split = read_lists(root)
+    found = find_cases(root / "mri")
+    volumes = {files.name: files.images for files in found}
+    double = {name for name, count in Counter(files.name for files in found).items() if count > 1}
+    double |= {files.name for files in found if files.ambiguous}
     parts = {}
     for part in PARTS:
         names = [name for name, its_part in split.items() if its_part == part]
@@ -167,13 +173,26 @@ def load(root: str | Path, modality: str = "t1ce", patches: int = 64, keep: bool
                 raise ValueError(
                     f"{root / 'classes.csv'}: case {name} of split.csv has no class; add it, or take it out"
                 )
+            if name in double:
+                raise ValueError(
+                    f"case {name}: two folders of {root / 'mri'} or two files for one modality hold it; keep one"
+                )
             if modality not in volumes.get(name, {}):
                 raise ValueError(f"case {name}: no {modality} volume in {root / 'mri' / name}; add it, or take it out")
         labels = torch.tensor([CLASSES.index(classes[name]) for name in names], dtype=torch.long)
         _check_classes(labels, part, root)
-        slides = [_patch_files(root / "patches" / name, name, patches) for name in names]
+        slides = [patch_files(root / "patches" / name, name, patches) for name in names]
         parts[part] = Cases([volumes[name][modality] for name in names], slides, labels, names, keep)
     return RadPath(**parts, modality=modality)
+
+
+def read_lists(root: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Case -> class, and case -> part.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`, of the tables.
+    """
+    return _table(root / "classes.csv", "class", CLASSES), _table(root / "split.csv", "part", PARTS)
 
 
 def _table(path: Path, column: str, known: Sequence[str]) -> dict[str, str]:
@@ -182,23 +201,37 @@ def _table(path: Path, column: str, known: Sequence[str]) -> dict[str, str]:
         raise FileNotFoundError(
             f"{path}: no such file; expected classes.csv, split.csv, mri/ and patches/ in the folder"
         )
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).apply(lambda cells: cells.str.strip())
-    if not {"case", column} <= set(table):
-        raise ValueError(f"{path}: columns must be case and {column}; found {', '.join(table)}")
+    table = read_csv(path, ("case", column), filled=("case", column))
     for case, value in zip(table.case, table[column], strict=True):
+        if {"/", "\\"} & set(case) or case in (".", ".."):
+            raise ValueError(f"{path}: case {quoted(case)} is no name of a folder; give it a name without / and \\")
         if value not in known:
-            raise ValueError(f"{path}: case {case} has the {column} {value!r}; known are {', '.join(known)}")
+            raise ValueError(
+                f"{path}: case {case} has the {column} {quoted(value)}, known are {', '.join(known)}; correct it"
+            )
     twice = [case for case, count in Counter(table.case).items() if count > 1]
     if twice:
         raise ValueError(f"{path}: case {twice[0]} is listed twice; list every case once")
     return dict(zip(table.case, table[column], strict=True))
 
 
-def _patch_files(folder: Path, case: str, most: int) -> list[Path]:
-    files = sorted(folder.glob("*.png"))
+def patch_files(folder: Path, case: str, most: int | None = None) -> list[Path]:
+    """The patches that are taken of a slide, at most so many; None: all.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.name[0] != ".")
+    except OSError as error:
+        raise ValueError(
+            f"case {case}: {folder} cannot be listed ({error.strerror}), expected its patches as .png; add them, or "
+            "take the case out"
+        ) from None
     if not files:
         raise ValueError(f"case {case}: no .png in {folder}; cut patches out of its slide, or take the case out")
-    return [files[k] for k in np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int))]
+    count = min(most or len(files), len(files))
+    return [files[k] for k in np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))]
 
 
 def _check_classes(labels: Tensor, part: str, root: Path) -> None:
@@ -216,13 +249,17 @@ def _check_classes(labels: Tensor, part: str, root: Path) -> None:
         )
 
 
-def _volume(path: Path, case: str) -> Tensor:
-    """Read, turn to RAS, scale over all voxels; (D, H, W), slices first."""
+def read_scan(path: Path, case: str) -> Tensor:
+    """Read, turn to RAS, scale over all voxels; (D, H, W), slices first.
+
+    Raises:
+        ValueError: if the file cannot be read, its affine gives no orientation, or all voxels are alike.
+    """
     volume, affine, _ = read_volume(path)
-    turned = nibabel.orientations.apply_orientation(volume, nibabel.orientations.io_orientation(affine))
     try:
+        turned = nibabel.orientations.apply_orientation(volume, nibabel.orientations.io_orientation(affine))
         scaled = zscore(turned, np.ones(turned.shape, dtype=bool))
-    except ValueError as error:
+    except (ValueError, nibabel.orientations.OrientationError) as error:
         raise ValueError(f"case {case}, {path}: {error}") from None
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 1, 0)))
 
@@ -232,10 +269,9 @@ def _bag(files: Sequence[Path], case: str) -> Tensor:
     bag = []
     for path in files:
         try:
-            with Image.open(path) as image:
-                bag.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"case {case}: {path} cannot be decoded ({error}); write it again") from error
+            bag.append(torch.from_numpy(read_rgb(path, pixels=PATCH_PIXELS)).permute(2, 0, 1))
+        except ValueError as error:
+            raise ValueError(f"case {case}: {error}") from None
     _same_size(bag, [path.name for path in files], "patch")
     return torch.stack(bag)
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from mmlib.data.canvas import Canvas
-from mmlib.data.cases import Case, raw_labels, regions
+from mmlib.data.cases import Case, Orientation, raw_labels, regions
 from mmlib.data.nifti import Cases
 from mmlib.modalities import combinations, mask
 
@@ -109,11 +109,13 @@ def axial_slices(
 
     Raises:
         ValueError: as `Canvas.around`; if a case has none of the modalities; if an image is constant or not finite, or
-            constant in the brain of a slice (names case and modality); or if no slice holds enough brain.
+            constant in the brain of a slice (names case and modality); if a case is stored along other axes than the
+            first; or if no slice holds enough brain.
     """
-    parts = []
+    parts, orientation = [], Orientation()
     for name in tqdm(cases, desc="slices", unit="case", mininterval=10):
         case = cases[name]
+        orientation.check(name, case.axes)
         canvas = Canvas.around(case, size, stride)
         share = canvas.to_slices(case.brain_mask).mean(axis=(1, 2))
         first, last = np.flatnonzero(share)[[0, -1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold
 
+from mmlib.data.csv_files import quoted, read_csv
 from mmlib.data.nifti import Cases
 
 PARTS = ("train", "valid", "test")
@@ -76,20 +78,24 @@ def read_split(name_or_path: Path | str) -> Split:
         name_or_path: the name of a committed split such as `brats-phantom`, or the path of a CSV of one's own.
 
     Raises:
-        ValueError: if there is no such split, a column or part is not as above, or a subject is in two parts.
+        ValueError: if there is no such split, the file is no CSV (as `mmlib.data.csv_files.read_csv`) or has no row, a
+            column or part is not as above, or a subject is in two parts.
     """
     path = Path(name_or_path)
     if path.suffix != ".csv":
         path = SPLITS / f"{name_or_path}.csv"
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name of 5,000 characters, where Path.is_file raises
         known = sorted(one.stem for one in SPLITS.glob("*.csv"))
-        raise ValueError(f"no split {str(name_or_path)!r}: give one of {known} or the path of a .csv file")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(table.columns) != ["case", "subject", "part"]:
-        raise ValueError(f"{path}: columns must be case, subject, part; found {', '.join(table.columns)}")
+        raise ValueError(f"no split {quoted(str(name_or_path))}: give one of {known} or the path of a .csv file")
+    columns = ("case", "subject", "part")
+    table = read_csv(path, columns, filled=columns)
+    if tuple(table.columns) != columns:
+        raise ValueError(f"{path}: columns must be case, subject, part; found {', '.join(table.columns[:10])}")
+    if table.empty:
+        raise ValueError(f"{path}: has no row; add one for each case")
     wrong = sorted(set(table.part) - set(PARTS))
     if wrong:
-        raise ValueError(f"{path}: part must be one of {PARTS}; found {wrong}")
+        raise ValueError(f"{path}: part must be one of {PARTS}; found {', '.join(quoted(one) for one in wrong[:5])}")
     if table.case.duplicated().any():
         raise ValueError(f"{path}: case {table.case[table.case.duplicated()].iloc[0]} is listed twice; list it once")
     train, valid, test = (tuple(table.case[table.part == part]) for part in PARTS)

@@ -9,10 +9,11 @@ for images whose background is not 0. Cases of one `subject` are never split apa
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmlib.data.csv_files import name_fault, quoted, read_rows
 from mmlib.data.nifti import CaseFiles, Cases
 from mmlib.modalities import MRI
 
@@ -26,24 +27,17 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
         The files of each row that can be used, and one message per problem, with its row (the header is row 1).
 
     Raises:
-        ValueError: if the file is not a CSV with the columns described above.
+        ValueError: if the file is not a CSV (as `mmlib.data.csv_files.read_rows`) with the columns described above.
     """
     path = Path(path).resolve()
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a CSV with the columns case and {', '.join(modalities)}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark before the first column
-            reader = csv.reader(stream, skipinitialspace=True, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, cells) for cells in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is not a CSV in UTF-8 ({error}); save it as comma-separated text") from error
+    expected = f"a CSV with the columns case and {', '.join(modalities)}"
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: no such file; expected {expected}")
+    columns, rows = read_rows(path, expected)
     known = ("case", *modalities, *OPTIONAL)
     unknown = [name for name in columns if name not in known]
     if unknown:
-        raise ValueError(f"{path}: unknown column {unknown[0]!r}; columns are {', '.join(known)}")
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"{path}: a column occurs twice in {', '.join(columns)}; name every column once")
+        raise ValueError(f"{path}: unknown column {quoted(unknown[0])}; columns are {', '.join(known)}")
     if "case" not in columns or not set(columns) & set(modalities):
         raise ValueError(f"{path}: needs the column case and at least one of {', '.join(modalities)}")
 
@@ -55,19 +49,24 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
         if len(cells) > len(columns):
             problems.append(f"{where}: {len(cells)} cells, but there are {len(columns)} columns; quote commas")
             continue
-        row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False) if cell.strip()}
-        if not row:
-            continue
+        row = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
         case = row.get("case", "")
         if not case:
             problems.append(f"{where}: the case has no name; fill the column case")
+            continue
+        faults = [f"column {name}: {fault}" for name, cell in row.items() if (fault := name_fault(cell))]
+        if faults or {"/", "\\"} & set(case) or case in (".", ".."):
+            what = (
+                faults[0] if faults else f"the case is called {quoted(case)}, but no / or \\ can be in a name of files"
+            )
+            problems.append(f"{where}: {what}; give the case another name, or correct the cell")
             continue
         if case in first_rows:
             problems.append(f"{where}: case {case} is in row {first_rows[case]} too; give every case a name of its own")
             continue
         first_rows[case] = number
         paths = {name: path.parent / row[name] for name in (*modalities, "seg", "brain") if name in row}
-        missing = [name for name, file in paths.items() if not file.is_file()]
+        missing = [name for name, file in paths.items() if not os.path.isfile(file)]
         for name in missing:
             problems.append(
                 f"{where}: case {case}, {name}: file not found: {paths[name]}; correct the path (relative to the "
@@ -77,7 +76,7 @@ def read_table(path: Path | str, modalities: Sequence[str] = MRI) -> tuple[list[
             problems.append(f"{where}: case {case} has no modality at all; fill one of {', '.join(modalities)}")
         label = row.get("enhancing_label", "")
         if label not in ("", "3", "4"):
-            problems.append(f"{where}: case {case}: enhancing_label must be 3, 4 or empty; found {label!r}")
+            problems.append(f"{where}: case {case}: enhancing_label must be 3, 4 or empty; found {quoted(label)}")
         elif not missing and set(paths) & set(modalities):
             images = {name: paths[name] for name in modalities if name in paths}
             found.append(

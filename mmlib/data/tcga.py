@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mmlib.data.csv_files import quoted, read_csv
+
 SUBTYPES = ("Basal", "Her2", "LumA")
 PARTS = ("train", "test")
 REMEDY = "the header of mmlib/data/tcga.py tells how to write the folder with R's mixOmics"
@@ -56,8 +58,8 @@ def load(folder: str | Path, inferior: str = "mirna", superior: str = "mrna") ->
 
     Raises:
         FileNotFoundError: if a table is missing.
-        ValueError: if a table holds anything but finite numbers, has another number of rows or of columns than it
-            should, or a subtype is unknown.
+        ValueError: if a table is no CSV (as `mmlib.data.csv_files.read_csv`), holds anything but finite numbers, has
+            another number of rows or of columns than it should, or a subtype is unknown.
     """
     return _part(Path(folder), "train", inferior, superior), _part(Path(folder), "test", inferior, superior)
 
@@ -71,10 +73,10 @@ def pooled(*parts: Tumours) -> Tumours:
 def _part(folder: Path, part: str, inferior: str, superior: str) -> Tumours:
     path, table = _read(folder, f"{part}_subtype")
     if "subtype" not in table:
-        raise ValueError(f"{path}: has no column subtype but {', '.join(map(str, table.columns))}; {REMEDY}")
-    unknown = set(table["subtype"]) - set(SUBTYPES)
+        raise ValueError(f"{path}: has no column subtype but {', '.join(map(quoted, table.columns[:20]))}; {REMEDY}")
+    unknown = sorted(set(table["subtype"]) - set(SUBTYPES))
     if unknown:
-        raise ValueError(f"{path}: unknown subtype {sorted(map(str, unknown))[0]!r}; known are {', '.join(SUBTYPES)}")
+        raise ValueError(f"{path}: unknown subtype {quoted(unknown[0])}; known are {', '.join(SUBTYPES)}")
     subtype = table["subtype"].map(SUBTYPES.index).to_numpy()
     tables = []
     for name in (inferior, superior):
@@ -83,8 +85,8 @@ def _part(folder: Path, part: str, inferior: str, superior: str) -> Tumours:
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
             raise ValueError(
-                f"{path}: row {row + 2}, column {table.columns[column]} holds no finite number but "
-                f"{table.iloc[row, column]!r}; write the tables without names of rows, see mmlib/data/tcga.py"
+                f"{path}: row {table.index[row]}, column {quoted(table.columns[column])} holds no finite number but "
+                f"{quoted(table.iloc[row, column])}; write the tables without names of rows, see mmlib/data/tcga.py"
             )
         if len(values) != len(subtype):
             raise ValueError(f"{path}: {len(values)} samples, but {len(subtype)} subtypes; {REMEDY}")
@@ -95,5 +97,5 @@ def _part(folder: Path, part: str, inferior: str, superior: str) -> Tumours:
 def _read(folder: Path, name: str) -> tuple[Path, pd.DataFrame]:
     for path in (folder / f"{name}.csv.gz", folder / f"{name}.csv"):
         if path.is_file():
-            return path, pd.read_csv(path)
+            return path, read_csv(path)
     raise FileNotFoundError(f"{folder / name}.csv: no such file, nor with .gz; {REMEDY}")

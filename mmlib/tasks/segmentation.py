@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlib import modalities as names
-from mmlib.data.cases import Case, Frame, box_of, tensors, usable
+from mmlib.data.cases import Case, Frame, Orientation, box_of, tensors, usable
 
 WINDOW = 128  # voxels a side, where the training crops of a network are not known
 OVERLAP = 1 / 3  # of neighbouring windows, as in the released ShaSpec code
@@ -153,15 +153,17 @@ def evaluate_combinations(
         (dice in [0, 1], hd95 in mm), value. Combinations with a modality that a case lacks are left out for that case.
 
     Raises:
-        ValueError: if a case has no labels, or nothing at all could be scored.
+        ValueError: if a case has no labels or is stored along other axes than the first, or nothing at all could be
+            scored.
     """
     wanted = names.combinations(model.modalities) if combinations is None else [tuple(one) for one in combinations]
     every = (cases[name] for name in cases) if isinstance(cases, Mapping) else cases
     total = len(cases) if isinstance(cases, Sized) else None
-    rows = []
+    rows, orientation = [], Orientation()
     was_training = model.training
     model.train(False)
     for case in tqdm(every, total=total, desc="evaluate", mininterval=10):
+        orientation.check(case.name, case.axes)
         if case.labels is None:
             raise ValueError(f"case {case.name} has no labels, so it cannot be scored: leave it out, or use `predict`")
         possible = [one for one in wanted if all(name in case.images for name in one)]

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from mmlib.data.avmnist import MODALITIES, SPEAKERS, Pairs, load
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 ABSENT = "the recordings of shared/data/fsdd are not here"
+pytestmark = pytest.mark.filterwarnings("ignore:.*not byte for byte those of MNIST and FSDD")
 
 
 def idx(array: np.ndarray, magic: int) -> bytes:
     header = [magic, *array.shape]
     return b"".join(number.to_bytes(4, "big") for number in header) + array.astype(np.uint8).tobytes()
+
+
+def too_many() -> bytes:
+    return gzip.compress(idx(np.zeros((100_000, 28, 28), np.uint8), 2051), 1)
 
 
 def write_mnist(folder: Path, train: int = 1100, test: int = 500) -> Path:
@@ -298,6 +304,17 @@ def test_missing_files_are_named_with_the_remedy(tmp_path):
         ("train-images-idx3-ubyte.gz", lambda old: b"<html>", "train-images-idx3-ubyte.gz: is cut off or damaged"),
         ("t10k-labels-idx1-ubyte", lambda old: old[:-1], r"damaged.*\(its header says \[500\], it has 499 bytes"),
         ("t10k-labels-idx1-ubyte", lambda old: old[:6], "damaged"),
+        (
+            "t10k-labels-idx1-ubyte",
+            lambda old: old[:20] + b"M" + old[21:],
+            "label 12 is 77, expected a digit; download",
+        ),
+        ("train-images-idx3-ubyte.gz", lambda old: old[:-6] + bytes([old[-6] ^ 1]) + old[-5:], "damaged .*CRC"),
+        (
+            "train-images-idx3-ubyte.gz",
+            lambda _: too_many(),
+            r"says \[100000, 28, 28\], and it has more than MNIST's 60000 entries",
+        ),
         ("t10k-labels-idx1-ubyte", lambda old: idx(np.zeros(499), 2049), "has 500 images, but .* has 499 labels"),
         ("t10k-labels-idx1-ubyte", lambda old: idx(np.full(500, 3), 2049), "0 test images of digit 0; 45 are needed"),
         ("train-labels-idx1-ubyte", lambda old: idx(np.arange(1100) % 11 % 10, 2049), "100 training images of digit 1"),
@@ -310,6 +327,24 @@ def test_files_of_mnist_that_are_not_what_they_say(editable, name, change, messa
         load(editable)
 
 
+def test_the_files_of_mnist_and_fsdd_are_known_by_their_hashes(released, editable, monkeypatch):
+    monkeypatch.setattr(avmnist, "_cepstrum", lambda path, recipe: np.zeros((20, 20)))  # takes seconds
+    with pytest.warns(
+        UserWarning, match="t10k-labels-idx1-ubyte, recordings: not byte for byte those of MNIST and FSDD"
+    ):
+        avmnist._released.__wrapped__(released, "paper")
+    digits = avmnist.read_idx(editable / "t10k-labels-idx1-ubyte")
+    assert digits[0].tolist() == [*range(10)] * 50 and not digits[1]
+
+
+@pytest.mark.skipif(not (SHARED / "fsdd").is_dir(), reason=ABSENT)
+def test_the_real_files_have_the_known_hashes():
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        assert avmnist.read_idx(avmnist.find_idx(SHARED, name))[1]
+    found, problems = avmnist.find_recordings(SHARED)
+    assert len(found) == 1500 and not problems and avmnist.recordings_hash(found.values()) == avmnist.FSDD_SHA256
+
+
 def wav(rate: int = 8000, shape: tuple[int, ...] = (800,), kind: type = np.int16) -> bytes:
     buffer = io.BytesIO()
     wavfile.write(buffer, rate, np.ones(shape, kind))
@@ -319,9 +354,22 @@ def wav(rate: int = 8000, shape: tuple[int, ...] = (800,), kind: type = np.int16
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (wav(rate=16000), "0_jackson_15.wav: int16, 16000 Hz, 1 channel.*expected int16, 8000 Hz"),
-        (wav(shape=(800, 2)), "0_jackson_15.wav: int16, 8000 Hz, 2 channel"),
-        (wav(kind=np.float32), "0_jackson_15.wav: float32, 8000 Hz"),
+        (
+            wav(rate=16000),
+            "0_jackson_15.wav: format 1, 16 bits, 16000 Hz, 1 .*expected format 1 .*16 bits, 8000 Hz, 1 .*; take",
+        ),
+        (wav(shape=(800, 2)), "0_jackson_15.wav: format 1, 16 bits, 8000 Hz, 2 channel"),
+        (wav(kind=np.float32), "0_jackson_15.wav: format 3, 32 bits, 8000 Hz"),
+        (wav(kind=np.uint8), "0_jackson_15.wav: format 1, 8 bits, 8000 Hz"),
+        (
+            wav()[:-2],
+            "0_jackson_15.wav: .*header says 1644 bytes, its parts 1644, it has 1642: cut off or damaged; take",
+        ),
+        (wav()[:46], "0_jackson_15.wav: .*header says 1644 bytes, its parts 1644, it has 46: cut off"),
+        (wav() + b"more", "0_jackson_15.wav: .*it has 1648: cut off or damaged"),
+        (wav(shape=(0,)), "0_jackson_15.wav: has 0 bytes of samples"),
+        (wav()[:4] + (36).to_bytes(4, "little") + wav()[8:36] + b"junk" + bytes(4), "it has no format or no samples"),
+        (wav(shape=(2**20,)), "0_jackson_15.wav: has more than 1,048,576 bytes, expected a spoken digit"),
         (b"not a recording", "0_jackson_15.wav: cannot be read as WAV"),
         (b"", "0_jackson_15.wav: cannot be read as WAV"),
     ],
@@ -332,6 +380,13 @@ def test_recordings_that_are_not_what_they_say(editable, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load(editable)
+
+
+def test_a_recording_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "0_theo_0.wav")
+    for path in (tmp_path / "0_theo_0.wav", tmp_path):
+        with pytest.raises(ValueError, match=f"{path}: no such file; take the file as FSDD has it"):
+            avmnist.read_wav(path)
 
 
 @pytest.mark.parametrize("lacking", ["3_theo_40", "3_theo_2", "3_theo_*"])
@@ -345,4 +400,11 @@ def test_a_digit_without_enough_recordings(editable, lacking):
 def test_a_recording_too_many_makes_classes_unequal(editable):
     (editable / "recordings" / "3_theo_50.wav").write_bytes(wav())
     with pytest.raises(ValueError, match=r"digit 3 of theo has 51 recordings.*\(look at 50\).*must count alike"):
+        load(editable)
+
+
+@pytest.mark.parametrize("name", ["3_theo_07", "3_Theo_7", "33_theo_7", "x_theo_7", "notes"])
+def test_a_file_that_is_not_named_as_a_recording(editable, name):
+    (editable / "recordings" / f"{name}.wav").write_bytes(wav())
+    with pytest.raises(ValueError, match=f"{name}.wav: is not named as a recording of FSDD, expected <digit>_"):
         load(editable)

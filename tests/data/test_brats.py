@@ -210,11 +210,11 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, write_
     path = brats.write_segmentation(tmp_path / "out" / "x.nii.gz", case.labels, case)
     before = path.read_bytes()
 
-    def fail(image, target):
-        Path(target).write_bytes(b"half")
+    def fail(image, stream):
+        stream.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(nifti.nibabel, "save", fail)
+    monkeypatch.setattr(nibabel.Nifti1Image, "to_stream", fail)
     with pytest.raises(OSError, match="disk full"):
         brats.write_segmentation(path, case.labels, case)
     assert [one.name for one in path.parent.iterdir()] == ["x.nii.gz"] and path.read_bytes() == before
@@ -286,7 +286,12 @@ def test_split_files_round_trip_and_their_faults_are_named(tmp_path):
     refused("case,subject,part\na-1,a,train\na-2,a,test\n", r"subject a \(case a-2\) is in train and in test")
     refused("case,subject,part\na,a,train\na,a,train\n", "case a is listed twice")
     refused("case,subject,part\na,a,training\n", r"part must be one of .*training")
-    refused("subject,part\na,train\n", "columns must be case, subject, part; found subject, part")
+    refused("subject,part\na,train\n", "has no column 'case' but 'subject', 'part', expected a CSV")
+    refused("part,case,subject\ntrain,a,a\n", "columns must be case, subject, part; found part, case, subject")
+    refused("case,subject,part\n", "mine.csv: has no row; add one for each case")
+    refused("case,subject,part\na,,train\n", "mine.csv: row 2, column subject: the cell is empty; correct the cell")
+    with pytest.raises(ValueError, match="no split 'aaaaa.{20,80}': give one of"):
+        splits.read_split("a" * 5000 + ".csv")
     with pytest.raises(ValueError, match=r"no split 'nosuch': give one of \['brats-phantom', 'ixi-phantom'\]"):
         splits.read_split("nosuch")
 

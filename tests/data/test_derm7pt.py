@@ -150,7 +150,7 @@ def test_the_soft_score_is_the_expected_score_and_agrees_with_certain_labels() -
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "images" / "NEL" / "c7.jpg").unlink()
-    with pytest.raises(ValueError, match="case 8: its clinic image .*c7.jpg is missing; unpack the release again"):
+    with pytest.raises(ValueError, match="case 8: .*c7.jpg is missing; unpack the release again"):
         load(tmp_path, size=4)
 
 
@@ -180,7 +180,7 @@ def test_a_case_in_two_parts_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_label_is_named_with_the_known_ones(tmp_path: Path) -> None:
     write(tmp_path)
     change(tmp_path, 6, "streaks", "sometimes")
-    with pytest.raises(ValueError, match="case 7 has the streaks 'sometimes'; known are absent, regular, irregular"):
+    with pytest.raises(ValueError, match="case 7 has the streaks 'sometimes', known are absent, regular, irregular"):
         load(tmp_path, size=4)
 
 
@@ -201,3 +201,80 @@ def test_a_folder_that_is_no_release(tmp_path: Path) -> None:
     meta.to_csv(tmp_path / "meta" / "meta.csv", index=False)
     with pytest.raises(ValueError, match="meta.csv: has no column 'streaks'"):
         load(tmp_path)
+
+
+DAMAGE = {
+    "empty": lambda old: b"",
+    "utf-16": lambda old: old.decode().encode("utf-16"),
+    "latin-1": lambda old: old.replace(b"case_num", "c\xe4se".encode("latin-1")).replace(b"indexes", b"\xe4"),
+    "binary": lambda old: bytes(range(256)) * 9,
+    "open quote": lambda old: old + b'"',
+    "cut in a row": lambda old: old[:-20],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_meta_file_is_named(tmp_path: Path, damage) -> None:
+    write(tmp_path)
+    path = tmp_path / "meta" / "meta.csv"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="meta.csv: .*; "):
+        load(tmp_path, size=4)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE.values()][:-1], ids=[*DAMAGE][:-1])
+def test_a_damaged_index_file_is_named(tmp_path: Path, damage) -> None:
+    write(tmp_path)
+    path = tmp_path / "meta" / "valid_indexes.csv"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="valid_indexes.csv: .*; "):
+        load(tmp_path, size=4)
+
+
+def test_tables_of_a_spreadsheet_are_read_as_the_release(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = load(tmp_path, size=4)
+    for path in (tmp_path / "meta").iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b",", b";").replace(b"\n", b"\r\n"))
+    after = load(tmp_path, size=4)
+    assert after.test.case == before.test.case and torch.equal(after.train.labels, before.train.labels)
+    assert torch.equal(after.valid.inputs["derm"], before.valid.inputs["derm"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "meta.csv: case 3: its derm image is not named; correct the row"),
+        (
+            "../meta/meta.csv",
+            "meta.csv: case 3: its derm image is '../meta/meta.csv', expected a path below images/; cor",
+        ),
+        ("/etc/passwd", "meta.csv: case 3: its derm image is '/etc/passwd', expected a path below images/; correct"),
+        ("x" * 300, "meta.csv: row 4, column derm: 300 characters, but a name has at most 255 bytes"),
+        ("x/" * 2500, "meta.csv: row 4, column derm: 5,000 characters, but a name has at most 255 bytes, a path 4,000"),
+        (3995 // 5 * "abcd/", "case 3: .*abcd is missing; unpack the release again"),  # the path above it is too long
+    ],
+)
+def test_the_name_of_an_image_that_can_be_none(tmp_path: Path, name: str, message: str) -> None:
+    write(tmp_path)
+    change(tmp_path, 2, "derm", name)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, size=4)
+
+
+def test_a_picture_with_a_wrong_bit_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    change(tmp_path, 0, "derm", "NEL/d0.png")
+    path = tmp_path / "images" / "NEL" / "d0.png"
+    Image.fromarray(np.full((6, 8, 3), 77, np.uint8)).save(path)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-20] + bytes([sound[-20] ^ 4]) + sound[-19:])
+    with pytest.raises(ValueError, match="case 1: .*d0.png cannot be decoded .*; copy or unpack it again"):
+        load(tmp_path, size=4)
+
+
+def test_an_image_of_two_cases_is_a_warning(tmp_path: Path) -> None:
+    write(tmp_path)
+    change(tmp_path, 11, "derm", "NEL/d1.jpg")
+    with pytest.warns(UserWarning, match="d1.jpg is an image of case 2 and of case 12; take one of them out"):
+        load(tmp_path, size=4)

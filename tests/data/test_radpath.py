@@ -100,13 +100,18 @@ def test_what_was_read_is_kept_only_when_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("classes.csv", "case,class\ncase-0,B\n", "classes.csv: case case-0 has the class 'B'; known are G, O, A"),
+        ("classes.csv", "case,class\ncase-0,B\n", "classes.csv: case case-0 has the class 'B', known are G, O, A"),
         (
             "split.csv",
             "case,part\ncase-0,later\n",
-            "split.csv: case case-0 has the part 'later'; known are train, valid",
+            "split.csv: case case-0 has the part 'later', known are train, valid",
         ),
-        ("split.csv", "case,fold\ncase-0,1\n", "split.csv: columns must be case and part; found case, fold"),
+        ("split.csv", "case,fold\ncase-0,1\n", "split.csv: has no column 'part' but 'case', 'fold', expected a CSV"),
+        ("split.csv", "", "split.csv: is empty, expected a CSV in UTF-8 that has case, part in its header; save"),
+        ("classes.csv", 'case,class\n"case-0,G\n', "classes.csv: is not a CSV, row 2: a quotation mark stays open"),
+        ("classes.csv", "case,class\ncase-0\n", "classes.csv: row 2 has 1 cell, but there are 2 columns; complete"),
+        ("split.csv", "case,part\n" + 300 * "a" + ",train\n", "split.csv: row 2, column case: 300 characters, but"),
+        ("split.csv", "case,part\n../../x,train\n", "split.csv: case '../../x' is no name of a folder; give it"),
         ("split.csv", "case,part\ncase-0,train\ncase-0,test\n", "split.csv: case case-0 is listed twice"),
         ("split.csv", "case,part\ncase-99,train\n", "classes.csv: case case-99 of split.csv has no class"),
         ("split.csv", "case,part\ncase-0,train\ncase-1,train\n", "no training case of class A; nothing can learn"),
@@ -135,12 +140,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(ValueError, match="case case-4: no .png in .*case-4; cut patches out of its slide"):
         load(tmp_path)
+    (tmp_path / "patches" / "case-4").rmdir()
+    with pytest.raises(
+        ValueError, match=r"case case-4: .*case-4 cannot be listed \(No such file.*\), expected its patches"
+    ):
+        load(tmp_path)
 
 
 def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     train = load(write(tmp_path), keep=False).train
     (tmp_path / "patches" / "case-0" / "00.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="case case-0: .*00.png cannot be decoded .*; write it again"):
+    with pytest.raises(
+        ValueError, match="case case-0: .*00.png cannot be decoded .unknown format.*; copy or unpack it again"
+    ):
         train[[0]]
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "patches" / "case-1" / "00.png")
     with pytest.raises(ValueError, match=r"the patch of 01.png has the shape \(3, 6, 7\), that of 00.png \(3, 9, 9\)"):
@@ -163,3 +175,45 @@ def test_arguments_out_of_range(tmp_path: Path) -> None:
         load(tmp_path, modality="pd")
     with pytest.raises(ValueError, match="patches is the most that are taken of a slide, at least 1; got 0"):
         load(tmp_path, patches=0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("name", ["classes.csv", "split.csv"])
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path, name: str, encoding: str) -> None:
+    path = write(tmp_path) / name
+    path.write_bytes(path.read_text().replace("case-0", "c\xe4se-0").encode(encoding))
+    with pytest.raises(ValueError, match=f"{name}: is (not )?text in UTF-.*; save the table again as CSV in UTF-8"):
+        load(tmp_path)
+
+
+def test_tables_of_a_spreadsheet_are_read(tmp_path: Path) -> None:
+    before = load(write(tmp_path))
+    for name in ("classes.csv", "split.csv"):
+        path = tmp_path / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b",", b";").replace(b"\n", b"\r\n"))
+    after = load(tmp_path)
+    assert after.test.case == before.test.case and torch.equal(after.train.labels, before.train.labels)
+
+
+def test_a_case_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    save_volume(write(tmp_path) / "mri" / "more" / "case-4" / "case-4_t1ce.nii.gz", 99)
+    with pytest.raises(
+        ValueError, match="case case-4: two folders of .*mri or two files for one modality hold it; keep"
+    ):
+        load(tmp_path)
+
+
+def test_patches_are_read_to_their_check_sum_and_have_a_limit_of_size(tmp_path, monkeypatch) -> None:
+    path = write(tmp_path) / "patches" / "case-0" / "00.png"
+    sound = path.read_bytes()
+    (tmp_path / "patches" / "case-0" / "._00.png").write_bytes(b"left by another operating system")
+    assert len(load(tmp_path).train.slides[0]) == 2
+    path.write_bytes(sound[:-18] + bytes([sound[-18] ^ 1]) + sound[-17:])
+    with pytest.raises(ValueError, match="case case-0: .*00.png cannot be decoded .*; copy or unpack it again"):
+        load(tmp_path).train[[0]]
+    path.write_bytes(sound)
+    monkeypatch.setattr("mmlib.data.radpath.PATCH_PIXELS", 6 * 7)
+    assert load(tmp_path).train[[0]]["patches"].sum() == 2
+    monkeypatch.setattr("mmlib.data.radpath.PATCH_PIXELS", 6 * 7 - 1)
+    with pytest.raises(ValueError, match="case case-0: .*00.png: has more than 41 pixels; make it smaller"):
+        load(tmp_path).train[[0]]

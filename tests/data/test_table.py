@@ -70,9 +70,19 @@ def test_other_modalities_can_be_asked_for(files):
         (["case,flair,enhancing_label", "a,a/FLAIR_norm.nii.gz,2"], "row 2: .*enhancing_label must be 3, 4 or empty"),
         (["case,flair"], "the table has no row"),
         (["case,flair", "a,b,c,d"], "row 2: 4 cells, but there are 2 columns; quote commas"),
-        (["case,flair,flair", "a,b,c"], "a column occurs twice in case, flair, flair"),
-        (["case,flair", '"a,b'], "is not a CSV"),
-        ([""], "needs the column case"),
+        (["case,flair,flair", "a,b,c"], "the column 'flair' occurs twice; name every column once"),
+        (
+            ["case,flair", '"a,b'],
+            r"table.csv: is not a CSV, row 2: a quotation mark stays open, expected .*flair; correct",
+        ),
+        ([""], "table.csv: is empty, expected a CSV with the columns case and t1, t1ce, t2, flair; save"),
+        (["case,flair", "../../x,a/FLAIR_norm.nii.gz"], "row 2: the case is called '../../x', but no /"),
+        (["case,flair", "a" * 300 + ",a/FLAIR_norm.nii.gz"], "row 2: column case: 300 characters, but .* 255 bytes"),
+        (
+            ["case,flair", "a,b/" + 5000 * "c"],
+            "row 2: column flair: 5,002 characters, but .* 255 bytes, a path 4,000: 'b/ccc",
+        ),
+        (["case,flair", "a," + 900 * "abcdefgh/"], "row 2: column flair: 8,100 characters, but .* 255 bytes"),
     ],
 )
 def test_faults_are_named_with_their_row(files, lines, message):

@@ -52,11 +52,21 @@ def test_tables_of_another_length_a_gap_or_names_of_rows_are_refused(folder):
     with pytest.raises(ValueError, match="train_mrna.csv: 5 samples, but 6 subtypes"):
         tcga.load(folder)
     table.assign(mrna2=[0, 1, np.nan, 3, 4, 5]).to_csv(path, index=False)
-    with pytest.raises(ValueError, match="row 4, column mrna2 holds no finite number"):
+    with pytest.raises(ValueError, match="row 4, column 'mrna2' holds no finite number"):
         tcga.load(folder)
     table.set_axis([f"A{row}" for row in range(6)]).to_csv(path)
-    with pytest.raises(ValueError, match="row 2, column Unnamed: 0 holds no finite number but 'A0'"):
+    with pytest.raises(ValueError, match="row 2, column '' holds no finite number but 'A0'"):
         tcga.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1\n", "ä\n1\n".encode("latin-1"), b'a,"b\n1,2\n', b"a,a\n1,2\n"])
+def test_a_table_that_is_damaged_is_named(folder, content):
+    (folder / "train_mrna.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="train_mrna.csv: .*; "):
+        tcga.load(folder)
+    (folder / "test_mirna.csv.gz").write_bytes((folder / "test_mirna.csv.gz").read_bytes()[:-5])
+    with pytest.raises(ValueError, match="test_mirna.csv.gz: cannot be read .*; copy it again"):
+        tcga._part(folder, "test", "mirna", "mrna")
 
 
 def test_an_unknown_subtype_or_column_is_named(folder):
@@ -65,7 +75,7 @@ def test_an_unknown_subtype_or_column_is_named(folder):
     with pytest.raises(ValueError, match="unknown subtype 'LumB'; known are Basal, Her2, LumA"):
         tcga.load(folder)
     pd.DataFrame({"x": ["Basal"] * 6}).to_csv(path, index=False)
-    with pytest.raises(ValueError, match="has no column subtype but x"):
+    with pytest.raises(ValueError, match="has no column subtype but 'x'"):
         tcga.load(folder)
 
 

@@ -15,7 +15,6 @@ the plain phantom; `mmlib.data.phantoms.options` tells what may be added and wha
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -31,6 +30,7 @@ from torch.nn.functional import avg_pool3d, grid_sample
 from tqdm.auto import tqdm
 
 from mmlib.data.cases import Case
+from mmlib.data.nifti import read_volume, save_image
 from mmlib.data.phantoms.options import (
     ENHANCES,
     HEALTHY,
@@ -43,6 +43,7 @@ from mmlib.data.phantoms.options import (
     site_of,
 )
 from mmlib.modalities import IXI, MRI
+from mmlib.records import new_folder, one_at_a_time
 
 Array = np.ndarray | float
 VERSION = 3  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
@@ -536,11 +537,11 @@ def _mark(seed: int, spacing: float, options: Options) -> str:
 
 
 def _complete(files: Iterable[Path], mark: str) -> bool:
-    """All files are there and their headers say that this version made them from this seed at this spacing."""
-    return all(
-        file.exists() and nibabel.Nifti1Image.from_filename(file).header["descrip"].item().decode() == mark
-        for file in files
-    )
+    """All files are there, whole, and their headers say that this version made them from this seed at this spacing."""
+    try:
+        return all(read_volume(file)[2]["descrip"].item().decode() == mark for file in files)
+    except ValueError:
+        return False
 
 
 def write_brats(
@@ -548,8 +549,9 @@ def write_brats(
 ) -> list[Path]:
     """Write phantom subjects as BraTS does: `phantom-0007/phantom-0007_t1.nii.gz`, ..., `_seg.nii.gz`.
 
-    A case appears under its name only when all of its files are written. Cases already there, made by this version at
-    this spacing with these options, are left alone; others of the same name are replaced.
+    A case appears under its name only when all of its files are written, also where several processes write the same.
+    Cases already there and whole, made by this version at this spacing with these options, are left alone; others of
+    the same name are replaced.
 
     Args:
         folder, seeds, spacing: where to, which subjects, and mm.
@@ -566,16 +568,13 @@ def write_brats(
         mark, name = _mark(seed, spacing, options), f"phantom-{seed:04d}"
         target = Path(folder) / name
         written.append(target)
-        if _complete([target / f"{name}_{part}.nii.gz" for part in (*MRI, "seg")], mark):
-            continue
-        case = make_subject(seed, spacing, options=options)
-        partial_folder = target.with_name(f".{name}.partial")
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        partial_folder.mkdir(parents=True)
-        for part, array in (*case.images.items(), ("seg", np.asarray(case.labels))):
-            nibabel.save(_image(array, case.affine, mark), partial_folder / f"{name}_{part}.nii.gz")
-        shutil.rmtree(target, ignore_errors=True)
-        partial_folder.rename(target)
+        with one_at_a_time(Path(folder)):
+            if _complete([target / f"{name}_{part}.nii.gz" for part in (*MRI, "seg")], mark):
+                continue
+            case = make_subject(seed, spacing, options=options)
+            with new_folder(target) as made:
+                for part, array in (*case.images.items(), ("seg", np.asarray(case.labels))):
+                    save_image(_image(array, case.affine, mark), made / f"{name}_{part}.nii.gz")
     return written
 
 
@@ -598,12 +597,11 @@ def write_ixi(
         mark, name = _mark(seed, spacing, options), f"IXI{seed:04d}-Phantom-{seed:04d}"
         files = {part: Path(folder) / f"IXI-{part.upper()}" / f"{name}-{part.upper()}.nii.gz" for part in IXI}
         written.append(files["t1"])
-        if _complete(files.values(), mark):
-            continue
-        case = make_subject(seed, spacing, layout="ixi", options=options)
-        for part, file in files.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_name(f".partial-{file.name}")
-            nibabel.save(_image(case.images[part], case.affine, mark), unfinished)
-            unfinished.rename(file)
+        with one_at_a_time(Path(folder)):
+            if _complete(files.values(), mark):
+                continue
+            case = make_subject(seed, spacing, layout="ixi", options=options)
+            for part, file in files.items():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_image(_image(case.images[part], case.affine, mark), file)
     return written

@@ -3,6 +3,8 @@
 import hashlib
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 import nibabel
 import numpy as np
@@ -292,7 +294,7 @@ def test_complete_cases_are_kept_and_others_made_anew(tmp_path):
 
 
 def test_an_interrupted_case_never_appears_under_its_name(tmp_path, monkeypatch):
-    save, saved = nibabel.save, []
+    save, saved = phantom.save_image, []
 
     def fail_at_the_third(image, path):
         saved.append(path)
@@ -300,13 +302,49 @@ def test_an_interrupted_case_never_appears_under_its_name(tmp_path, monkeypatch)
             raise OSError("disk full")
         save(image, path)
 
-    monkeypatch.setattr(nibabel, "save", fail_at_the_third)
+    monkeypatch.setattr(phantom, "save_image", fail_at_the_third)
     with pytest.raises(OSError, match="disk full"):
         write_brats(tmp_path, [3])
-    assert not (tmp_path / "phantom-0003").exists()
-    monkeypatch.setattr(nibabel, "save", save)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(phantom, "save_image", save)
     write_brats(tmp_path, [3])
     assert [path.name for path in tmp_path.iterdir()] == ["phantom-0003"]
+
+
+def test_files_are_the_same_bytes_as_nibabel_writes(tmp_path):
+    (folder,) = write_brats(tmp_path, [3])
+    path = folder / "phantom-0003_t1.nii.gz"
+    nibabel.save(nibabel.load(path), tmp_path / "again.nii.gz")
+    assert (tmp_path / "again.nii.gz").read_bytes() == path.read_bytes()
+
+
+def test_a_damaged_file_of_a_phantom_is_made_anew(tmp_path):
+    (folder,) = write_brats(tmp_path, [3])
+    (t1,) = write_ixi(tmp_path / "ixi", [3])
+    for path in (folder / "phantom-0003_t2.nii.gz", t1):
+        whole = path.read_bytes()
+        check_sum = bytes([whole[-8] ^ 1])
+        for damaged in (whole[:-100], whole[:-8] + check_sum + whole[-7:], b""):
+            path.write_bytes(damaged)
+            write_brats(tmp_path, [3])
+            write_ixi(tmp_path / "ixi", [3])
+            assert path.read_bytes() == whole
+
+
+def test_two_processes_that_make_the_same_never_show_half_a_file(tmp_path):
+    code = "import sys; from mmlib.data.phantoms.brain import write_brats; write_brats(sys.argv[1], range(2))"
+    write_brats(tmp_path, [0], spacing=3.0)  # to be replaced
+    jobs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
+    seen = set()
+    while any(job.poll() is None for job in jobs):
+        for path in tmp_path.glob("phantom-*/*.nii.gz"):
+            with suppress(FileNotFoundError):  # for a moment there may be none
+                seen.add((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+        time.sleep(0.02)
+    assert [job.returncode for job in jobs] == [0, 0]
+    last = {(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in tmp_path.glob("*/*.nii.gz")}
+    assert len(last) == 10 and last <= seen and len(seen) <= 15, "a file is the old one or the whole new one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["phantom-0000", "phantom-0001"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ Probabilities are made up, in the order of size that neuroradiology and neuropat
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -26,6 +25,7 @@ from tqdm.auto import tqdm
 from mmlib.data.phantoms.glioma.drawing import ENHANCEMENT, LOOKS, OEDEMA, SPACING, patches, volumes
 from mmlib.data.radpath import CLASSES, PARTS
 from mmlib.modalities import MRI
+from mmlib.records import new_folder
 
 FIRST = {"train": 0, "valid": 100_000, "test": 200_000}  # number of a part's first case: parts grow apart
 PRIOR = np.array([133, 34, 54]) / 221  # of G, O and A: all cases of the released split
@@ -133,25 +133,22 @@ def write_radpath(
             raise ValueError(f"the part {part} has between 1 and {FIRST['valid']} gliomas; got {cases}")
     if not set(modalities) <= set(MRI):
         raise ValueError(f"modalities are {MRI}; got {tuple(modalities)}")
-    partial_folder = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    listed = [(FIRST[part] + k, part) for part, cases in counts.items() for k in range(cases)]
-    affine = np.diag([SPACING, SPACING, SPACING, 1.0])
-    rows = []
-    for number, part in tqdm(listed, desc="glioma phantom", unit="case"):
-        glioma, name = draw(number), f"phantom-{number:06d}"
-        images = volumes(number, glioma.enhancement, glioma.oedema)
-        mri, slide = partial_folder / "mri" / name, partial_folder / "patches" / name
-        mri.mkdir(parents=True)
-        slide.mkdir(parents=True)
-        for modality in modalities:
-            nibabel.save(nibabel.Nifti1Image(images[modality], affine), mri / f"{name}_{modality}.nii.gz")
-        for k, patch in enumerate(patches(number, glioma.look, count, size)):
-            Image.fromarray(patch).save(slide / f"{k:03d}.png")
-        rows.append({"case": name, "class": CLASSES[glioma.label], "part": part})
-    table = pd.DataFrame(rows)
-    table[["case", "class"]].to_csv(partial_folder / "classes.csv", index=False)
-    table[["case", "part"]].to_csv(partial_folder / "split.csv", index=False)
-    shutil.rmtree(target, ignore_errors=True)
-    partial_folder.rename(target)
+    with new_folder(target) as made:
+        listed = [(FIRST[part] + k, part) for part, cases in counts.items() for k in range(cases)]
+        affine = np.diag([SPACING, SPACING, SPACING, 1.0])
+        rows = []
+        for number, part in tqdm(listed, desc="glioma phantom", unit="case"):
+            glioma, name = draw(number), f"phantom-{number:06d}"
+            images = volumes(number, glioma.enhancement, glioma.oedema)
+            mri, slide = made / "mri" / name, made / "patches" / name
+            mri.mkdir(parents=True)
+            slide.mkdir(parents=True)
+            for modality in modalities:
+                nibabel.save(nibabel.Nifti1Image(images[modality], affine), mri / f"{name}_{modality}.nii.gz")
+            for k, patch in enumerate(patches(number, glioma.look, count, size)):
+                Image.fromarray(patch).save(slide / f"{k:03d}.png")
+            rows.append({"case": name, "class": CLASSES[glioma.label], "part": part})
+        table = pd.DataFrame(rows)
+        table[["case", "class"]].to_csv(made / "classes.csv", index=False)
+        table[["case", "part"]].to_csv(made / "split.csv", index=False)
     return target

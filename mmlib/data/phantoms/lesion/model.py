@@ -18,7 +18,6 @@ Probabilities are made up, in the order of size that dermatology describes; none
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -31,6 +30,7 @@ from tqdm.auto import tqdm
 
 from mmlib.data.derm7pt import LABELS, MODALITIES, PARTS, POINTS, TASKS
 from mmlib.data.phantoms.lesion.drawing import photograph
+from mmlib.records import new_folder
 
 FIRST = {"train": 0, "valid": 100_000, "test": 200_000}  # number of a part's first case: parts grow apart
 ELEVATION = ("flat", "palpable", "nodular")
@@ -239,29 +239,26 @@ def write_derm7pt(
     for part, count in counts.items():
         if not 0 < count <= FIRST["valid"]:
             raise ValueError(f"the part {part} has between 1 and {FIRST['valid']} lesions; got {count}")
-    partial_folder = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    for below in ("meta", *(f"images/{modality}" for modality in MODALITIES)):
-        (partial_folder / below).mkdir(parents=True)
-    numbers = {part: range(FIRST[part], FIRST[part] + count) for part, count in counts.items()}
-    rows = []
-    for number in tqdm([number for part in PARTS for number in numbers[part]], desc="lesion phantom", unit="case"):
-        lesion = draw(number)
-        seen = {modality: lesion for modality in MODALITIES}
-        if label_noise and number in numbers["train"]:
-            lesion, seen["derm"] = misread(lesion, label_noise, decoupled)
-        files = {modality: f"{modality}/{number:06d}.png" for modality in MODALITIES}
-        for modality, file in files.items():
-            Image.fromarray(render(seen[modality], modality, size)).save(partial_folder / "images" / file)
-        rows.append({**_row(lesion), **files})
-    pd.DataFrame(rows).to_csv(partial_folder / "meta" / "meta.csv", index=False)
-    first = 0
-    for part, count in counts.items():
-        indexes = pd.DataFrame({"indexes": range(first, first + count)})
-        indexes.to_csv(partial_folder / "meta" / f"{part}_indexes.csv", index=False)
-        first += count
-    shutil.rmtree(target, ignore_errors=True)
-    partial_folder.rename(target)
+    with new_folder(target) as made:
+        for below in ("meta", *(f"images/{modality}" for modality in MODALITIES)):
+            (made / below).mkdir(parents=True)
+        numbers = {part: range(FIRST[part], FIRST[part] + count) for part, count in counts.items()}
+        rows = []
+        for number in tqdm([number for part in PARTS for number in numbers[part]], desc="lesion phantom", unit="case"):
+            lesion = draw(number)
+            seen = {modality: lesion for modality in MODALITIES}
+            if label_noise and number in numbers["train"]:
+                lesion, seen["derm"] = misread(lesion, label_noise, decoupled)
+            files = {modality: f"{modality}/{number:06d}.png" for modality in MODALITIES}
+            for modality, file in files.items():
+                Image.fromarray(render(seen[modality], modality, size)).save(made / "images" / file)
+            rows.append({**_row(lesion), **files})
+        pd.DataFrame(rows).to_csv(made / "meta" / "meta.csv", index=False)
+        first = 0
+        for part, count in counts.items():
+            indexes = pd.DataFrame({"indexes": range(first, first + count)})
+            indexes.to_csv(made / "meta" / f"{part}_indexes.csv", index=False)
+            first += count
     return target
 
 

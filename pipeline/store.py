@@ -1,0 +1,265 @@
+"""The published results: finished runs go from `build/results` to `results/`, and come back from there byte for byte.
+
+`results/<profile>/<experiment>.tar.xz` holds a folder for each run: record, scores, a thinned history, and the arrays
+that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run>/<file>`, for they change seldom and
+git packs them badly. `results/manifest.json` has size and SHA-256 of every file. A restored record has the key
+`published`, one that was made here has not; nothing that was made here is ever replaced.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmlib import records
+from pipeline.frame import stale_runs
+from pipeline.profiles import RESULTS, list_runs, profile, project_root
+
+STORE = "results"
+MANIFEST = "manifest.json"
+WEIGHTS = ".safetensors"
+ROWS = 200  # of a history that are kept, about
+TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
+Files = dict[str, bytes]  # of a run, by their names
+
+
+class StoreError(ValueError):
+    """A published file is missing or damaged; the message names it and the remedy."""
+
+
+# ------------------------------------------------------------------------------------------------------ publishing
+def publish(store: Path, runs: Iterable[Path], about: Mapping[str, Any], networks: Iterable[str] = ()) -> list[str]:
+    """Add finished runs to the store; one that is there already is replaced.
+
+    Args:
+        store: the folder `results`.
+        runs: folders of runs, `.../<profile>/<experiment>/<run>`.
+        about: goes into each record under `published`, such as the commit and the day.
+        networks: shell patterns of `<profile>/<experiment>/<run>/<file>`: weights that are kept; others are left out.
+
+    Returns:
+        The names `<profile>/<experiment>/<run>` of what was added.
+
+    Raises:
+        FileNotFoundError, RecordError: as `mmlib.records.read_record`.
+        StoreError: if the store is damaged.
+    """
+    added: dict[str, dict[str, Files]] = {}
+    for folder in runs:
+        profile, experiment, run = folder.resolve().parts[-3:]
+        place = f"{profile}/{experiment}/{run}/"
+        added.setdefault(f"{profile}/{experiment}", {})[run] = _published(folder, place, about, networks)
+    sums = read_manifest(store)
+    for experiment, new in added.items():
+        known = _open(store, experiment, sums) if _archive(experiment) in sums else {}
+        runs_now = {**known, **new}
+        weights = {f"{experiment}/{run}/{name}": content for run, name, content in _weights(runs_now)}
+        for gone in [name for name in sums if name.startswith(f"{experiment}/") and name not in weights]:
+            (store / gone).unlink(missing_ok=True)
+            del sums[gone]
+        for name, content in {**weights, _archive(experiment): _packed(runs_now)}.items():
+            (store / name).parent.mkdir(parents=True, exist_ok=True)
+            records.write_whole(store / name, partial(_write_bytes, content))
+            sums[name] = _size_and_sum(content)
+    text = records.to_json(sums, MANIFEST) + "\n"
+    store.mkdir(parents=True, exist_ok=True)
+    records.write_whole(store / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+    return sorted(f"{experiment}/{run}" for experiment, new in added.items() for run in new)
+
+
+def _published(folder: Path, place: str, about: Mapping[str, Any], networks: Iterable[str]) -> Files:
+    """The files of a run as they are published; its record lists these, and under `left_out` those that are not."""
+    record = records.read_record(folder)
+    history = thinned((folder / "history.csv").read_text(encoding="utf-8")).encode()
+    wanted = ("*.npz", "*/scores.csv", *networks)
+    names = [name for name in record["files"] if any(fnmatchcase(place + name, pattern) for pattern in wanted)]
+    files = {name: (folder / name).read_bytes() for name in names}
+    files["history.csv"] = history
+    left_out = {name: facts for name, facts in record["files"].items() if name not in files}
+    if record["files"]["history.csv"] != _size_and_sum(history):
+        left_out["history.csv"] = record["files"]["history.csv"]
+    record["files"] = {name: _size_and_sum(content) for name, content in sorted(files.items())}
+    record["left_out"] = record.get("left_out", {}) | left_out
+    record["published"] = dict(about)
+    signed = {**record, "sha256": records.digest(records.to_json(record, "").encode())}
+    return {**files, "record.json": (records.to_json(signed, "") + "\n").encode()}
+
+
+def thinned(history: str, rows: int = ROWS) -> str:
+    """About so many rows of each training in a history, evenly; first, last and scored rows are among them.
+
+    Args:
+        history: the text of a `history.csv`.
+        rows: of a training.
+    """
+    head, *lines = history.splitlines(keepends=True) or [""]
+    if len(lines) <= rows:
+        return history
+    table = pd.read_csv(io.StringIO(history))
+    parts = [table[name].astype(str) for name in TRAININGS if name in table]
+    training = pd.Series("", table.index).str.cat(parts, sep="|") if parts else pd.Series("", table.index)
+    place = table.groupby(training, sort=False).cumcount()
+    length = training.map(training.value_counts())
+    keep = (place % np.ceil(length / rows).astype(int) == 0) | (place == length - 1)
+    if "score" in table:
+        keep |= table["score"].notna()
+    return head + "".join(line for line, kept in zip(lines, keep, strict=True) if kept)
+
+
+def _write_bytes(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
+def _archive(experiment: str) -> str:
+    return f"{experiment}.tar.xz"
+
+
+def _size_and_sum(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": records.digest(content)}
+
+
+def _weights(runs: Mapping[str, Files]) -> Iterator[tuple[str, str, bytes]]:
+    for run, files in runs.items():
+        yield from ((run, name, content) for name, content in files.items() if name.endswith(WEIGHTS))
+
+
+def _packed(runs: Mapping[str, Files]) -> bytes:
+    """The same runs give the same bytes: sorted, without times and owners."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for run, files in sorted(runs.items()):
+            for name, content in sorted(files.items()):
+                if name.endswith(WEIGHTS):
+                    continue
+                entry = tarfile.TarInfo(f"{run}/{name}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return lzma.compress(buffer.getvalue(), preset=6)
+
+
+def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
+    """Publish what a profile has finished, of these experiments or of all.
+
+    Raises:
+        ValueError: if files differ from the commit, for published is only what a commit made.
+    """
+    root = project_root()
+    commit, dirty = records.git_state(root)
+    if dirty is not False:
+        raise ValueError(f"{root} is at commit {commit} with changes (or no git folder): commit them, then publish")
+    settings, wanted = profile(profile_name), list(experiments)
+    refused: dict[str, str] = {}
+    runs: list[Path] = []
+    for experiment in wanted or settings["experiments"]:
+        asked = list_runs(profile_name, experiment)
+        stale = stale_runs(profile_name, experiment, asked, settings["experiments"][experiment]["notebook"])
+        runs += [root / RESULTS / profile_name / experiment / name for name in asked if name not in stale]
+        refused |= {f"{experiment}/{name}": why for name, why in stale.items() if why != "there is no record"}
+    own = [run for run in runs if "published" not in records.read_record(run)]
+    about = {"commit": commit, "day": datetime.now(UTC).date().isoformat()}
+    added = publish(root / STORE, own, about, settings.get("networks", ()))
+    size = sum(facts["bytes"] for facts in read_manifest(root / STORE).values()) / 1e6
+    print(f"{len(added)} runs published, {len(runs) - len(own)} were; {STORE}/ has {size:.1f} MB: git add {STORE}")
+    for name, why in refused.items():
+        print(f"not published: {name}: {why}")
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+def read_manifest(store: Path) -> dict[str, dict[str, Any]]:
+    """File -> its size and SHA-256; empty where nothing is published.
+
+    Raises:
+        StoreError: if the manifest is damaged.
+    """
+    path = store / MANIFEST
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}): git checkout -- {path}") from None
+
+
+def _open(store: Path, experiment: str, sums: Mapping[str, Any]) -> dict[str, Files]:
+    """The runs of a published experiment, checked against the manifest."""
+    runs: dict[str, Files] = {}
+    packed = lzma.decompress(_read(store, _archive(experiment), sums))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        for entry in archive:
+            run, _, name = entry.name.partition("/")
+            stream = archive.extractfile(entry)
+            assert stream is not None  # the store holds plain files only
+            runs.setdefault(run, {})[name] = stream.read()
+    for file in sums:
+        if file.startswith(f"{experiment}/"):
+            run, _, name = file.removeprefix(f"{experiment}/").partition("/")
+            runs[run][name] = _read(store, file, sums)
+    return runs
+
+
+def _read(store: Path, name: str, sums: Mapping[str, Any]) -> bytes:
+    """A published file, checked against the manifest."""
+    path = store / name
+    remedy = f"git checkout -- {path}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error}): {remedy}") from None
+    if _size_and_sum(content) != sums[name]:
+        raise StoreError(f"{path} is not the file that {MANIFEST} lists (changed or cut): {remedy}")
+    return content
+
+
+def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:
+    """Put the published runs of a profile where chapters read them.
+
+    Args:
+        store: the folder `results`.
+        profile: its name.
+        target: the folder `build/results`.
+
+    Returns:
+        "restored", "there" (restored before, and unchanged) and "kept" (made here, left alone) -> names
+        `<experiment>/<run>`.
+
+    Raises:
+        StoreError: if a published file is missing or damaged; nothing of its experiment is restored.
+    """
+    sums = read_manifest(store)
+    done: dict[str, list[str]] = {"restored": [], "there": [], "kept": []}
+    for file in sorted(sums):
+        if not file.startswith(f"{profile}/") or not file.endswith(".tar.xz"):
+            continue
+        experiment = file.removesuffix(".tar.xz")
+        for run, files in _open(store, experiment, sums).items():
+            folder = target / experiment / run
+            done[_put(folder, files)].append(f"{experiment.partition('/')[2]}/{run}")
+    return done
+
+
+def _put(folder: Path, files: Files) -> str:
+    try:
+        there = records.read_record(folder)
+        if "published" not in there:
+            return "kept"
+        if (folder / "record.json").read_bytes() == files["record.json"]:
+            return "there"
+    except (FileNotFoundError, records.RecordError):
+        pass
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "record.json").unlink(missing_ok=True)  # it never describes other files
+    for name, content in sorted(files.items(), key=lambda item: item[0] == "record.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        records.write_whole(folder / name, partial(_write_bytes, content))
+    return "restored"

@@ -1,0 +1,132 @@
+"""Published results come back byte for byte, what was made here is never replaced, and damage is named."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmlib import records
+from pipeline import store
+from pipeline.frame import code_changed, stale_because
+from pipeline.sources import parameters_of
+
+ABOUT = {"commit": "c0ffee", "day": "2026-11-27"}
+
+
+def finish(root, name="shaspec-paper-s0", seed=0, value=0.5, parameters=None):
+    """A finished run with weights, arrays and a long history."""
+    parameters = parameters or {"method": "shaspec", "variant": "paper", "seed": seed}
+    run = records.open_run(root, "book", "segmentation", name, parameters)
+    run.clear()
+    (run.folder / "fit.safetensors").write_bytes(bytes(range(256)) * 40)
+    np.savez(run.folder / "features.npz", shared=np.arange(30.0))
+    history = pd.DataFrame({"step": np.arange(1000), "loss": 1 / (1 + np.arange(1000.0)), "score": np.nan})
+    history.loc[[333, 777], "score"] = 0.1 + 0.2
+    scores = pd.DataFrame([("a", "t1", "wt", "dice", value), ("b", "t1", "wt", "hd95", np.nan)])
+    scores.columns = records.SCORE_COLUMNS
+    run.save(history, scores, **dict.fromkeys(records.FACTS, "-"))
+    return run.folder
+
+
+def restored(root):
+    return root / "back" / "book" / "segmentation" / "shaspec-paper-s0"
+
+
+def test_a_run_comes_back_with_equal_scores_and_arrays_and_without_weights(tmp_path):
+    folder = finish(tmp_path / "made")
+    assert store.publish(tmp_path / "store", [folder], ABOUT) == ["book/segmentation/shaspec-paper-s0"]
+    done = store.restore(tmp_path / "store", "book", tmp_path / "back")
+    assert done == {"restored": ["segmentation/shaspec-paper-s0"], "there": [], "kept": []}
+    for name in ("scores.csv", "features.npz"):
+        assert (restored(tmp_path) / name).read_bytes() == (folder / name).read_bytes()
+    before, after = records.read_record(folder), records.read_record(restored(tmp_path))
+    assert after["published"] == ABOUT and "fit.safetensors" not in after["files"]
+    assert after["left_out"] == {name: before["files"][name] for name in ("fit.safetensors", "history.csv")}
+    same = before.keys() - {"files", "left_out", "published"}
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    assert store.restore(tmp_path / "store", "book", tmp_path / "back")["there"] == done["restored"]
+    assert store.restore(tmp_path / "store", "quick", tmp_path / "other") == {"restored": [], "there": [], "kept": []}
+
+
+def test_weights_that_are_asked_for_are_kept(tmp_path):
+    folders = [finish(tmp_path / "made", f"shaspec-paper-s{seed}", seed) for seed in range(2)]
+    store.publish(tmp_path / "store", folders, ABOUT, ["book/segmentation/*-s0/*"])
+    store.restore(tmp_path / "store", "book", tmp_path / "back")
+    back = restored(tmp_path)
+    assert (back / "fit.safetensors").read_bytes() == (folders[0] / "fit.safetensors").read_bytes()
+    assert not (back.with_name("shaspec-paper-s1") / "fit.safetensors").exists()
+    kept = tmp_path / "store" / "book" / "segmentation" / "shaspec-paper-s0" / "fit.safetensors"
+    kept.write_bytes(b"x" + kept.read_bytes()[1:])
+    with pytest.raises(store.StoreError, match="s0/fit.safetensors is not the file that manifest.json lists"):
+        store.restore(tmp_path / "store", "book", tmp_path / "back")
+    store.publish(tmp_path / "other", folders[:1], ABOUT, ["*"])
+    store.publish(tmp_path / "other", folders[:1], ABOUT)
+    assert not list((tmp_path / "other").rglob("*.safetensors")) and len(store.read_manifest(tmp_path / "other")) == 1
+
+
+def test_a_history_is_thinned_and_keeps_its_ends_and_what_was_scored():
+    rows = [f"{step},{1 / (step + 1)},{0.3 if step in (33, 77) else ''}\n" for step in range(1000)]
+    text = "step,loss,score\n" + "".join(rows)
+    kept = store.thinned(text, 10).splitlines(keepends=True)
+    steps = [int(line.split(",")[0]) for line in kept[1:]]
+    assert steps == sorted({*range(0, 1000, 100), 33, 77, 999}) and set(kept[1:]) <= set(rows)
+    two = "step,loss,seed\n" + "".join(f"{step},0.5,{seed}\n" for seed in (0, 1) for step in range(50))
+    table = pd.read_csv(io.StringIO(store.thinned(two, 5)))
+    assert table.groupby("seed")["step"].agg(["min", "max", "size"]).values.tolist() == [[0, 49, 6]] * 2
+    assert store.thinned("", 5) == "" and store.thinned("step\n1\n", 5) == "step\n1\n"
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order_and_seeds_are_added(tmp_path):
+    folders = [finish(tmp_path / "made", f"shaspec-paper-s{seed}", seed) for seed in range(3)]
+    store.publish(tmp_path / "a", folders, ABOUT)
+    for folder in reversed(folders):
+        store.publish(tmp_path / "b", [folder], ABOUT)
+    for name in ("book/segmentation.tar.xz", store.MANIFEST):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_what_was_made_here_is_kept_and_what_was_restored_is_renewed(tmp_path):
+    store.publish(tmp_path / "store", [finish(tmp_path / "made", value=0.5)], ABOUT)
+    own = finish(tmp_path / "back", value=0.25)
+    before = (own / "record.json").read_bytes()
+    assert store.restore(tmp_path / "store", "book", tmp_path / "back")["kept"] == ["segmentation/shaspec-paper-s0"]
+    assert (own / "record.json").read_bytes() == before
+    (own / "scores.csv").write_text("damaged")
+    assert store.restore(tmp_path / "store", "book", tmp_path / "back")["restored"]
+    assert records.read_scores(own)["value"].iloc[0] == 0.5
+    store.publish(tmp_path / "store", [finish(tmp_path / "made", value=0.75)], ABOUT)
+    assert store.restore(tmp_path / "store", "book", tmp_path / "back")["restored"]
+    assert records.read_scores(own)["value"].iloc[0] == 0.75
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 0.999, 12))
+def test_a_damaged_file_is_named_and_nothing_of_it_is_read(tmp_path, share):
+    store.publish(tmp_path / "store", [finish(tmp_path / "made")], ABOUT)
+    path = tmp_path / "store" / "book" / "segmentation.tar.xz"
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(store.StoreError, match="segmentation.tar.xz is not the file that .*: git checkout -- "):
+        store.restore(tmp_path / "store", "book", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    path.unlink()
+    with pytest.raises(store.StoreError, match="segmentation.tar.xz cannot be read"):
+        store.restore(tmp_path / "store", "book", tmp_path / "back")
+    (tmp_path / "store" / store.MANIFEST).write_text("{")
+    with pytest.raises(store.StoreError, match="manifest.json is damaged"):
+        store.restore(tmp_path / "store", "book", tmp_path / "back")
+
+
+def test_a_published_record_stays_though_its_code_changed_but_not_with_other_parameters(tmp_path):
+    parameters = {"method": "shaspec", "variant": "paper", "seed": 0}
+    whole = {**parameters_of("train_segmentation"), **parameters}
+    whole = {key: value for key, value in whole.items() if key not in records.NOT_INPUTS}
+    folder = finish(tmp_path / "made", parameters=whole)
+    store.publish(tmp_path / "store", [folder], ABOUT)
+    store.restore(tmp_path / "store", "book", tmp_path / "back")
+    asked = {**parameters, "data": "build/data/none"}
+    assert stale_because(folder, "train_segmentation", parameters) == "code changed"
+    assert stale_because(restored(tmp_path), "train_segmentation", parameters) == ""
+    assert stale_because(restored(tmp_path), "train_segmentation", asked).startswith("parameters differ: data is")
+    assert code_changed(records.read_record(restored(tmp_path)), "train_segmentation")
