@@ -17,6 +17,7 @@ JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # cpu, cu128, ... choose it by name; empty takes what the package index has. Where pip is set up with a folder of wheels
 # (find-links), the wheel in that folder counts.
 TORCH   ?= auto
+HASHES  ?=
 
 # What a person types reaches commands by the environment and as it was typed: a shell never reads it, nor make's $$.
 TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA EXPERIMENTS
@@ -32,6 +33,11 @@ PIPELINE = $(BIN)/python -m pipeline book --cores $(JOBS) --resources gpu=$(GPUS
 INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null || true)}}"; \
   test -n "$$links" && backend= || backend="$(if $(TORCH),--torch-backend=$(TORCH))"; \
   UV_FIND_LINKS="$$links" $(BIN)/uv pip install --quiet --python $(BIN)/python $$backend -c requirements.lock
+
+# HASHES=1: every package is the file whose hash is in the lock, or nothing is installed. With the package index's own
+# build of torch, which on Linux brings the CUDA libraries (6 GB). Without build isolation nothing else is fetched.
+HASHED = pip="$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps"; \
+  $$pip --require-hashes -r requirements-hashed.lock; $$pip --no-build-isolation -e .
 
 .PHONY: book test faults publish lab lint lock clean setup
 .DEFAULT_GOAL := book
@@ -50,7 +56,7 @@ publish: $(VENV)/.ready
 	$(BIN)/python -m pipeline publish "$${PROFILE}" $${EXPERIMENTS}
 
 lab: $(VENV)/.ready-lab
-	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -67,20 +73,23 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	  echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "$(PYTHON) -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(INSTALL) -e ".[book,test]"
+	@$(if $(HASHES),$(HASHED),$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9; \
+	  $(INSTALL) -e ".[book,test]")
 	@touch $@
 
 $(VENV)/.ready-lab: $(VENV)/.ready
-	@$(INSTALL) -e ".[book,test,lab]"
+	@$(if $(HASHES),:,$(INSTALL) -e ".[book,test,lab]")
 	@# a text notebook opens as a notebook on double click; the setting stays inside the environment
 	@JUPYTER_CONFIG_DIR=$(VENV)/etc/jupyter $(BIN)/jupytext-config set-default-viewer markdown myst
 	@touch $@
 
 # Keeps the versions of the present lock; UPGRADE=1 takes the newest. `universal`: one lock for every system and Python.
+# The same versions once more with the hashes of the package index, for HASHES=1.
+COMPILE = UV_FIND_LINKS= $(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
+  --no-annotate --custom-compile-command "make lock"
 lock: $(VENV)/.ready
-	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 \
-	  --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) -o requirements.lock
+	$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements.lock
+	$(COMPILE) --generate-hashes -c requirements.lock -o requirements-hashed.lock
 
 clean:
 	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

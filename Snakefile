@@ -6,6 +6,7 @@ mmlib that it imports, its parameters or its data changed, and only then.
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,7 +24,10 @@ EXPERIMENTS = {
     name: (profiles.list_runs(PROFILE, name), profiles.groups(PROFILE, name)) for name in SETTINGS["experiments"]
 }
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-GPU = any(asked["common"].get("device") == "cuda" for asked in SETTINGS["experiments"].values())
+# Runs whose minutes are those of a GPU ask for one, where there are any: here, or on the nodes (profiles/slurm says so).
+GPUS = bool(config.get("gpus")) or shutil.which("nvidia-smi") is not None
+LONGEST = int(config.get("longest", 2880))  # minutes that a job may ask for; a retry takes up from the last checkpoint
+SHORT = 15  # minutes; a cluster gets several runs of at most so many as one job
 
 
 def request(experiment, run):
@@ -73,6 +77,11 @@ def networks_of_run(wildcards):
 
 def minutes(wildcards):
     return EXPERIMENTS[wildcards.experiment][1][wildcards.run]["minutes"]
+
+
+def asks(experiment):
+    """What a run of an experiment asks a machine for beside one core: gpu, mem_mb."""
+    return {"gpu": 0, "mem_mb": 4000, **(SETTINGS["experiments"][experiment].get("resources", {}) if GPUS else {})}
 
 
 def needs_of_chapter(wildcards):
@@ -161,10 +170,12 @@ rule run:
         parameters=lambda wildcards: EXPERIMENTS[wildcards.experiment][0][wildcards.run],
     priority: lambda wildcards: 10 + minutes(wildcards)  # the longest first
     threads: 1
+    group:
+        lambda wildcards: "short" if minutes(wildcards) <= SHORT else None
     resources:
-        gpu=int(GPU),
-        mem_mb=32000 if GPU else 6000,
-        runtime=lambda wildcards: int(30 + 4 * minutes(wildcards)),
+        gpu=lambda wildcards: asks(wildcards.experiment)["gpu"],
+        mem_mb=lambda wildcards: asks(wildcards.experiment)["mem_mb"],
+        runtime=lambda wildcards: min(int(30 + 4 * minutes(wildcards)), LONGEST),
     shell:
         "export OMP_NUM_THREADS={threads};"
         " python -m pipeline run {PROFILE:q} {wildcards.experiment:q} {wildcards.run:q} > {log:q} 2>&1"
@@ -183,6 +194,8 @@ rule chapter:
     params:
         asked=lambda wildcards: SETTINGS["chapters"][wildcards.chapter],
     threads: 1
+    group:
+        "chapters"
     resources:
         mem_mb=6000,
         runtime=60,

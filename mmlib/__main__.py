@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -101,8 +102,9 @@ def fetch(
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    given = shlex.quote(f"MS={folder}")
     typer.echo(
-        f"{len(fetched)} files downloaded to {folder}, the others were there. Next: make book PROFILE=full MS={folder}"
+        f"{len(fetched)} files downloaded to {folder}, the others were there. Next: make book PROFILE=full {given}"
     )
 
 

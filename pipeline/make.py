@@ -23,6 +23,7 @@ from pipeline import own
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import (
     DEFAULT,
+    LEFT_OUT,
     OWN,
     RESULTS,
     SPLIT_WITHIN,
@@ -242,12 +243,18 @@ def make_run(profile_name: str, experiment: str, name: str, force: bool = False)
 
 
 def make_chapter(profile_name: str, name: str) -> None:
-    """Execute a chapter into `build/logs`, and copy it to `build/notebooks` when every cell has run."""
+    """Execute a chapter into `build/logs`, and copy it to `build/notebooks` when every cell has run.
+
+    A chapter whose data are not given is a page that says so, and how to get it.
+    """
     asked = profile(profile_name)["chapters"][name] or {}
     root = project_root()
     executed = root / "build" / "logs" / profile_name / f"{name}.ipynb"
-    os.environ[IN_PIPELINE] = "1"  # its kernel must not call the pipeline that waits for it
-    execute(root / "notebooks" / f"{name}.md", executed, {"profile": profile_name, **asked.get("parameters", {})})
+    if LEFT_OUT in asked:
+        _write_left_out(root / "notebooks" / f"{name}.md", executed, profile_name, asked[LEFT_OUT])
+    else:
+        os.environ[IN_PIPELINE] = "1"  # its kernel must not call the pipeline that waits for it
+        execute(root / "notebooks" / f"{name}.md", executed, {"profile": profile_name, **asked.get("parameters", {})})
     finished = root / "build" / "notebooks" / profile_name / f"{name}.ipynb"
     finished.parent.mkdir(parents=True, exist_ok=True)
     records.write_whole(finished, lambda temporary: shutil.copyfile(executed, temporary))
@@ -338,6 +345,23 @@ def use_a_home() -> None:
     place = project_root() / "build" / "home"
     place.mkdir(parents=True, exist_ok=True)
     os.environ["HOME"] = str(place)
+
+
+def _write_left_out(notebook: Path, output: Path, profile_name: str, variables: Sequence[str]) -> None:
+    """The page in place of a chapter without its data: its title, and one sentence."""
+    import jupytext
+
+    page = jupytext.read(notebook)
+    title = page.cells[0].source.strip().splitlines()[0]
+    given = " ".join(f"{variable}=folder" for variable in variables)
+    page.cells = page.cells[:1]
+    page.cells[0].source = (
+        f"{title}\n\nThis chapter is left out: the profile `{profile_name}` was made without its data. "
+        f"`make book PROFILE={profile_name.removesuffix(OWN)} {given}`, beside what is given already, makes it; "
+        "{doc}`../data` has their layout and source."
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    jupytext.write(page, output, fmt="ipynb")
 
 
 def restore_results() -> None:

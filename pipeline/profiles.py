@@ -72,8 +72,9 @@ def profile(name: str) -> dict[str, Any]:
     """Read a profile; where its name ends in `-own`, the reader's folders stand in place of the default data.
 
     A data set that is `optional` and not given is left out, and with it the experiments that need it; they are listed
-    under `left_out`, each with the variable that would bring it in. What a folder of few cases does not allow is left
-    out too, see `pipeline.own`.
+    under `left_out`, each with the variable that would bring it in. So is a chapter that is `only_with` one of them: it
+    has a list `left_out` of the variables then, and nothing else. What a folder of few cases does not allow is left out
+    too, see `pipeline.own`.
 
     Raises:
         ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none, or one
@@ -131,6 +132,10 @@ def _leave_out(settings: dict[str, Any]) -> dict[str, str]:
     for asked in settings["chapters"].values():
         if asked and "experiments" in asked:
             asked["experiments"] = [name for name in asked["experiments"] if name not in left_out]
+    for name, asked in settings["chapters"].items():
+        lacking = [left_out[one] for one in (asked or {}).get("only_with", []) if one in left_out]
+        if lacking:
+            settings["chapters"][name] = {LEFT_OUT: sorted(set(lacking))}
     return left_out
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -18,9 +20,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 
 
+def entries(name: str) -> list[str]:
+    """The entries of a lock, continued lines joined."""
+    text = (ROOT / name).read_text().replace("\\\n", "")
+    return [line for line in text.splitlines() if line and line[0] not in "#-"]
+
+
 def locked() -> dict[str, list[Requirement]]:
     """Package -> its lines of the lock; a package may have one line per Python or system."""
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] not in "#-"]
+    lines = entries("requirements.lock")
     found: dict[str, list[Requirement]] = {}
     for requirement in map(Requirement, lines):
         found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
@@ -64,6 +72,64 @@ def test_what_is_installed_is_what_the_lock_says() -> None:
         versions = [version_of(pin) for pin in pins if pin.marker is None or pin.marker.evaluate()]
         as_locked = not versions or installed.split("+")[0] in versions
         assert as_locked, f"{name} {installed} is installed, the lock has {versions}"
+
+
+def test_the_lock_with_hashes_has_the_same_versions_and_a_hash_for_each() -> None:
+    hashed = entries("requirements-hashed.lock")
+    assert [line.partition(" --hash")[0].strip() for line in hashed] == entries("requirements.lock")
+    for line in hashed:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", line), line
+        assert not re.search(r"--hash=(?!sha256:[0-9a-f]{64}\b)", line), line
+
+
+def test_what_is_installed_by_hash_is_the_project_and_its_lock_alone() -> None:
+    told = subprocess.run(
+        ["make", "--dry-run", "setup", "HASHES=1", "VENV=none"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--no-deps" in told and "--require-hashes -r requirements-hashed.lock" in told
+    assert "--no-build-isolation -e ." in told and "uv" not in re.sub(r"venv", "", told)
+    built_by = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert {canonicalize_name(Requirement(text).name) for text in built_by} <= locked().keys()
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned_to_a_commit_whose_release_is_named(path: Path) -> None:
+    used = [line.split("uses:")[1].strip() for line in path.read_text().splitlines() if "uses:" in line]
+    loose = [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)]
+    assert used and not loose
+
+
+def test_one_action_has_one_commit_in_all_workflows() -> None:
+    found = {
+        (one[1], one[2])
+        for path in WORKFLOWS
+        for one in re.finditer(r"uses: ([\w-]+/[\w-]+)\S*@([0-9a-f]+ # \S+)", path.read_text())
+    }
+    assert len(found) == len({name for name, _ in found})
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_may_read_and_only_a_job_without_code_of_ours_may_write(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"} and workflow["env"] == {"HASHES": "1"}
+    for name, job in workflow["jobs"].items():
+        steps = job["steps"]
+        if job.get("permissions", {}).keys() - {"contents"}:
+            assert set(job["permissions"]) == {"pages", "id-token"}, name
+            assert all("run" not in step and "checkout" not in step["uses"] for step in steps), name
+        checkouts = [step for step in steps if "actions/checkout" in step.get("uses", "")]
+        assert all(step["with"]["persist-credentials"] is False for step in checkouts), name
+        # what a stranger writes (titles, branches) never stands in a shell line
+        assert [step["run"] for step in steps if "${{" in step.get("run", "")] == [], name
+
+
+def test_every_python_of_the_project_is_tested() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"].values()
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    assert job["strategy"]["matrix"]["python"] == [f"3.{n}" for n in range(8, 20) if allowed.contains(f"3.{n}.0")]
 
 
 def test_conda_users_get_the_same_python_and_the_same_versions() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -108,6 +109,37 @@ def test_the_documented_command_shows_the_help_of_a_notebook() -> None:
 def test_the_kernel_is_the_one_of_the_environment(path: Path) -> None:
     assert jupytext.read(path).metadata["kernelspec"]["name"] == "python3"
     assert jupytext.read(path).metadata["jupytext"]["text_representation"]["format_name"] == "myst"
+
+
+HEADER = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+    format_version: 0.13
+kernelspec:
+  display_name: Python 3 (ipykernel)
+  language: python
+  name: python3
+---
+"""
+
+
+@named
+def test_the_header_is_as_jupyter_writes_it(path: Path) -> None:
+    assert path.read_text().startswith(HEADER)
+
+
+def test_saving_in_jupyterlab_keeps_outputs_in_a_copy_and_leaves_the_text_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    text = HEADER + "\n# A\n\n```{code-cell} ipython3\n1 + 1\n```\n"
+    path = tmp_path / "notebooks" / "a.md"
+    path.write_text(text)
+    shutil.copy(ROOT / "jupytext.toml", tmp_path)
+    command = [sys.executable, "-m", "jupytext", "--quiet", "--sync", str(path)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    assert path.read_text() == text
+    assert (tmp_path / "build" / "lab" / "a.ipynb").is_file()
 
 
 @named

@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 import psutil
 import pytest
-from pipelines import CALLERS, ROOT, name_cases, snakemake, what_failed, write_records, write_small_project
+from pipelines import CALLERS, HEAD, ROOT, name_cases, snakemake, what_failed, write_records, write_small_project
 
 from mmlib import records
 from mmlib.data import derm7pt, radpath
@@ -38,7 +38,7 @@ RESULTS = Path("build/results/quick/segmentation")
 def planned(done: subprocess.CompletedProcess[str]) -> set[str]:
     """The jobs of a dry run, by the messages of their rules."""
     assert done.returncode == 0, done.stdout + done.stderr
-    return set(re.findall(r"^Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE))
+    return set(re.findall(r"^ *Job \d+: (.*)$", done.stdout + done.stderr, flags=re.MULTILINE))
 
 
 @pytest.fixture
@@ -662,6 +662,38 @@ def test_optional_data_that_no_variable_names_take_their_experiments_with_them(
     monkeypatch.setenv("TCGA", str(paired / "nowhere"))
     with pytest.raises(ValueError, match="in the tcga layout; TCGA is .*nowhere', which is no folder"):
         profile("tiny")
+
+
+def test_a_chapter_without_the_data_that_it_is_about_is_a_page_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, paired: Path
+) -> None:
+    text = PAIRED.replace("experiments:\n", "  tcga: {layout: tcga, replaced_by: TCGA, optional: true}\nexperiments:\n")
+    text = text.replace("chapters:\n", EXTRA)
+    (paired / "profiles" / "tiny.yaml").write_text(text.replace("drawn]}", "drawn], only_with: [drawn, tumours]}"))
+    (paired / "notebooks").mkdir()
+    (paired / "notebooks" / "07_guidance.md").write_text(HEAD.replace("A notebook", "Guidance") + "More.\n")
+    monkeypatch.delenv("TCGA", raising=False)
+    assert profile("tiny")["chapters"] == {"07_guidance": {"left_out": ["TCGA"]}}
+    assert profiles.experiments_of("tiny", "07_guidance") == []
+    make.make_chapter("tiny", "07_guidance")
+    page = json.loads((paired / "build" / "notebooks" / "tiny" / "07_guidance.ipynb").read_text())
+    (cell,) = page["cells"]
+    said = "".join(cell["source"])
+    assert said.startswith("# Guidance\n") and "make book PROFILE=tiny TCGA=folder" in said and "More" not in said
+    (paired / "tables").mkdir()
+    monkeypatch.setenv("TCGA", str(paired / "tables"))
+    assert profiles.experiments_of("tiny", "07_guidance") == ["guidance-derm7pt", "tumours", "drawn"]
+
+
+def test_the_paper_profile_needs_the_folder_of_brats_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in CALLERS:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DATA", str(tmp_path))
+    settings = profile("paper")
+    assert settings["left_out"] == {"derm7pt": "DERM7PT", "radpath": "RADPATH", "guidance-tcga": "TCGA"}
+    assert settings["chapters"]["07_deep_guidance"] == {"left_out": ["DERM7PT", "RADPATH"]}
+    asked = {name for chapter in settings["chapters"].values() for name in (chapter or {}).get("experiments", [])}
+    assert asked <= settings["experiments"].keys()
 
 
 def test_an_experiment_without_data_draws_its_own(paired: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -42,7 +43,11 @@ class Page:
         return "" if self.is_result else "Smoke run, not a result. "
 
     def say(self, text: str) -> Markdown:
-        """A sentence made from results, with its label where they are none."""
+        """A sentence made from results, with its label where they are none.
+
+        Args:
+            text: Markdown; names of cases and columns in it go through `mmlib.figures.style.as_text`.
+        """
         from IPython.display import Markdown
 
         return Markdown(text if self.is_result else f"*{self.caveat.strip()}* {text}")
@@ -58,9 +63,17 @@ class Page:
             glue(name, str(value) if self.is_result else f"{value} [smoke run, not a result]", display=False)
 
     def table(self, frame: pd.DataFrame, caption: str, precision: int = 1, index: bool = True) -> Styler:
-        """A table with its caption, which carries the label; without an index, texts are left aligned."""
+        """A table with its caption, which carries the label; without an index, texts are left aligned.
+
+        What stands in the table and its caption is text, not markup. `format` called on the result begins anew, so
+        give it `escape="html"` too.
+        """
         styler = frame.rename_axis(columns=None if frame.columns.nlevels == 1 else frame.columns.names).style
-        styler = styler.format(precision=precision, na_rep="-").set_caption(self.caveat + caption)
+        styler = styler.format(precision=precision, na_rep="-", escape="html").set_caption(
+            escape(self.caveat + caption)
+        )
+        for axis in (0, 1):
+            styler = styler.format_index(escape="html", axis=axis)
         apart: list[Any] = [{"selector": "td, th", "props": "padding: 0.2em 0.6em"}]
         styler = styler.set_table_styles(apart)
         if index:

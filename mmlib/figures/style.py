@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -80,6 +81,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.4,
     "hatch.linewidth": 0.8,
+    "text.parse_math": False,  # a dollar in a label is part of a name; no label of the book has maths
     "svg.hashsalt": "mmlib",
 }
 DPI = 120
@@ -127,6 +129,14 @@ def show(figure: Figure, alt: str, caption: str = "", *, image: bool = False) ->
     return Shown(html, alt)
 
 
+def as_text(name: object) -> str:
+    """A name from elsewhere, such as that of a case or a column, as text for a sentence in Markdown or HTML.
+
+    Letters, digits and spaces stay; every other character becomes its number, which neither language reads as markup.
+    """
+    return re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", str(name))
+
+
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
     """A figure and its axes (rows, columns), size in inches; made without pyplot, it is never left open."""
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -137,6 +147,7 @@ def text_table(table: pd.DataFrame, widths: dict[str, int] | None = None) -> Sty
     """A table of sentences for a page: without index, left and top aligned, wrapped; it scrolls where it is too wide.
 
     Args:
+        table: whose cells and columns are text, not markup.
         widths: column -> least width in em; others take what they need.
     """
     cell = (
@@ -146,5 +157,7 @@ def text_table(table: pd.DataFrame, widths: dict[str, int] | None = None) -> Sty
     for name, width in (widths or {}).items():
         place = table.columns.get_loc(name)
         styles.append({"selector": f"td.col{place}, th.col{place}", "props": f"min-width: {width}em"})
-    styled_table = table.style.hide(axis="index").set_table_styles(styles)
-    return styled_table.set_table_attributes('class="dataframe"')  # themes know this class, in the dark too
+    styled_table = table.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
+    return styled_table.set_table_styles(styles).set_table_attributes(
+        'class="dataframe"'
+    )  # themes know this class, in the dark too

@@ -147,7 +147,7 @@ def ledger_table(rows: pd.DataFrame, widths: dict[str, int]) -> str:
 
     def cell(text: str) -> str:
         word, _, rest = text.partition("\n")
-        return f"<strong>{word}</strong>" + (f"<br>{escape(rest)}" if rest else "")
+        return f"<strong>{escape(word)}</strong>" + (f"<br>{escape(rest)}" if rest else "")
 
     answers = [name for name in rows.columns if name in QUESTIONS]
     table = text_table(rows, widths).format(escape="html", subset=[c for c in rows.columns if c not in answers])

@@ -156,6 +156,7 @@ def dial_figure(scores: pd.DataFrame, labels: int, noise: float) -> Figure:
                 y = [phantom.expected_gain(noise, kind == "coupled", one, most) for one in x]
                 line[1].plot(x, y, dash, color=colour)
                 line[1].set_xscale("log")
+                line[1].xaxis.set_major_formatter("{x:g}")
         for axis in line:
             axis.axhline(0, color=BLACK, linewidth=0.8)
             axis.set_ylim(-38, 42)

@@ -24,7 +24,7 @@ from mmlib.data.ms import MsFolder
 from mmlib.data.resample import resample
 from mmlib.figures.overlays import portrait
 from mmlib.figures.results import arm_of, arm_style
-from mmlib.figures.style import new_figure, styled
+from mmlib.figures.style import as_text, new_figure, styled
 from mmlib.ledgers.claims import effect_rows
 from mmlib.modalities import MRI, combinations, label
 
@@ -132,8 +132,8 @@ def coverage(study: Study | None, profile: str) -> str:
     if not study.is_sample:
         return (
             f"**These are runs on real files, not results: {count} patients are not a sample.** Each was tested by "
-            f"networks trained on the others ({', '.join(study.patients)}). The same command gives results with all "
-            f"thirty; below {SAMPLE} patients no interval is computed and no method is called better."
+            f"networks trained on the others ({', '.join(map(as_text, study.patients))}). The same command gives "
+            f"results with all thirty; below {SAMPLE} patients no interval is computed and no method is called better."
         )
     return f"**{count} patients, each tested by networks that were trained on others.** Intervals are over patients."
 
