@@ -52,7 +52,8 @@ def _written(name: str) -> dict[str, Any]:
     if not path.is_file():
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
         raise ValueError(f"there is no profile {name!r}; choose one of {', '.join(known)}")
-    return copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
+    written = copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
+    return {**written, "chapters": written["chapters"] or {}}
 
 
 def results_profile(name: str) -> str:

@@ -621,7 +621,8 @@ def test_own_cases_stored_along_different_axes_are_refused_before_anything_is_tr
         folder = paired / "own" / f"case-{number}"
         folder.mkdir(parents=True)
         image = nibabel.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.diag([*turn, 1.0]))
-        nibabel.save(image, folder / f"case-{number}_t1.nii.gz")
+        for part in ("t1", "t1ce", "t2", "flair", "seg"):
+            nibabel.save(image, folder / f"case-{number}_{part}.nii.gz")
     monkeypatch.setenv("DATA", str(paired / "own"))
     with pytest.raises(ValueError, match="case case-1 is stored along LAS, case case-0 along RAS"):
         make.make_data("tiny-own", "brats")
@@ -688,6 +689,7 @@ def test_a_chapter_without_the_data_that_it_is_about_is_a_page_that_says_so(
 def test_the_paper_profile_needs_the_folder_of_brats_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in CALLERS:
         monkeypatch.delenv(variable, raising=False)
+    name_cases(tmp_path, 40)
     monkeypatch.setenv("DATA", str(tmp_path))
     settings = profile("paper")
     assert settings["left_out"] == {"derm7pt": "DERM7PT", "radpath": "RADPATH", "guidance-tcga": "TCGA"}
