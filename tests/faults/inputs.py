@@ -15,6 +15,7 @@ import os
 import shutil
 import struct
 import traceback
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -116,7 +117,9 @@ def _read_lesions(root: Path) -> str:
 
 
 def _read_tumours(root: Path) -> str:
-    data = radpath.load(root, modality="t1ce", patches=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # small parts lack a class
+        data = radpath.load(root, modality="t1ce", patches=4)
     parts = (data.train, data.valid, data.test)
     batches = [part[list(range(len(part)))] for part in parts]
     return _digest(*(value for one in batches for value in (one["label"], *one["inputs"].values())))

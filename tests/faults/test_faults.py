@@ -37,6 +37,6 @@ def test_what_a_library_raises_is_raw_and_what_the_loader_raises_is_not(tmp_path
     assert inputs._look(split, tmp_path, sound, False, path)[0] == "other data"
     path.write_text("case,subject\n")
     kind, told = inputs._look(split, tmp_path, sound, True, path)
-    assert kind == "refused" and "split.csv: columns must be case, subject, part" in told
+    assert kind == "refused" and "split.csv: has no column 'part'" in told
     broken = inputs.Layout(split.write, lambda _: [][1])
     assert inputs._look(broken, tmp_path, sound, True, path) == ("raw", "IndexError: list index out of range")
