@@ -16,7 +16,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterMathtext, NullFormatter
 from pandas.io.formats.style import Styler
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -118,6 +120,9 @@ def show(figure: Figure, alt: str, caption: str = "", *, image: bool = False) ->
     """
     if not alt.strip():
         raise ValueError("a figure needs alt text: say what is drawn and what it shows")
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            _plain_logarithms(axis)
     buffer, kind = io.BytesIO(), ("png", "image/png") if image else ("svg", "image/svg+xml")
     figure.savefig(buffer, format=kind[0], dpi=DPI, metadata=None if image else {"Date": None})
     source = f"data:{kind[1]};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -127,6 +132,15 @@ def show(figure: Figure, alt: str, caption: str = "", *, image: bool = False) ->
         f'style="max-width:100%;height:auto;background:white">{below}</figure>'
     )
     return Shown(html, alt)
+
+
+def _plain_logarithms(axis: Axis) -> None:
+    """Label a logarithmic axis by numbers such as 0.01: matplotlib's own labels are maths, which is off."""
+    if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+        low, high = axis.get_view_interval()
+        axis.set_major_formatter("{x:g}")
+        if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+            axis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
 
 
 def as_text(name: object) -> str:
