@@ -425,8 +425,7 @@ class Run:
         for name, table in tables.items():
             _write(self.folder / name, table)
         record["files"] = {path.relative_to(self.folder).as_posix(): _size_and_sum(path) for path in self._made()}
-        record["sha256"] = digest(to_json(record, "").encode())
-        _write(self.folder / "record.json", to_json(record, "") + "\n")
+        _write(self.folder / "record.json", signed(record))
         return self.folder / "record.json"
 
     def _made(self) -> list[Path]:
@@ -434,6 +433,11 @@ class Run:
         found = sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         left_out = (".ipynb", ".log", "record.json")
         return [path for path in found if not path.name.endswith(left_out) and ".checkpoint.pt" not in path.name]
+
+
+def signed(record: Mapping[str, Any]) -> str:
+    """The text of a record's file: the record with the SHA-256 of itself, by which a change is noticed."""
+    return to_json({**record, "sha256": digest(to_json(record, "").encode())}, "") + "\n"
 
 
 def _to_csv(table: pd.DataFrame) -> str:
@@ -540,8 +544,7 @@ def leave_out(folder: str | Path, *patterns: str) -> list[str]:
     names = [name for name in record["files"] if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if names:
         record["left_out"] = record.get("left_out", {}) | {name: record["files"].pop(name) for name in names}
-        record["sha256"] = digest(to_json(record, "").encode())
-        _write(folder / "record.json", to_json(record, "") + "\n")
+        _write(folder / "record.json", signed(record))
         for name in names:
             (folder / name).unlink()
     return names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import json
 import os
@@ -12,8 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +22,6 @@ from pipeline import own
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import (
     DEFAULT,
-    LEFT_OUT,
     OWN,
     RESULTS,
     SPLIT_WITHIN,
@@ -85,14 +83,9 @@ def make_data(profile_name: str, name: str) -> Path:
         return _make_data(profile_name, name)
 
 
-@contextmanager
-def _only_maker(profile_name: str, name: str) -> Iterator[None]:
-    """Wait until no other process makes this data set; the system drops the lock with its process."""
-    path = project_root() / "build" / "data" / profile_name / f".{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+def _only_maker(profile_name: str, name: str) -> AbstractContextManager[None]:
+    """Wait until no other process makes this data set."""
+    return records.one_at_a_time(project_root() / "build" / "data" / profile_name / f".{name}.lock")
 
 
 def _make_data(profile_name: str, name: str) -> Path:
@@ -243,18 +236,12 @@ def make_run(profile_name: str, experiment: str, name: str, force: bool = False)
 
 
 def make_chapter(profile_name: str, name: str) -> None:
-    """Execute a chapter into `build/logs`, and copy it to `build/notebooks` when every cell has run.
-
-    A chapter whose data are not given is a page that says so, and how to get it.
-    """
+    """Execute a chapter into `build/logs`, and copy it to `build/notebooks` when every cell has run."""
     asked = profile(profile_name)["chapters"][name] or {}
     root = project_root()
     executed = root / "build" / "logs" / profile_name / f"{name}.ipynb"
-    if LEFT_OUT in asked:
-        _write_left_out(root / "notebooks" / f"{name}.md", executed, profile_name, asked[LEFT_OUT])
-    else:
-        os.environ[IN_PIPELINE] = "1"  # its kernel must not call the pipeline that waits for it
-        execute(root / "notebooks" / f"{name}.md", executed, {"profile": profile_name, **asked.get("parameters", {})})
+    os.environ[IN_PIPELINE] = "1"  # its kernel must not call the pipeline that waits for it
+    execute(root / "notebooks" / f"{name}.md", executed, {"profile": profile_name, **asked.get("parameters", {})})
     finished = root / "build" / "notebooks" / profile_name / f"{name}.ipynb"
     finished.parent.mkdir(parents=True, exist_ok=True)
     records.write_whole(finished, lambda temporary: shutil.copyfile(executed, temporary))
@@ -284,8 +271,9 @@ def describe_own_data(profile_name: str, cores: int) -> str:
         for run in stale_runs(name, experiment, list_runs(name, experiment), asked["notebook"])
     ]
     lines.append(f"Chapters: {', '.join(settings['chapters']) or 'none'}.")
-    if left_out := settings["left_out_chapters"]:
-        lines.append(f"Left out are {', '.join(left_out)}: {next(iter(left_out.values()))}.")
+    left_out = settings["left_out_chapters"]
+    for why in dict.fromkeys(left_out.values()):
+        lines.append(f"Left out are {', '.join(name for name in left_out if left_out[name] == why)}: {why}.")
     lines.append(
         f"{len(waiting)} runs are to be made, about {sum(waiting) / cores:.0f} minutes on {cores} cores by the "
         f"profile {profile_name}, which counts on the voxels of the phantom; finer ones take longer."
@@ -347,29 +335,12 @@ def use_a_home() -> None:
     os.environ["HOME"] = str(place)
 
 
-def _write_left_out(notebook: Path, output: Path, profile_name: str, variables: Sequence[str]) -> None:
-    """The page in place of a chapter without its data: its title, and one sentence."""
-    import jupytext
-
-    page = jupytext.read(notebook)
-    title = page.cells[0].source.strip().splitlines()[0]
-    given = " ".join(f"{variable}=folder" for variable in variables)
-    page.cells = page.cells[:1]
-    page.cells[0].source = (
-        f"{title}\n\nThis chapter is left out: the profile `{profile_name}` was made without its data. "
-        f"`make book PROFILE={profile_name.removesuffix(OWN)} {given}`, beside what is given already, makes it; "
-        "{doc}`../data` has their layout and source."
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    jupytext.write(page, output, fmt="ipynb")
-
-
 def restore_results() -> None:
     """Put the published results of the profile that is asked for where chapters read them, and say what there is."""
-    from pipeline.store import restore
+    from pipeline.store import STORE, restore
 
     name = results_profile(os.environ.get("PROFILE") or DEFAULT)
-    done = restore(project_root() / "results", name, project_root() / RESULTS)
+    done = restore(project_root() / STORE, name, project_root() / RESULTS)
     if any(done.values()):
         counts = [f"{len(done['restored'])} published results restored", f"{len(done['there'])} there already"]
         counts += [f"{len(done['kept'])} made here and kept"] if done["kept"] else []

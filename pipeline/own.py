@@ -199,7 +199,7 @@ def allow(settings: dict[str, Any], place: str) -> None:
     Raises:
         ValueError: if a folder allows no training, or holds no case.
     """
-    left_out = settings.setdefault("left_out_chapters", {})
+    left_out = settings["left_out_chapters"]
     for name, data in settings["data"].items():
         if "folder" not in data or data["layout"] not in VARIABLES:
             continue

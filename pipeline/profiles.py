@@ -23,6 +23,7 @@ RESULTS = "build/results"
 DEFAULT = "quick"  # the profile of a plain `make book`
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes", "grid")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
+LEFT_OUT_CHAPTERS = "left_out_chapters"  # of a profile as read: chapters that it cannot make -> the reason
 LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
 SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath", "tcga")  # layouts that say themselves which cases are for testing
 
@@ -73,9 +74,9 @@ def profile(name: str) -> dict[str, Any]:
     """Read a profile; where its name ends in `-own`, the reader's folders stand in place of the default data.
 
     A data set that is `optional` and not given is left out, and with it the experiments that need it; they are listed
-    under `left_out`, each with the variable that would bring it in. So is a chapter that is `only_with` one of them: it
-    has a list `left_out` of the variables then, and nothing else. What a folder of few cases does not allow is left out
-    too, see `pipeline.own`.
+    under `left_out`, each with the variable that would bring it in. What a folder of few cases does not allow is left
+    out too, see `pipeline.own`. Chapters without their data (`only_with` names the experiments that one is about) stand
+    under `left_out_chapters`, each with the reason.
 
     Raises:
         ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none, or one
@@ -83,7 +84,8 @@ def profile(name: str) -> dict[str, Any]:
     """
     base = name.removesuffix(OWN)
     settings = _written(base)
-    settings[LEFT_OUT] = _leave_out(settings)
+    settings[LEFT_OUT_CHAPTERS] = {}
+    settings[LEFT_OUT] = _leave_out(settings, base)
     with_default = [data for data in settings["data"].values() if _has_default(data)]
     variables = [data["replaced_by"] for data in with_default if "replaced_by" in data]
     none_given = not any(os.environ.get(variable) for variable in variables)
@@ -114,10 +116,10 @@ def profile(name: str) -> dict[str, Any]:
 
 def experiments_of(profile_name: str, chapter: str) -> list[str]:
     """The experiments that a chapter reads: those that the profile names, without those on data that are not there."""
-    return (profile(profile_name)["chapters"][chapter] or {}).get("experiments", [])
+    return (profile(profile_name)["chapters"].get(chapter) or {}).get("experiments", [])
 
 
-def _leave_out(settings: dict[str, Any]) -> dict[str, str]:
+def _leave_out(settings: dict[str, Any], base: str) -> dict[str, str]:
     """Take optional data that are not given out of a profile, with what needs them: experiment -> variable."""
     absent = {
         name: data["replaced_by"]
@@ -133,10 +135,14 @@ def _leave_out(settings: dict[str, Any]) -> dict[str, str]:
     for asked in settings["chapters"].values():
         if asked and "experiments" in asked:
             asked["experiments"] = [name for name in asked["experiments"] if name not in left_out]
-    for name, asked in settings["chapters"].items():
-        lacking = [left_out[one] for one in (asked or {}).get("only_with", []) if one in left_out]
+    for name, asked in list(settings["chapters"].items()):
+        lacking = sorted({left_out[one] for one in (asked or {}).get("only_with", []) if one in left_out})
         if lacking:
-            settings["chapters"][name] = {LEFT_OUT: sorted(set(lacking))}
+            del settings["chapters"][name]
+            settings[LEFT_OUT_CHAPTERS][name] = (
+                f"its data are not given: `make book PROFILE={base} {' '.join(f'{one}=folder' for one in lacking)}`, "
+                "beside what is given already, makes it; {doc}`../data` has their layout and source"
+            )
     return left_out
 
 

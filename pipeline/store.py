@@ -92,8 +92,7 @@ def _published(folder: Path, place: str, about: Mapping[str, Any], networks: Ite
     record["files"] = {name: _size_and_sum(content) for name, content in sorted(files.items())}
     record["left_out"] = record.get("left_out", {}) | left_out
     record["published"] = dict(about)
-    signed = {**record, "sha256": records.digest(records.to_json(record, "").encode())}
-    return {**files, "record.json": (records.to_json(signed, "") + "\n").encode()}
+    return {**files, "record.json": records.signed(record).encode()}
 
 
 def thinned(history: str, rows: int = ROWS) -> str:

@@ -674,10 +674,11 @@ def test_a_chapter_without_the_data_that_it_is_about_is_a_page_that_says_so(
     (paired / "notebooks").mkdir()
     (paired / "notebooks" / "07_guidance.md").write_text(HEAD.replace("A notebook", "Guidance") + "More.\n")
     monkeypatch.delenv("TCGA", raising=False)
-    assert profile("tiny")["chapters"] == {"07_guidance": {"left_out": ["TCGA"]}}
-    assert profiles.experiments_of("tiny", "07_guidance") == []
-    make.make_chapter("tiny", "07_guidance")
-    page = json.loads((paired / "build" / "notebooks" / "tiny" / "07_guidance.ipynb").read_text())
+    assert profile("tiny")["chapters"] == {} and profiles.experiments_of("tiny", "07_guidance") == []
+    (paired / "pages" / "chapters").mkdir(parents=True)
+    (paired / "pages" / "_toc.yml").write_text("chapters:\n- file: chapters/07_guidance\n")
+    make.write_absent_chapters("tiny", paired / "pages")
+    page = json.loads((paired / "pages" / "chapters" / "07_guidance.ipynb").read_text())
     (cell,) = page["cells"]
     said = "".join(cell["source"])
     assert said.startswith("# Guidance\n") and "make book PROFILE=tiny TCGA=folder" in said and "More" not in said
@@ -693,7 +694,8 @@ def test_the_paper_profile_needs_the_folder_of_brats_alone(monkeypatch: pytest.M
     monkeypatch.setenv("DATA", str(tmp_path))
     settings = profile("paper")
     assert settings["left_out"] == {"derm7pt": "DERM7PT", "radpath": "RADPATH", "guidance-tcga": "TCGA"}
-    assert settings["chapters"]["07_deep_guidance"] == {"left_out": ["DERM7PT", "RADPATH"]}
+    assert "PROFILE=paper DERM7PT=folder RADPATH=folder" in settings["left_out_chapters"]["07_deep_guidance"]
+    assert "07_deep_guidance" not in settings["chapters"]
     asked = {name for chapter in settings["chapters"].values() for name in (chapter or {}).get("experiments", [])}
     assert asked <= settings["experiments"].keys()
 
