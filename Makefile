@@ -2,6 +2,7 @@
 # make test    every test                        make lint    style, types, import directions
 # make lab     JupyterLab on the text notebooks  make lock    choose the versions anew
 # make faults  thousand bad inputs, killed processes and damaged results (about 20 minutes; SEED=, a report in build/faults)
+# make train   the runs of PROFILE alone, or those of EXPERIMENTS="name name"; what is cut off goes on where it was
 # make publish finished runs of PROFILE into results/, which git keeps; make book takes them from there
 # make clean   remove what was made
 # Each target does its own set-up in .venv; a GPU is used where its driver is found (see TORCH).
@@ -39,7 +40,7 @@ INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip co
 HASHED = pip="$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps"; \
   $$pip --require-hashes -r requirements-hashed.lock; $$pip --no-build-isolation -e .
 
-.PHONY: book test faults publish lab lint lock clean setup
+.PHONY: book test faults train publish lab lint lock clean setup
 .DEFAULT_GOAL := book
 
 book: $(VENV)/.ready
@@ -51,6 +52,9 @@ test: $(VENV)/.ready
 
 faults: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults --seed $(or $(SEED),0)
+
+train: $(VENV)/.ready
+	@$(PIPELINE) -- train
 
 publish: $(VENV)/.ready
 	$(BIN)/python -m pipeline publish "$${PROFILE}" $${EXPERIMENTS}

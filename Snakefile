@@ -69,10 +69,14 @@ def teacher_of_run(wildcards):
     return f"build/results/{PROFILE}/{wildcards.experiment}/{teacher}/record.json" if teacher else []
 
 
+def records_of(experiment):
+    return [f"build/results/{PROFILE}/{experiment}/{run}/record.json" for run in EXPERIMENTS[experiment][0]]
+
+
 def networks_of_run(wildcards):
     """The records of the experiments whose networks this one takes and does not train."""
     needed = [] if is_published(wildcards) else SETTINGS["experiments"][wildcards.experiment].get("needs", [])
-    return [f"build/results/{PROFILE}/{name}/{run}/record.json" for name in needed for run in EXPERIMENTS[name][0]]
+    return [record for name in needed for record in records_of(name)]
 
 
 def minutes(wildcards):
@@ -84,15 +88,18 @@ def asks(experiment):
     return {"gpu": 0, "mem_mb": 4000, **(SETTINGS["experiments"][experiment].get("resources", {}) if GPUS else {})}
 
 
+def data_of_chapter(chapter):
+    """Names of the data sets that a chapter draws from: its own, and those of its experiments."""
+    asked = SETTINGS["chapters"][chapter] or {}
+    behind = [SETTINGS["experiments"][name].get("data") for name in asked.get("experiments", [])]
+    return list(dict.fromkeys(name for name in [*asked.get("data", []), *behind] if name))
+
+
 def needs_of_chapter(wildcards):
     """The chapter, what it imports, and the records, data and files of the book that it reads."""
     asked = SETTINGS["chapters"][wildcards.chapter] or {}
-    records = [
-        f"build/results/{PROFILE}/{experiment}/{run}/record.json"
-        for experiment in asked.get("experiments", [])
-        for run in EXPERIMENTS[experiment][0]
-    ]
-    data = [f"build/data/{PROFILE}/{name}.json" for name in asked.get("data", [])]
+    records = [record for name in asked.get("experiments", []) for record in records_of(name)]
+    data = [f"build/data/{PROFILE}/{name}.json" for name in data_of_chapter(wildcards.chapter)]
     notebook = f"notebooks/{wildcards.chapter}.md"
     return [*sources(notebook), *book_files(notebook), *records, *data]
 
@@ -124,6 +131,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    train,
     html,
 
 
@@ -132,8 +140,13 @@ rule all:
         f"{HTML}/index.html",
         # named here too, so that what someone deletes is made again
         [f"build/data/{PROFILE}/{name}.json" for name in SETTINGS["data"]],
-        [f"build/results/{PROFILE}/{name}/{run}/record.json" for name in EXPERIMENTS for run in EXPERIMENTS[name][0]],
+        [record for name in EXPERIMENTS for record in records_of(name)],
         [f"build/notebooks/{PROFILE}/{name}.ipynb" for name in CHAPTERS],
+
+
+rule train:
+    input:
+        [record for name in os.environ.get("EXPERIMENTS", "").split() or EXPERIMENTS for record in records_of(name)],
 
 
 rule data:

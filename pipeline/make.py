@@ -25,6 +25,8 @@ from pipeline.profiles import (
     OWN,
     RESULTS,
     SPLIT_WITHIN,
+    TRAIN,
+    UNMADE,
     groups,
     list_runs,
     profile,
@@ -294,6 +296,12 @@ def make_book(arguments: Sequence[str]) -> NoReturn:
         sys.exit(str(error))
     if said:
         print(said, flush=True)
+    if "train" in arguments:
+        os.environ[TRAIN] = "1"
+        known = profile(results_profile(os.environ.get("PROFILE") or DEFAULT))["experiments"]
+        for name in os.environ.get("EXPERIMENTS", "").split():
+            if name not in known:
+                sys.exit(f"EXPERIMENTS: {name!r} is no experiment of this profile; it has {', '.join(known)}")
     run_pipeline(project_root(), arguments, restore_results)
 
 
@@ -345,6 +353,10 @@ def restore_results() -> None:
         counts = [f"{len(done['restored'])} published results restored", f"{len(done['there'])} there already"]
         counts += [f"{len(done['kept'])} made here and kept"] if done["kept"] else []
         print("; ".join(counts), flush=True)
+    if unmade := profile(name).get(UNMADE):
+        print(
+            f"not computed yet and left out (make train PROFILE={name} computes them): {', '.join(unmade)}", flush=True
+        )
 
 
 def main() -> None:
@@ -365,6 +377,8 @@ def main() -> None:
         if command == "run":
             made.add_argument("--force", action="store_true", help="even if the record is current")
     given = vars(parser.parse_args())
+    if given["command"] in ("data", "run", "publish"):
+        os.environ[TRAIN] = "1"  # also what chapters leave out, since it is not there yet
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
     actions["pages"] = write_absent_chapters
     if given["command"] == "publish":

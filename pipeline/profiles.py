@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Container, Iterator
 from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
@@ -24,6 +25,8 @@ DEFAULT = "quick"  # the profile of a plain `make book`
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes", "grid")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 LEFT_OUT_CHAPTERS = "left_out_chapters"  # of a profile as read: chapters that it cannot make -> the reason
+UNMADE = "unmade"  # of a profile as read: experiments that are published in part or not at all
+TRAIN = "TRAIN"  # variable of the environment: what is not published is trained
 LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
 SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath", "tcga")  # layouts that say themselves which cases are for testing
 
@@ -75,8 +78,10 @@ def profile(name: str) -> dict[str, Any]:
 
     A data set that is `optional` and not given is left out, and with it the experiments that need it; they are listed
     under `left_out`, each with the variable that would bring it in. What a folder of few cases does not allow is left
-    out too, see `pipeline.own`. Chapters without their data (`only_with` names the experiments that one is about) stand
-    under `left_out_chapters`, each with the reason.
+    out too, see `pipeline.own`. A profile that is `published_only` trains nothing by itself: an experiment of which a
+    run is neither in `results/` nor made here is left out, unless the environment has TRAIN. Chapters without their
+    data or results (`only_with` names the experiments that one is about) stand under `left_out_chapters`, each with the
+    reason.
 
     Raises:
         ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none, or one
@@ -111,6 +116,8 @@ def profile(name: str) -> dict[str, Any]:
         if data["layout"] not in SPLIT_WITHIN:
             data.update(train=0, valid=0, test=0)  # 0: all cases of that part
     own.allow(settings, f"build/data/{name}")
+    if settings.get("published_only") and name == base and not os.environ.get(TRAIN):
+        _leave_out_unmade(settings, name)
     return settings
 
 
@@ -126,24 +133,51 @@ def _leave_out(settings: dict[str, Any], base: str) -> dict[str, str]:
         for name, data in settings["data"].items()
         if data.pop("optional", False) and not os.environ.get(data["replaced_by"])
     }
-    if not absent:
-        return {}
     experiments = settings["experiments"]
     left_out = {name: absent[asked["data"]] for name, asked in experiments.items() if asked.get("data") in absent}
     settings["data"] = {name: data for name, data in settings["data"].items() if name not in absent}
-    settings["experiments"] = {name: asked for name, asked in experiments.items() if name not in left_out}
-    for asked in settings["chapters"].values():
-        if asked and "experiments" in asked:
-            asked["experiments"] = [name for name in asked["experiments"] if name not in left_out]
-    for name, asked in list(settings["chapters"].items()):
-        lacking = sorted({left_out[one] for one in (asked or {}).get("only_with", []) if one in left_out})
-        if lacking:
-            del settings["chapters"][name]
-            settings[LEFT_OUT_CHAPTERS][name] = (
-                f"its data are not given: `make book PROFILE={base} {' '.join(f'{one}=folder' for one in lacking)}`, "
-                "beside what is given already, makes it; {doc}`../data` has their layout and source"
-            )
+    for name, lacking in _remove(settings, left_out).items():
+        variables = " ".join(f"{one}=folder" for one in sorted({left_out[one] for one in lacking}))
+        settings[LEFT_OUT_CHAPTERS][name] = (
+            f"its data are not given: `make book PROFILE={base} {variables}`, "
+            "beside what is given already, makes it; {doc}`../data` has their layout and source"
+        )
     return left_out
+
+
+def _leave_out_unmade(settings: dict[str, Any], name: str) -> None:
+    """Take experiments out of a profile that lack the record of a run; those on the reader's own folders stay."""
+    results = project_root() / RESULTS / name
+    unmade = {
+        experiment
+        for experiment, asked in settings["experiments"].items()
+        if "folder" not in settings["data"].get(asked.get("data"), {})
+        and not all(
+            (results / experiment / run / "record.json").is_file() for run, _, _ in _listed(settings, name, experiment)
+        )
+    }
+    for chapter, lacking in _remove(settings, unmade).items():
+        settings[LEFT_OUT_CHAPTERS][chapter] = (
+            f"its results are not there yet: `make train PROFILE={name} EXPERIMENTS={shlex.quote(' '.join(lacking))}` "
+            "computes them, and `make book PROFILE=quick` has shorter trainings"
+        )
+    used = {asked.get("data") for asked in settings["experiments"].values()}
+    used |= {data for asked in settings["chapters"].values() for data in (asked or {}).get("data", [])}
+    settings["data"] = {data: one for data, one in settings["data"].items() if data in used}
+    settings[UNMADE] = sorted(unmade)
+
+
+def _remove(settings: dict[str, Any], experiments: Container[str]) -> dict[str, list[str]]:
+    """Take experiments out of a profile and its chapters; returns the chapters that go with them, and for which."""
+    settings["experiments"] = {name: one for name, one in settings["experiments"].items() if name not in experiments}
+    gone = {}
+    for name, asked in list(settings["chapters"].items()):
+        if lacking := [one for one in (asked or {}).get("only_with", []) if one in experiments]:
+            gone[name] = lacking
+            del settings["chapters"][name]
+        elif asked and "experiments" in asked:
+            asked["experiments"] = [one for one in asked["experiments"] if one not in experiments]
+    return gone
 
 
 def run_name(method: str, variant: str, seed: int, fold: int = 0) -> str:
@@ -171,9 +205,10 @@ def _settings(group: dict[str, Any]) -> list[dict[str, float]]:
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
-def _listed(profile_name: str, experiment: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+def _listed(
+    settings: dict[str, Any], profile_name: str, experiment: str
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Every run of an experiment: its name, its parameters, and the entry of the profile that it comes from."""
-    settings = profile(profile_name)
     asked = settings["experiments"][experiment]
     cases = {}
     if "data" in asked:  # else its notebook draws its own cases
@@ -211,12 +246,12 @@ def list_runs(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: as `profile`.
     """
-    return {name: parameters for name, parameters, _ in _listed(profile_name, experiment)}
+    return {name: parameters for name, parameters, _ in _listed(profile(profile_name), profile_name, experiment)}
 
 
 def groups(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
     """Run name -> the entry of the profile that it comes from: its method, its `minutes` on one core."""
-    return {name: group for name, _, group in _listed(profile_name, experiment)}
+    return {name: group for name, _, group in _listed(profile(profile_name), profile_name, experiment)}
 
 
 def asked_runs(profile_name: str, chapter: str) -> dict[str, list[str]]:

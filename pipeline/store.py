@@ -29,6 +29,7 @@ from pipeline.profiles import RESULTS, list_runs, profile, project_root
 STORE = "results"
 MANIFEST = "manifest.json"
 WEIGHTS = ".safetensors"
+OTHER_SEEDS = "*-s[1-9]*/*features.npz"  # chapters draw the features of seed 0
 ROWS = 200  # of a history that are kept, about
 TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
 Files = dict[str, bytes]  # of a run, by their names
@@ -84,6 +85,7 @@ def _published(folder: Path, place: str, about: Mapping[str, Any], networks: Ite
     history = thinned((folder / "history.csv").read_text(encoding="utf-8")).encode()
     wanted = ("*.npz", "*/scores.csv", *networks)
     names = [name for name in record["files"] if any(fnmatchcase(place + name, pattern) for pattern in wanted)]
+    names = [name for name in names if not fnmatchcase(place + name, OTHER_SEEDS)]
     files = {name: (folder / name).read_bytes() for name in names}
     files["history.csv"] = history
     left_out = {name: facts for name, facts in record["files"].items() if name not in files}

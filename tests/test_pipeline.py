@@ -141,7 +141,8 @@ def test_a_run_is_made_anew_with_the_networks_it_takes(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
-def test_networks_are_taken_from_experiments_of_the_profile(name: str) -> None:
+def test_networks_are_taken_from_experiments_of_the_profile(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TRAIN", "1")
     experiments = profile(name)["experiments"]
     assert all(needed in experiments for asked in experiments.values() for needed in asked.get("needs", []))
 
@@ -265,7 +266,8 @@ def test_files_of_the_book_that_a_chapter_reads_are_known() -> None:
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
-def test_every_run_of_a_profile_has_its_own_name_and_parameters(name: str) -> None:
+def test_every_run_of_a_profile_has_its_own_name_and_parameters(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TRAIN", "1")
     settings = profile(name)
     assert list(settings["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.md"))
     for experiment, asked in settings["experiments"].items():
@@ -305,7 +307,8 @@ def test_names_of_runs() -> None:
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
-def test_a_teacher_has_the_seed_of_its_students_and_is_a_run_itself(name: str) -> None:
+def test_a_teacher_has_the_seed_of_its_students_and_is_a_run_itself(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TRAIN", "1")
     listed = list_runs(name, "distillation")
     assert listed["protokd-s0"]["teacher"] == "teacher-s0" and "teacher" not in listed["teacher-s0"]
     for run, parameters in listed.items():
@@ -685,6 +688,26 @@ def test_a_chapter_without_the_data_that_it_is_about_is_a_page_that_says_so(
     (paired / "tables").mkdir()
     monkeypatch.setenv("TCGA", str(paired / "tables"))
     assert profiles.experiments_of("tiny", "07_guidance") == ["guidance-derm7pt", "tumours", "drawn"]
+
+
+def test_a_profile_of_published_results_leaves_out_what_is_not_computed(
+    monkeypatch: pytest.MonkeyPatch, paired: Path
+) -> None:
+    text = EXTRA.replace(
+        "tumours, drawn]}", "drawn], only_with: [guidance-derm7pt]}\n  90_claims: {experiments: [drawn]}"
+    )
+    text = re.sub(r"  tumours:.*?(?=  drawn)", "", text, flags=re.DOTALL)
+    (paired / "profiles" / "tiny.yaml").write_text("published_only: true" + PAIRED.replace("chapters:\n", text))
+    monkeypatch.delenv("TRAIN", raising=False)
+    settings = profile("tiny")
+    assert settings["unmade"] == ["drawn", "guidance-derm7pt"] and settings["experiments"] == {}
+    assert settings["chapters"] == {"90_claims": {"experiments": []}} and settings["data"] == {}
+    assert "make train PROFILE=tiny EXPERIMENTS=guidance-derm7pt" in settings["left_out_chapters"]["07_guidance"]
+    (there := paired / "build" / "results" / "tiny" / "drawn" / "guidance").mkdir(parents=True)
+    (there / "record.json").touch()
+    assert profiles.experiments_of("tiny", "90_claims") == ["drawn"]
+    monkeypatch.setenv("TRAIN", "1")
+    assert profiles.experiments_of("tiny", "07_guidance") == ["guidance-derm7pt", "drawn"]
 
 
 def test_the_paper_profile_needs_the_folder_of_brats_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

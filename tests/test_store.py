@@ -49,13 +49,14 @@ def test_a_run_comes_back_with_equal_scores_and_arrays_and_without_weights(tmp_p
     assert store.restore(tmp_path / "store", "quick", tmp_path / "other") == {"restored": [], "there": [], "kept": []}
 
 
-def test_weights_that_are_asked_for_are_kept(tmp_path):
+def test_weights_that_are_asked_for_are_kept_and_features_of_the_first_seed(tmp_path):
     folders = [finish(tmp_path / "made", f"shaspec-paper-s{seed}", seed) for seed in range(2)]
     store.publish(tmp_path / "store", folders, ABOUT, ["book/segmentation/*-s0/*"])
     store.restore(tmp_path / "store", "book", tmp_path / "back")
     back = restored(tmp_path)
     assert (back / "fit.safetensors").read_bytes() == (folders[0] / "fit.safetensors").read_bytes()
     assert not (back.with_name("shaspec-paper-s1") / "fit.safetensors").exists()
+    assert (back / "features.npz").exists() and not (back.with_name("shaspec-paper-s1") / "features.npz").exists()
     kept = tmp_path / "store" / "book" / "segmentation" / "shaspec-paper-s0" / "fit.safetensors"
     kept.write_bytes(b"x" + kept.read_bytes()[1:])
     with pytest.raises(store.StoreError, match="s0/fit.safetensors is not the file that manifest.json lists"):
