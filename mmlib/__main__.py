@@ -178,7 +178,7 @@ def _run(network: Network, places: list[Path], output: Path, layout: Volumes | N
     if any(one.severity == "error" for one in findings):
         raise ValueError("the doctor found errors, each with its remedy above: nothing was written")
     cases = prediction.joined(sets)
-    prediction.check_files(network, cases, output)
+    prediction.check_files(network, cases, output, places)
     rows = []
     files = prediction.complete_files if network.synthesises else prediction.segment_files
     for made in files(network, cases, output, progress=True):
@@ -187,7 +187,8 @@ def _run(network: Network, places: list[Path], output: Path, layout: Volumes | N
         written = ", ".join(file.name for file in made.files) or "nothing is missing"
         typer.echo(f"{made.case}: from {made.used}: {written}{sizes and f' ({sizes})'}")
     prediction.write_about(network, rows, output, card)
-    typer.echo(f"{output}: {len(rows)} cases, {prediction.TABLE}, {network.name}.md. {network.warning.capitalize()}.")
+    count = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
+    typer.echo(f"{output}: {count}, {prediction.TABLE}, {network.name}.md. {network.warning.capitalize()}.")
 
 
 @app.command()

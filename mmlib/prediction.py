@@ -101,7 +101,7 @@ class Network:
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities that it reads, in their order; of a student a part of those in the batch."""
-        return getattr(self.model, "combination", self.model.modalities)
+        return tuple(getattr(self.model, "combination", self.record["modalities"]))
 
     @property
     def warning(self) -> str:
@@ -152,7 +152,8 @@ class Network:
         if not missing:
             return {}
         small, size = self._small(case), self.record["parameters"]["size"]
-        slices = axial_slices(_Single(small), self.modalities, size=(size[0], size[1]), every=1, least_brain=0)
+        cut = {"size": (size[0], size[1]), "stride": self.model.stride, "every": 1, "least_brain": 0}
+        slices = axial_slices(_Single(small), self.modalities, **cut)
         made = volumes(small, slices, self._synthesise(slices.images, slices.available))
         return {kind: _on_grid_of(case, made[kind], small) for kind in missing}
 
@@ -215,7 +216,9 @@ def find_layout(path: Path) -> str:
         ValueError: if there is none.
     """
     if path.suffix.lower() == ".csv":
-        return "table"
+        return "table"  # the doctor says it where there is none
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; check the path")
     if path.is_file():
         raise ValueError(f"{path} is one file: say which modality it is, such as t1={path}, or give its folder")
     for layout, module in FOLDERS.items():
@@ -248,27 +251,34 @@ def joined(sets: Sequence[Cases]) -> Cases:
     return Cases([files for cases in sets for files in cases.files.values()], ", ".join(one.source for one in sets))
 
 
-def check_files(network: Network, cases: Cases, output: Path) -> None:
-    """Refuse what would be found out in the middle of the work, or would overwrite what is read.
+def check_files(network: Network, cases: Cases, output: Path, places: Sequence[Path] = ()) -> None:
+    """Refuse what would be found out in the middle of the work, or would be read as a case later.
+
+    Args:
+        network: that is to be given the cases.
+        cases: nothing of them is read.
+        output: the folder of what is made.
+        places: the folders of the cases.
 
     Raises:
         ValueError: if a case has none of the network's modalities (a student's: not all), or `output` lies among the
             cases.
     """
-    target = output.resolve()
+    folders = [path.resolve() for path in places if path.is_dir()]
+    inside = next((one for one in folders if output.resolve().is_relative_to(one)), None)
+    if inside is not None:
+        raise ValueError(f"{output} lies in {inside}, among the cases: give another folder for what is made")
+    needs_all = hasattr(network.model, "combination")
     for files in cases.files.values():
-        if hasattr(network.model, "combination"):
-            lacking = [kind for kind in network.modalities if kind not in files.images]
-        else:
-            lacking = [] if set(files.images) & set(network.modalities) else list(network.modalities)
-        if lacking:
+        has = [kind for kind in network.modalities if kind in files.images]
+        if not has or (needs_all and len(has) < len(network.modalities)):
             raise ValueError(
                 f"case {files.name} has {', '.join(files.images) or 'no modality'}, but {network.name} takes "
-                f"{', '.join(network.modalities)}: leave the case out"
+                f"{'all' if needs_all else 'any'} of {', '.join(network.modalities)}: leave the case out"
             )
-        for place in (*files.images.values(), *([files.seg] if files.seg else [])):
-            if target == place.resolve().parent:
-                raise ValueError(f"{output} is the folder of case {files.name}: give a folder of its own")
+        own = {path.resolve().parent for path in (*files.images.values(), files.seg) if path is not None}
+        if output.resolve() in own:
+            raise ValueError(f"{output} holds files of case {files.name}: give another folder for what is made")
 
 
 def _marked(network: Network, case: Case) -> Case:
