@@ -164,6 +164,8 @@ def _command(synthesises: bool) -> str:
 
 
 def _run(network: Network, places: list[Path], output: Path, layout: Volumes | None, card: str) -> None:
+    from tqdm.auto import tqdm
+
     from mmlib import prediction  # torch and MONAI take seconds
 
     sets, findings = [], []
@@ -185,7 +187,7 @@ def _run(network: Network, places: list[Path], output: Path, layout: Volumes | N
         rows.append(prediction.row(network, made))
         sizes = ", ".join(f"{region} {size:.1f} ml" for region, size in made.volumes.items())
         written = ", ".join(file.name for file in made.files) or "nothing is missing"
-        typer.echo(f"{made.case}: from {made.used}: {written}{sizes and f' ({sizes})'}")
+        tqdm.write(f"{made.case}: from {made.used}: {written}{sizes and f' ({sizes})'}")
     prediction.write_about(network, rows, output, card)
     count = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
     typer.echo(f"{output}: {count}, {prediction.TABLE}, {network.name}.md. {network.warning.capitalize()}.")

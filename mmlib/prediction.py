@@ -35,6 +35,7 @@ from mmlib.tasks.distillation import load_network
 from mmlib.tasks.segmentation import predict
 
 SLICES = 64  # synthesised together
+STRIDE = 8  # of a network of slices that does not say its own, as in training
 TABLE = "predictions.csv"
 PHANTOMS = "trained on phantoms: not for patients"
 PATIENTS = "a network of a book: not for clinical use"
@@ -152,7 +153,12 @@ class Network:
         if not missing:
             return {}
         small, size = self._small(case), self.record["parameters"]["size"]
-        cut = {"size": (size[0], size[1]), "stride": self.model.stride, "every": 1, "least_brain": 0}
+        cut = {
+            "size": (size[0], size[1]),
+            "stride": getattr(self.model, "stride", STRIDE),
+            "every": 1,
+            "least_brain": 0,
+        }
         slices = axial_slices(_Single(small), self.modalities, **cut)
         made = volumes(small, slices, self._synthesise(slices.images, slices.available))
         return {kind: _on_grid_of(case, made[kind], small) for kind in missing}
