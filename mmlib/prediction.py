@@ -152,14 +152,15 @@ class Network:
         missing = [kind for kind in self.modalities if kind not in case.images]
         if not missing:
             return {}
-        small, size = self._small(case), self.record["parameters"]["size"]
-        cut = {
-            "size": (size[0], size[1]),
-            "stride": getattr(self.model, "stride", STRIDE),
-            "every": 1,
-            "least_brain": 0,
-        }
-        slices = axial_slices(_Single(small), self.modalities, **cut)
+        small, (height, width) = self._small(case), self.record["parameters"]["size"]
+        slices = axial_slices(
+            _Single(small),
+            self.modalities,
+            size=(height, width),
+            stride=getattr(self.model, "stride", STRIDE),
+            every=1,
+            least_brain=0,
+        )
         made = volumes(small, slices, self._synthesise(slices.images, slices.available))
         return {kind: _on_grid_of(case, made[kind], small) for kind in missing}
 
