@@ -2,11 +2,13 @@
 
 __version__ = "0.1.0"
 
+_PLACES = {"load": "mmlib.published", "read_results": "mmlib.analysis.results"}
+
 
 def __getattr__(name: str) -> object:
-    """`mmlib.read_results` (see `mmlib.analysis.results`), imported when it is asked for."""
-    if name == "read_results":
+    """`mmlib.load` (see `mmlib.published`) and `mmlib.read_results` (`mmlib.analysis.results`), when asked for."""
+    if name in _PLACES:
         from importlib import import_module
 
-        return import_module("mmlib.analysis.results").read_results
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

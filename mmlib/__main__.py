@@ -1,16 +1,24 @@
-"""The command line: `python -m mmlib doctor`, `convert` (released weights) and `fetch` (open data)."""
+"""The command line: `python -m mmlib doctor`, `networks`, `segment`, `complete`, `convert` and `fetch`."""
 
 from __future__ import annotations
 
+import csv
 import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmlib import published
 from mmlib.data import doctor as doctors
 from mmlib.data import ms
+
+if TYPE_CHECKING:
+    from mmlib.prediction import Network
 
 
 class Layout(StrEnum):
@@ -23,6 +31,15 @@ class Layout(StrEnum):
     DERM7PT = "derm7pt"
     RADPATH = "radpath"
     AVMNIST = "avmnist"
+
+
+class Volumes(StrEnum):
+    """Layouts of volumes, which a network can be given, as words of the command line."""
+
+    BRATS = "brats"
+    IXI = "ixi"
+    MS = "ms"
+    TABLE = "table"
 
 
 class Method(StrEnum):
@@ -62,6 +79,118 @@ def doctor(
         raise typer.BadParameter(str(error)) from None
     typer.echo(doctors.report(findings))
     raise typer.Exit(1 if doctors.faults(findings) else 0)
+
+
+Given = Annotated[list[str], typer.Argument(help="folders of cases, a table (.csv), or files of one case: t1=FILE ...")]
+Named = Annotated[str, typer.Option(help="see `python -m mmlib networks`")]
+Output = Annotated[Path, typer.Option(help="folder of what is made; not one of the cases")]
+Kind = Annotated[Volumes | None, typer.Option(help="how the files are laid out; found out where it is not given")]
+
+
+@app.command()
+def networks() -> None:
+    """List the published networks: task, modalities, scores with 95 % intervals, and the warning."""
+    try:
+        known = published.networks()
+    except published.StoreError as error:
+        raise _stop(error) from None
+    for name, facts in known.items():
+        voxels = f"voxels of {facts['spacing']:g} mm" if facts["spacing"] else "voxels of unknown size"
+        typer.echo(f"{name}\n    {facts['task']}, {'+'.join(facts['modalities'])}, {voxels}; {facts['warning']}")
+        for one in facts["scores"]:
+            mean, low, high = (one[key] for key in ("mean", "low", "high"))
+            digits = 1 if one["unit"] else 3
+            interval = "one case" if low is None else f"{low:.{digits}f} to {high:.{digits}f}, {one['cases']} cases"
+            value = " ".join([f"{mean:.{digits}f}", one["unit"]]).strip()
+            typer.echo(f"    {one['metric']} {one['target']}, {one['available']}: {value} ({interval})")
+    if not known:
+        typer.echo("no network is published yet")
+
+
+@app.command()
+def segment(case: Given, network: Named, output: Output, layout: Kind = None) -> None:
+    """Segment cases from whatever modalities they have: exit 0 if written, 1 if a file is refused."""
+    _predict(case, network, output, layout, synthesises=False)
+
+
+@app.command()
+def complete(case: Given, network: Named, output: Output, layout: Kind = None) -> None:
+    """Synthesise the modalities that cases lack: exit 0 if written, 1 if a file is refused."""
+    _predict(case, network, output, layout, synthesises=True)
+
+
+def _stop(error: Exception) -> typer.Exit:
+    typer.echo(f"ERROR   {error}", err=True)
+    return typer.Exit(1)
+
+
+@contextmanager
+def _places(given: list[str]) -> Iterator[list[Path]]:
+    """The folders and tables that are given; files by modality become a table, named after their folder."""
+    pairs = [one.partition("=") for one in given if "=" in one and not Path(one).exists()]
+    paths = [Path(one) for one in given if "=" not in one or Path(one).exists()]
+    with tempfile.TemporaryDirectory() as folder:
+        if pairs:
+            files = {kind.strip().lower(): Path(file).expanduser().absolute() for kind, _, file in pairs}
+            if len(files) < len(pairs):
+                raise ValueError(
+                    f"a modality is given twice in {' '.join(given)}: one call takes the files of one case"
+                )
+            table = Path(folder) / "files.csv"
+            with table.open("w", newline="", encoding="utf-8") as stream:
+                name = next(iter(files.values())).parent.name or "case"
+                csv.writer(stream).writerows([["case", *files], [name, *map(str, files.values())]])
+            paths.append(table)
+        yield paths
+
+
+def _predict(given: list[str], name: str, output: Path, layout: Volumes | None, synthesises: bool) -> None:
+    """From files to files; everything that can be refused is refused before anything is written."""
+    try:
+        facts = published.networks().get(name)
+        if facts is not None and (facts["task"] == "synthesis") != synthesises:
+            raise ValueError(f"{name} is a network of {facts['task']}: use the command {_command(not synthesises)}")
+        network = published.load(name)
+        card = published.card(name)
+        typer.echo(f"WARNING {name}: {network.warning}")
+        with _places(given) as places:
+            _run(network, places, output, layout, card)
+    except (ValueError, OSError) as error:
+        raise _stop(error) from None
+
+
+def _command(synthesises: bool) -> str:
+    return "complete" if synthesises else "segment"
+
+
+def _run(network: Network, places: list[Path], output: Path, layout: Volumes | None, card: str) -> None:
+    from tqdm.auto import tqdm
+
+    from mmlib import prediction  # torch and MONAI take seconds
+
+    sets, findings = [], []
+    for place in places:
+        kind = layout.value if layout else prediction.find_layout(place)
+        findings += doctors.examine(kind, place, progress=True, labelled=False)
+        if not any(one.severity == "error" for one in findings):
+            sets.append(prediction.open_cases(kind, place))
+    faults = doctors.faults(findings)
+    if faults:
+        typer.echo(doctors.report(faults))
+    if any(one.severity == "error" for one in findings):
+        raise ValueError("the doctor found errors, each with its remedy above: nothing was written")
+    cases = prediction.joined(sets)
+    prediction.check_files(network, cases, output, places)
+    rows = []
+    files = prediction.complete_files if network.synthesises else prediction.segment_files
+    for made in files(network, cases, output, progress=True):
+        rows.append(prediction.row(network, made))
+        sizes = ", ".join(f"{region} {size:.1f} ml" for region, size in made.volumes.items())
+        written = ", ".join(file.name for file in made.files) or "nothing is missing"
+        tqdm.write(f"{made.case}: from {made.used}: {written}{sizes and f' ({sizes})'}")
+    prediction.write_about(network, rows, output, card)
+    count = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
+    typer.echo(f"{output}: {count}, {prediction.TABLE}, {network.name}.md. {network.warning.capitalize()}.")
 
 
 @app.command()

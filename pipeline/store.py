@@ -2,14 +2,14 @@
 
 `results/<profile>/<experiment>.tar.xz` holds a folder for each run: record, scores, a thinned history, and the arrays
 that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run>/<file>`, for they change seldom and
-git packs them badly. `results/manifest.json` has size and SHA-256 of every file. A restored record has the key
-`published`, one that was made here has not; nothing that was made here is ever replaced.
+git packs them badly; those of a network that has a name have their record there too (see `pipeline.networks`).
+`results/manifest.json` has size and SHA-256 of every file. A restored record has the key `published`, one that was made
+here has not; nothing that was made here is ever replaced.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import lzma
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,20 +23,15 @@ import numpy as np
 import pandas as pd
 
 from mmlib import records
+from mmlib.published import MANIFEST, STORE, read_file, read_manifest, size_and_sum
 from pipeline.frame import stale_runs
 from pipeline.profiles import RESULTS, list_runs, profile, project_root
 
-STORE = "results"
-MANIFEST = "manifest.json"
 WEIGHTS = ".safetensors"
 OTHER_SEEDS = "*-s[1-9]*/*features.npz"  # chapters draw the features of seed 0
 ROWS = 200  # of a history that are kept, about
 TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
 Files = dict[str, bytes]  # of a run, by their names
-
-
-class StoreError(ValueError):
-    """A published file is missing or damaged; the message names it and the remedy."""
 
 
 # ------------------------------------------------------------------------------------------------------ publishing
@@ -63,7 +58,7 @@ def publish(store: Path, runs: Iterable[Path], about: Mapping[str, Any], network
         added.setdefault(f"{profile}/{experiment}", {})[run] = _published(folder, place, about, networks)
     sums = read_manifest(store)
     for experiment, new in added.items():
-        known = _open(store, experiment, sums) if _archive(experiment) in sums else {}
+        known = open_experiment(store, experiment, sums) if _archive(experiment) in sums else {}
         runs_now = {**known, **new}
         weights = {f"{experiment}/{run}/{name}": content for run, name, content in _weights(runs_now)}
         for gone in [name for name in sums if name.startswith(f"{experiment}/") and name not in weights]:
@@ -72,7 +67,7 @@ def publish(store: Path, runs: Iterable[Path], about: Mapping[str, Any], network
         for name, content in {**weights, _archive(experiment): _packed(runs_now)}.items():
             (store / name).parent.mkdir(parents=True, exist_ok=True)
             records.write_whole(store / name, partial(_write_bytes, content))
-            sums[name] = _size_and_sum(content)
+            sums[name] = size_and_sum(content)
     text = records.to_json(sums, MANIFEST) + "\n"
     store.mkdir(parents=True, exist_ok=True)
     records.write_whole(store / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
@@ -89,9 +84,9 @@ def _published(folder: Path, place: str, about: Mapping[str, Any], networks: Ite
     files = {name: (folder / name).read_bytes() for name in names}
     files["history.csv"] = history
     left_out = {name: facts for name, facts in record["files"].items() if name not in files}
-    if record["files"]["history.csv"] != _size_and_sum(history):
+    if record["files"]["history.csv"] != size_and_sum(history):
         left_out["history.csv"] = record["files"]["history.csv"]
-    record["files"] = {name: _size_and_sum(content) for name, content in sorted(files.items())}
+    record["files"] = {name: size_and_sum(content) for name, content in sorted(files.items())}
     record["left_out"] = record.get("left_out", {}) | left_out
     record["published"] = dict(about)
     return {**files, "record.json": records.signed(record).encode()}
@@ -126,10 +121,6 @@ def _archive(experiment: str) -> str:
     return f"{experiment}.tar.xz"
 
 
-def _size_and_sum(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": records.digest(content)}
-
-
 def _weights(runs: Mapping[str, Files]) -> Iterator[tuple[str, str, bytes]]:
     for run, files in runs.items():
         yield from ((run, name, content) for name, content in files.items() if name.endswith(WEIGHTS))
@@ -159,6 +150,8 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
     commit, dirty = records.git_state(root)
     if dirty is not False:
         raise ValueError(f"{root} is at commit {commit} with changes (or no git folder): commit them, then publish")
+    from pipeline.networks import publish_networks
+
     settings, wanted = profile(profile_name), list(experiments)
     refused: dict[str, str] = {}
     runs: list[Path] = []
@@ -169,33 +162,33 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
         refused |= {f"{experiment}/{name}": why for name, why in stale.items() if why != "there is no record"}
     own = [run for run in runs if "published" not in records.read_record(run)]
     about = {"commit": commit, "day": datetime.now(UTC).date().isoformat()}
-    added = publish(root / STORE, own, about, settings.get("networks", ()))
+    named = settings.get("networks", {})
+    kept = [f"{profile_name}/{place}" for place in named.values()]
+    added = publish(root / STORE, own, about, [*settings.get("weights", ()), *kept])
+    phantoms = {name: data.get("phantom", {}).get("spacing", 0.0) for name, data in settings["data"].items()}
+    spacings = {name: phantoms.get(asked.get("data"), 0.0) for name, asked in settings["experiments"].items()}
+    networks = publish_networks(root / STORE, profile_name, named, spacings)
     size = sum(facts["bytes"] for facts in read_manifest(root / STORE).values()) / 1e6
+    print(f"networks with a name: {', '.join(networks) or 'none'}")
     print(f"{len(added)} runs published, {len(runs) - len(own)} were; {STORE}/ has {size:.1f} MB: git add {STORE}")
     for name, why in refused.items():
         print(f"not published: {name}: {why}")
 
 
 # --------------------------------------------------------------------------------------------------------- reading
-def read_manifest(store: Path) -> dict[str, dict[str, Any]]:
-    """File -> its size and SHA-256; empty where nothing is published.
+def open_experiment(store: Path, experiment: str, sums: Mapping[str, Any]) -> dict[str, Files]:
+    """The runs of a published experiment, checked against the manifest.
+
+    Args:
+        store: the folder `results`.
+        experiment: `<profile>/<experiment>`.
+        sums: of `mmlib.published.read_manifest`.
 
     Raises:
-        StoreError: if the manifest is damaged.
+        StoreError: if a file is missing or damaged.
     """
-    path = store / MANIFEST
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}): git checkout -- {path}") from None
-
-
-def _open(store: Path, experiment: str, sums: Mapping[str, Any]) -> dict[str, Files]:
-    """The runs of a published experiment, checked against the manifest."""
     runs: dict[str, Files] = {}
-    packed = lzma.decompress(_read(store, _archive(experiment), sums))
+    packed = lzma.decompress(read_file(store, _archive(experiment), sums))
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for entry in archive:
             run, _, name = entry.name.partition("/")
@@ -203,23 +196,10 @@ def _open(store: Path, experiment: str, sums: Mapping[str, Any]) -> dict[str, Fi
             assert stream is not None  # the store holds plain files only
             runs.setdefault(run, {})[name] = stream.read()
     for file in sums:
-        if file.startswith(f"{experiment}/"):
+        if file.startswith(f"{experiment}/") and file.endswith(WEIGHTS):
             run, _, name = file.removeprefix(f"{experiment}/").partition("/")
-            runs[run][name] = _read(store, file, sums)
+            runs[run][name] = read_file(store, file, sums)
     return runs
-
-
-def _read(store: Path, name: str, sums: Mapping[str, Any]) -> bytes:
-    """A published file, checked against the manifest."""
-    path = store / name
-    remedy = f"git checkout -- {path}"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error}): {remedy}") from None
-    if _size_and_sum(content) != sums[name]:
-        raise StoreError(f"{path} is not the file that {MANIFEST} lists (changed or cut): {remedy}")
-    return content
 
 
 def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:
@@ -243,7 +223,7 @@ def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:
         if not file.startswith(f"{profile}/") or not file.endswith(".tar.xz"):
             continue
         experiment = file.removesuffix(".tar.xz")
-        for run, files in _open(store, experiment, sums).items():
+        for run, files in open_experiment(store, experiment, sums).items():
             folder = target / experiment / run
             done[_put(folder, files)].append(f"{experiment.partition('/')[2]}/{run}")
     return done

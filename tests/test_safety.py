@@ -222,8 +222,8 @@ def test_a_name_that_is_not_utf_8_makes_a_file_name() -> None:
 
 
 def test_every_place_that_makes_a_file_of_a_case_uses_the_safe_name() -> None:
-    text = (ROOT / "notebooks" / "02_your_data.md").read_text()
-    assert re.findall(r'f"\{(.+)\}_seg\.nii\.gz"', text) == ["file_name(name)"]
+    text = (ROOT / "mmlib" / "prediction.py").read_text()
+    assert re.findall(r'f"\{(.+?)\}_.+\.nii\.gz"', text) == ["file_name(name)"] * 2
 
 
 def test_a_spreadsheet_computes_no_name() -> None:

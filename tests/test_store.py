@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mmlib import records
+from mmlib.published import MANIFEST, StoreError, read_manifest
 from pipeline import store
 from pipeline.frame import code_changed, stale_because
 from pipeline.sources import parameters_of
@@ -59,11 +60,11 @@ def test_weights_that_are_asked_for_are_kept_and_features_of_the_first_seed(tmp_
     assert (back / "features.npz").exists() and not (back.with_name("shaspec-paper-s1") / "features.npz").exists()
     kept = tmp_path / "store" / "book" / "segmentation" / "shaspec-paper-s0" / "fit.safetensors"
     kept.write_bytes(b"x" + kept.read_bytes()[1:])
-    with pytest.raises(store.StoreError, match="s0/fit.safetensors is not the file that manifest.json lists"):
+    with pytest.raises(StoreError, match="s0/fit.safetensors is not the file that manifest.json lists"):
         store.restore(tmp_path / "store", "book", tmp_path / "back")
     store.publish(tmp_path / "other", folders[:1], ABOUT, ["*"])
     store.publish(tmp_path / "other", folders[:1], ABOUT)
-    assert not list((tmp_path / "other").rglob("*.safetensors")) and len(store.read_manifest(tmp_path / "other")) == 1
+    assert not list((tmp_path / "other").rglob("*.safetensors")) and len(read_manifest(tmp_path / "other")) == 1
 
 
 def test_a_history_is_thinned_and_keeps_its_ends_and_what_was_scored():
@@ -83,7 +84,7 @@ def test_the_same_runs_give_the_same_bytes_in_any_order_and_seeds_are_added(tmp_
     store.publish(tmp_path / "a", folders, ABOUT)
     for folder in reversed(folders):
         store.publish(tmp_path / "b", [folder], ABOUT)
-    for name in ("book/segmentation.tar.xz", store.MANIFEST):
+    for name in ("book/segmentation.tar.xz", MANIFEST):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -108,14 +109,14 @@ def test_a_damaged_file_is_named_and_nothing_of_it_is_read(tmp_path, share):
     content = bytearray(path.read_bytes())
     content[int(share * len(content))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(store.StoreError, match="segmentation.tar.xz is not the file that .*: git checkout -- "):
+    with pytest.raises(StoreError, match="segmentation.tar.xz is not the file that .*: git checkout -- "):
         store.restore(tmp_path / "store", "book", tmp_path / "back")
     assert not (tmp_path / "back").exists()
     path.unlink()
-    with pytest.raises(store.StoreError, match="segmentation.tar.xz cannot be read"):
+    with pytest.raises(StoreError, match="segmentation.tar.xz cannot be read"):
         store.restore(tmp_path / "store", "book", tmp_path / "back")
-    (tmp_path / "store" / store.MANIFEST).write_text("{")
-    with pytest.raises(store.StoreError, match="manifest.json is damaged"):
+    (tmp_path / "store" / MANIFEST).write_text("{")
+    with pytest.raises(StoreError, match="manifest.json is damaged"):
         store.restore(tmp_path / "store", "book", tmp_path / "back")
 
 

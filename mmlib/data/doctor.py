@@ -31,13 +31,14 @@ OUTSIDE = 0.05  # a larger share of the tumour than this in the background means
 CORNERS = 0.1  # a brain without its skull leaves the corners of its box empty; a larger share there is noise
 
 
-def examine(layout: str, path: Path | str, progress: bool = False) -> list[Finding]:
+def examine(layout: str, path: Path | str, progress: bool = False, labelled: bool = True) -> list[Finding]:
     """Open every file of a data folder and list what is wrong with it; what cannot be examined is a finding too.
 
     Args:
         layout: "brats", "ixi", "ms", "table", "derm7pt", "radpath" or "avmnist".
         path: the folder, or the CSV of the layout "table".
         progress: show a bar over the cases.
+        labelled: whether a case should have a segmentation; not where it is only to be predicted.
 
     Returns:
         Findings, errors first, then by case.
@@ -71,7 +72,7 @@ def examine(layout: str, path: Path | str, progress: bool = False) -> list[Findi
         return [Finding("error", "", path.name, "no case found", f"expected {expected}")]
 
     findings += _guarded("", _census, cases, path, layout) + _names(cases)
-    if layout != "ixi":
+    if layout != "ixi" and labelled:
         findings += _segmentations(cases)
     seen: dict[str, list[tuple[str, str]]] = defaultdict(list)
     grids: dict[str, np.ndarray] = {}
