@@ -73,6 +73,12 @@ def code_changed(record: Mapping[str, Any], notebook: str) -> bool:
     return made_by != code_fingerprint(notebook, *_modules(notebook, record["parameters"]))
 
 
+def notebook_of(record: Mapping[str, Any]) -> str:
+    """The name of the training notebook that wrote a record, without ending."""
+    task = record["task"]
+    return f"train_{task}" if (project_root() / "notebooks" / f"train_{task}.md").is_file() else task
+
+
 def _inputs(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if key not in records.NOT_INPUTS}
 

@@ -364,6 +364,11 @@ def main() -> None:
             made.add_argument(argument, type=Path if argument == "book" else str)
         if command == "run":
             made.add_argument("--force", action="store_true", help="even if the record is current")
+    checked = commands.add_parser("verify", help="whether published data, scores and losses come out here")
+    checked.add_argument("profile")
+    checked.add_argument("experiments", nargs="*", help="of these; all, where none is named")
+    checked.add_argument("--seed", type=int, default=0, help="of the draw of networks and cases")
+    checked.add_argument("--jobs", type=int, default=0, help="processes side by side; 0: one for each core")
     given = vars(parser.parse_args())
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
     actions["pages"] = write_absent_chapters
@@ -371,6 +376,10 @@ def main() -> None:
         from pipeline.store import publish_profile
 
         actions["publish"] = publish_profile
+    if given["command"] == "verify":
+        from pipeline.verify import main as verify
+
+        actions["verify"] = verify
     try:
         actions[given.pop("command")](given.pop("profile"), **given)
     except OSError as error:
