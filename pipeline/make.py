@@ -369,6 +369,10 @@ def main() -> None:
     checked.add_argument("experiments", nargs="*", help="of these; all, where none is named")
     checked.add_argument("--seed", type=int, default=0, help="of the draw of networks and cases")
     checked.add_argument("--jobs", type=int, default=0, help="processes side by side; 0: one for each core")
+    remade = commands.add_parser("reproduce", help="train published runs again, and compare their scores")
+    for argument in ("profile", "experiment"):
+        remade.add_argument(argument)
+    remade.add_argument("names", nargs="*", metavar="run", help="all of the experiment, where none is named")
     given = vars(parser.parse_args())
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
     actions["pages"] = write_absent_chapters
@@ -380,6 +384,10 @@ def main() -> None:
         from pipeline.verify import main as verify
 
         actions["verify"] = verify
+    if given["command"] == "reproduce":
+        from pipeline.reproduce import reproduce
+
+        actions["reproduce"] = reproduce
     try:
         actions[given.pop("command")](given.pop("profile"), **given)
     except OSError as error:

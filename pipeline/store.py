@@ -190,6 +190,22 @@ def read_manifest(store: Path) -> dict[str, dict[str, Any]]:
         raise StoreError(f"{path} is damaged ({error}): git checkout -- {path}") from None
 
 
+def read_records(store: Path, profile: str) -> dict[str, dict[str, Any]]:
+    """`<experiment>/<run>` -> record, of what is published of a profile.
+
+    Raises:
+        StoreError: if a published file is missing or damaged.
+    """
+    sums = read_manifest(store)
+    found = {}
+    for file in sorted(sums):
+        if file.startswith(f"{profile}/") and file.endswith(".tar.xz"):
+            experiment = file.removesuffix(".tar.xz")
+            for run, files in _open(store, experiment, sums).items():
+                found[f"{experiment.partition('/')[2]}/{run}"] = json.loads(files["record.json"])
+    return found
+
+
 def _open(store: Path, experiment: str, sums: Mapping[str, Any]) -> dict[str, Files]:
     """The runs of a published experiment, checked against the manifest."""
     runs: dict[str, Files] = {}
