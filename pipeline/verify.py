@@ -86,7 +86,7 @@ class _EnoughError(Exception):
 _watched: dict[str, Callable[..., Any]] = {}  # name of a function -> what is called in its place, given it first
 
 
-def _call(name: str, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+def _call(name: str, function: Callable[..., Any], /, *arguments: Any, **settings: Any) -> Any:
     instead = _watched.get(name)
     return instead(function, *arguments, **settings) if instead else function(*arguments, **settings)
 

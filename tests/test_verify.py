@@ -19,8 +19,11 @@ TRAINING = (
     + """```{code-cell} ipython3
 :tags: [parameters]
 
-method, variant, seed, root, steps = "", "paper", 0, "cases", 40
-profile = experiment = run = results = ""
+method = profile = experiment = run = results = ""
+variant = "paper"
+root = "cases"
+seed = 0
+steps = 40
 force = False
 ```
 
