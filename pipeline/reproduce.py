@@ -31,7 +31,7 @@ td, th {{padding: 0.2rem 0.6rem; text-align: right}} table {{border-collapse: co
 <p>Runs: {runs}. Published from commit {published}; made anew at commit {commit} on {machine}.</p>
 {figure}
 <h2>Arm by arm</h2>
-<p>Means over cases. The spread is the standard deviation of published means between seeds; - where there is one seed.</p>
+<p>Means over cases. The spread is the standard deviation of published means between seeds; - where there is one.</p>
 {table}</body></html>
 """
 

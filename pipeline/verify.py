@@ -48,7 +48,7 @@ SAMPLED_TIMES = 3  # and may differ by so many times as much
 # The largest difference of a loss, as a share of the largest published one: on a processor, or GPU, as the published
 # run had, in its precision; and where one was made on a GPU and the other was not.
 SAME_KIND = {"float32": 1e-3, "bfloat16": 0.02}
-OTHER_KIND = 0.02
+OTHER_KIND = 0.03  # measured: up to 2.2 % after 20 steps in 16 bit
 SCORE_KEYS = ("variant", "seed", "case", "available", "target", "metric")
 
 
@@ -197,7 +197,9 @@ def _check_data(
 ) -> tuple[bool, str]:
     found = _execute(notebook, again, filed, open_run=_inputs)
     there = {"data": record["data_fingerprint"], "split": record["split_hash"]}
-    differing = [f"{name} {there[name]} as published, {found[name]} here" for name in there if there[name] != found[name]]
+    differing = [
+        f"{name} {there[name]} as published, {found[name]} here" for name in there if there[name] != found[name]
+    ]
     if differing:
         return False, (
             f"{'; '.join(differing)}: they differ, and by how much cannot be said, for only their hash is published"
@@ -331,7 +333,9 @@ def chosen(runs: Mapping[Path, Mapping[str, Any]], seed: int) -> list[tuple[str,
     for notebook in {notebook for notebook, _ in groups} - {notebook for notebook, _ in losses}:
         folder = min((one for group, folders in groups.items() if group[0] == notebook for one in folders), key=cost)
         losses[notebook, runs[folder]["method"]] = folder
-    with_weights = sorted(folder for folder, record in runs.items() if any(n.endswith(WEIGHTS) for n in record["files"]))
+    with_weights = sorted(
+        folder for folder, record in runs.items() if any(n.endswith(WEIGHTS) for n in record["files"])
+    )
     scores = random.Random(seed).sample(with_weights, min(NETWORKS, len(with_weights)))
     return [
         *(("data", folder) for folder in data.values()),
@@ -349,7 +353,9 @@ def unverified(runs: Mapping[Path, Mapping[str, Any]], outcomes: Iterable[Outcom
         if (notebook, record["method"]) not in known and code_changed(record, notebook):
             lacking.setdefault((notebook, record["method"]), []).append(f"{record['experiment']}/{record['run']}")
     return [
-        Outcome("stale", names[0], *group, False, f"code changed since {len(names)} published runs, and no check vouches")
+        Outcome(
+            "stale", names[0], *group, False, f"code changed since {len(names)} published runs, and no check vouches"
+        )
         for group, names in lacking.items()
     ]
 
@@ -382,13 +388,13 @@ def verify(profile: str, experiments: Iterable[str] = (), seed: int = 0, jobs: i
     wanted = set(experiments)
     for variable in own.VARIABLES.values():  # what is published was made from the phantoms
         os.environ.pop(variable, None)
-    os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # as the pipeline trains
+    os.environ["OMP_NUM_THREADS"] = "1"  # as the pipeline trains
     (root / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root / "build", prefix="verify-") as place:
         restore(root / STORE, profile, Path(place))
         folders = sorted(path.parent for path in Path(place).glob("*/*/*/record.json"))
         runs = {folder: records.read_record(folder) for folder in folders}
-        if unknown := wanted - {record["experiment"] for record in runs.values()}:
+        if runs and (unknown := wanted - {record["experiment"] for record in runs.values()}):
             raise ValueError(f"{', '.join(sorted(unknown))}: not published, see {STORE}/{profile}")
         runs = {folder: one for folder, one in runs.items() if not wanted or one["experiment"] in wanted}
         if not runs:

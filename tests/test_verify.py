@@ -1,8 +1,7 @@
-"""What is published comes out again in a small project, and a change of it is noticed; runs are trained again beside it."""
+"""What is published comes out again in a small project, and a change is noticed; runs are trained again beside it."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from pipelines import HEAD, write_small_project
 from mmlib import records
 from pipeline import store
 from pipeline.verify import LOSSES, compare_losses, compare_scores
+from pipeline.verify import verify as pipeline_verify
 
 TRAINING = (
     HEAD
@@ -149,53 +149,49 @@ def test_a_changed_score_loss_and_fingerprint_are_each_noticed(project, tmp_path
     assert "dice 0.0300, allowed 0.02" in found["scores"]["text"]
 
 
-def test_the_command_says_what_failed_and_ends_with_1(project):
-    said = python(project, "-m", "pipeline", "verify", "quick", "--jobs", "1")
-    assert said.count("\nok ") == 3 and "3 of 3 checks passed" in said
-    known = json.loads((project / "build" / "verified.json").read_text())["quick"]
-    assert [one["passed"] for one in known["outcomes"]] == [True] * 3 and known["machine"] and known["day"]
-    (project / "cases" / "a.txt").write_text("other")
-    try:
-        said = python(project, "-m", "pipeline", "verify", "quick", "--jobs", "1", ends_with=1)
-    finally:
-        (project / "cases" / "a.txt").write_text("data")
-    assert "FAILED data   segmentation/shaspec-paper-s0" in said and "2 of 3 checks passed" in said
-    assert not list((project / "build").glob("verify-*"))
+def verify(project, ends_with=0):
+    return python(project, "-m", "pipeline", "verify", "quick", "--jobs", "1", ends_with=ends_with)
 
 
-def test_runs_whose_code_changed_stay_only_while_their_losses_come_out(project):
-    notebook = project / "notebooks" / "train_segmentation.md"
+def test_runs_stay_where_the_same_losses_come_out_of_other_code_and_the_command_fails_where_not(project):
+    notebook, case = project / "notebooks" / "train_segmentation.md", project / "cases" / "a.txt"
     text = notebook.read_text()
     try:
-        notebook.write_text(text.replace("seed(step)", "seed(int(step))"))  # other code, the same losses
-        said = python(project, "-m", "pipeline", "verify", "quick", "--jobs", "1")
-        assert "3 of 3 checks passed" in said
+        notebook.write_text(text.replace("seed(step)", "seed(int(step))"))
+        said = verify(project)
+        assert said.count("\nok ") == 3 and "3 of 3 checks passed" in said
+        known = json.loads((project / "build" / "verified.json").read_text())["quick"]
+        assert [one["passed"] for one in known["outcomes"]] == [True] * 3 and known["machine"] and known["day"]
         notebook.write_text(text.replace("seed(step)", "seed(step + 1)"))
-        said = python(project, "-m", "pipeline", "verify", "quick", "--jobs", "1", ends_with=1)
+        case.write_text("other")
+        said = verify(project, ends_with=1)
     finally:
         notebook.write_text(text)
+        case.write_text("data")
+    assert "FAILED data   segmentation/shaspec-paper-s0" in said
     assert "FAILED losses train_segmentation shaspec" in said
     assert "FAILED stale  train_segmentation shaspec: code changed since 2 published runs" in said
+    assert "1 of 4 checks passed" in said and not list((project / "build").glob("verify-*"))
 
 
-def test_an_empty_store_and_an_unknown_experiment_are_said(project, tmp_path):
-    assert "nothing of the profile smoke is published" in python(project, "-m", "pipeline", "verify", "smoke")
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "verify", "quick", "nothing"],
-        cwd=project, env={**os.environ, "PYTHONPATH": str(project)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode and "nothing: not published, see results/quick" in done.stderr
+def test_an_empty_store_and_an_unknown_experiment_are_said(project, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.verify.project_root", lambda: project)
+    assert pipeline_verify("smoke")
+    assert "nothing of the profile smoke is published" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="nothing: not published, see results/quick"):
+        pipeline_verify("quick", ["nothing"])
 
 
 def test_a_run_made_anew_is_equal_and_touches_no_other_results(project):
     before = {path: path.stat().st_mtime_ns for path in (project / "build" / "results").rglob("*")}
     before |= {path: path.stat().st_mtime_ns for path in (project / "results").rglob("*")}
     said = python(project, "-m", "pipeline", "reproduce", "quick", "segmentation", "shaspec-paper-s1")
-    assert "segmentation, 1 run made anew: all 1 scores are equal to the published ones, the difference is zero." in said
+    assert (
+        "segmentation, 1 run made anew: all 1 scores are equal to the published ones, the difference is zero." in said
+    )
     assert {path: path.stat().st_mtime_ns for path in before} == before
     page = (project / "build" / "reproduced" / "quick-segmentation.html").read_text()
     assert "the difference is zero" in page and "<figure" in page and "shaspec-paper" in page
-    shutil.rmtree(project / "build" / "reproduced")
 
 
 def test_only_published_steps_of_the_first_training_are_compared():

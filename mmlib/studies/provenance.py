@@ -16,7 +16,9 @@ SEED = re.compile(r"-s\d+")
 KEYS = ["run", "variant", "seed", "case", "available", "target", "metric"]
 
 
-def runs(records: Mapping[str, Mapping[str, Any]], changed: Mapping[str, bool], verified: Mapping[str, Any]) -> pd.DataFrame:
+def runs(
+    records: Mapping[str, Mapping[str, Any]], changed: Mapping[str, bool], verified: Mapping[str, Any]
+) -> pd.DataFrame:
     """A row for each published run: what made it, and whether it still comes out.
 
     Args:
@@ -130,7 +132,10 @@ def arms(scores: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
 def _arm(scores: pd.DataFrame) -> pd.Series:
     """A run without its seed, and its variant where the name does not have it."""
     name = scores["run"].str.replace(SEED, "", regex=True)
-    within = [variant in one.split("-") or variant in ("", "standard") for one, variant in zip(name, scores["variant"], strict=True)]
+    within = [
+        variant in one.split("-") or variant in ("", "standard")
+        for one, variant in zip(name, scores["variant"], strict=True)
+    ]
     return name.where(within, name + " " + scores["variant"])
 
 
@@ -158,4 +163,6 @@ def verdict(experiment: str, scores: pd.DataFrame, table: pd.DataFrame) -> str:
     compared = table[table["spread"] > 0]
     if compared.empty:
         return f"{text}, and one seed gives no spread to hold it against."
-    return f"{text}, and by {(compared['difference'].abs() / compared['spread']).max():.2f} of the spread between seeds."
+    return (
+        f"{text}, and by {(compared['difference'].abs() / compared['spread']).max():.2f} of the spread between seeds."
+    )
