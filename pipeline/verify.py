@@ -96,8 +96,8 @@ def _watch() -> None:
     import pipeline
     from mmlib import training
 
-    training.fit = partial(_call, "fit", training.fit)  # type: ignore[assignment]
-    pipeline.open_run = partial(_call, "open_run", pipeline.open_run)  # type: ignore[assignment]
+    training.fit = partial(_call, "fit", training.fit)
+    pipeline.open_run = partial(_call, "open_run", pipeline.open_run)
     warnings.simplefilter("ignore")
 
 
@@ -405,8 +405,8 @@ def verify(profile: str, experiments: Iterable[str] = (), seed: int = 0, jobs: i
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_watch) as pool:
             asked = [pool.submit(_check, kind, folder, seed) for kind, folder in chosen(runs, seed)]
             print(f"{len(asked)} checks of {len(runs)} published runs, {workers} side by side", flush=True)
-            for one in as_completed(asked):
-                outcomes.append(one.result())
+            for done in as_completed(asked):
+                outcomes.append(done.result())
                 print(outcomes[-1], flush=True)
         for one in unverified(runs, outcomes):
             outcomes.append(one)

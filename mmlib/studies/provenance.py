@@ -66,8 +66,8 @@ def said(table: pd.DataFrame, verified: Mapping[str, Any]) -> str:
     failed = [one for one in verified["outcomes"] if not one["passed"]]
     known = stale["losses verified"].eq("yes").sum()
     return (
-        f"{text}, and for {known} of those the first losses of their notebook and method come out as published; verified "
-        f"on {verified['day']} at commit {verified['commit'][:10]} on {verified['machine']}: "
+        f"{text}, and for {known} of those the first losses of their notebook and method come out as published; "
+        f"verified on {verified['day']} at commit {verified['commit'][:10]} on {verified['machine']}: "
         f"{len(verified['outcomes']) - len(failed)} of {counted(len(verified['outcomes']), 'check')} passed"
     )
 
