@@ -32,7 +32,7 @@ import pandas as pd
 
 from mmlib import records
 from pipeline import own
-from pipeline.frame import code_changed, notebook_of
+from pipeline.frame import changed_runs, notebook_of
 from pipeline.profiles import project_root
 from pipeline.sources import cells, parameters_of
 from pipeline.store import STORE, WEIGHTS, restore
@@ -322,12 +322,12 @@ def chosen(runs: Mapping[Path, Mapping[str, Any]], seed: int) -> list[tuple[str,
 
     data: dict[tuple[str, ...], Path] = {}
     groups: dict[tuple[str, str], list[Path]] = {}
-    changed = set()
+    changed, other = set(), changed_runs(runs)
     for folder, record in runs.items():
         data.setdefault((record["experiment"], record["data_fingerprint"], record["split_hash"]), folder)
         group = notebook_of(record), record["method"]
         groups.setdefault(group, []).append(folder)
-        if code_changed(record, group[0]):
+        if other[folder]:
             changed.add(group)
     losses = {group: min(folders, key=cost) for group, folders in groups.items() if group in changed}
     for notebook in {notebook for notebook, _ in groups} - {notebook for notebook, _ in losses}:
@@ -348,9 +348,10 @@ def unverified(runs: Mapping[Path, Mapping[str, Any]], outcomes: Iterable[Outcom
     """Published runs whose code changed and whose notebook and method no check of losses vouches for."""
     known = {(one.notebook, one.method) for one in outcomes if one.kind == "losses" and one.passed}
     lacking: dict[tuple[str, str], list[str]] = {}
-    for record in runs.values():
+    changed = changed_runs(runs)
+    for folder, record in runs.items():
         notebook = notebook_of(record)
-        if (notebook, record["method"]) not in known and code_changed(record, notebook):
+        if (notebook, record["method"]) not in known and changed[folder]:
             lacking.setdefault((notebook, record["method"]), []).append(f"{record['experiment']}/{record['run']}")
     return [
         Outcome(
