@@ -4,6 +4,8 @@
 # make faults  thousand bad inputs, killed processes and damaged results (about 20 minutes; SEED=, a report in build/faults)
 # make train   the runs of PROFILE alone, or those of EXPERIMENTS="name name"; what is cut off goes on where it was
 # make publish finished runs of PROFILE into results/, which git keeps; make book takes them from there
+# make verify  data, scores and first losses beside what is published (minutes)   PROFILE=book EXPERIMENTS=
+# make reproduce EXPERIMENT=... RUNS=...   published runs trained again, and a page on how far apart they are
 # make clean   remove what was made
 # Each target does its own set-up in .venv; a GPU is used where its driver is found (see TORCH).
 SHELL := bash
@@ -11,6 +13,7 @@ SHELL := bash
 
 PYTHON  ?= python3
 VENV    ?= .venv
+ORIGIN  := $(if $(filter undefined,$(origin PROFILE)),file,typed)
 PROFILE ?= quick
 DATA    ?=
 JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
@@ -21,7 +24,7 @@ TORCH   ?= auto
 HASHES  ?=
 
 # What a person types reaches commands by the environment and as it was typed: a shell never reads it, nor make's $$.
-TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA EXPERIMENTS
+TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA EXPERIMENTS EXPERIMENT RUNS
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 
@@ -40,7 +43,7 @@ INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip co
 HASHED = pip="$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps"; \
   $$pip --require-hashes -r requirements-hashed.lock; $$pip --no-build-isolation -e .
 
-.PHONY: book test faults train publish lab lint lock clean setup
+.PHONY: book test faults train publish verify reproduce lab lint lock clean setup
 .DEFAULT_GOAL := book
 
 book: $(VENV)/.ready
@@ -58,6 +61,14 @@ train: $(VENV)/.ready
 
 publish: $(VENV)/.ready
 	$(BIN)/python -m pipeline publish "$${PROFILE}" $${EXPERIMENTS}
+
+# what is published is the profile book, unless another is asked for
+PUBLISHED = $(if $(filter file,$(ORIGIN)),book,"$${PROFILE}")
+verify: $(VENV)/.ready
+	$(BIN)/python -m pipeline verify $(PUBLISHED) $${EXPERIMENTS} --jobs $(JOBS)
+
+reproduce: $(VENV)/.ready
+	$(BIN)/python -m pipeline reproduce $(PUBLISHED) "$${EXPERIMENT}" $${RUNS}
 
 lab: $(VENV)/.ready-lab
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

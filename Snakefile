@@ -101,7 +101,8 @@ def needs_of_chapter(wildcards):
     records = [record for name in asked.get("experiments", []) for record in records_of(name)]
     data = [f"build/data/{PROFILE}/{name}.json" for name in data_of_chapter(wildcards.chapter)]
     notebook = f"notebooks/{wildcards.chapter}.md"
-    return [*sources(notebook), *book_files(notebook), *records, *data]
+    others = [file for file in asked.get("reads", []) if Path(file).is_file()]
+    return [*sources(notebook), *book_files(notebook), *records, *data, *others]
 
 
 def sources_of_data(wildcards):

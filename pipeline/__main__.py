@@ -2,4 +2,5 @@
 
 from pipeline.make import main
 
-main()
+if __name__ == "__main__":
+    main()

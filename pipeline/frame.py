@@ -73,6 +73,24 @@ def code_changed(record: Mapping[str, Any], notebook: str) -> bool:
     return made_by != code_fingerprint(notebook, *_modules(notebook, record["parameters"]))
 
 
+def changed_runs(found: Mapping[Any, Mapping[str, Any]]) -> dict[Any, bool]:
+    """`code_changed` of many records, by their names; the code of each notebook and method is read once."""
+    code: dict[tuple[str, ...], str] = {}
+    changed = {}
+    for name, record in found.items():
+        used = (notebook_of(record), *_modules(notebook_of(record), record["parameters"]))
+        if used not in code:
+            code[used] = code_fingerprint(*used)
+        changed[name] = record.get("inputs", {}).get("code") != code[used]
+    return changed
+
+
+def notebook_of(record: Mapping[str, Any]) -> str:
+    """The name of the training notebook that wrote a record, without ending."""
+    task = record["task"]
+    return f"train_{task}" if (project_root() / "notebooks" / f"train_{task}.md").is_file() else task
+
+
 def _inputs(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if key not in records.NOT_INPUTS}
 

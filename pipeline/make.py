@@ -376,8 +376,17 @@ def main() -> None:
             made.add_argument(argument, type=Path if argument == "book" else str)
         if command == "run":
             made.add_argument("--force", action="store_true", help="even if the record is current")
+    checked = commands.add_parser("verify", help="whether published data, scores and losses come out here")
+    checked.add_argument("profile")
+    checked.add_argument("experiments", nargs="*", help="of these; all, where none is named")
+    checked.add_argument("--seed", type=int, default=0, help="of the draw of networks and cases")
+    checked.add_argument("--jobs", type=int, default=0, help="processes side by side; 0: one for each core")
+    remade = commands.add_parser("reproduce", help="train published runs again, and compare their scores")
+    for argument in ("profile", "experiment"):
+        remade.add_argument(argument)
+    remade.add_argument("names", nargs="*", metavar="run", help="all of the experiment, where none is named")
     given = vars(parser.parse_args())
-    if given["command"] in ("data", "run", "publish"):
+    if given["command"] in ("data", "run", "publish", "verify", "reproduce"):
         os.environ[TRAIN] = "1"  # also what chapters leave out, since it is not there yet
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
     actions["pages"] = write_absent_chapters
@@ -385,6 +394,14 @@ def main() -> None:
         from pipeline.store import publish_profile
 
         actions["publish"] = publish_profile
+    if given["command"] == "verify":
+        from pipeline.verify import main as verify
+
+        actions["verify"] = verify
+    if given["command"] == "reproduce":
+        from pipeline.reproduce import reproduce
+
+        actions["reproduce"] = reproduce
     try:
         actions[given.pop("command")](given.pop("profile"), **given)
     except OSError as error:

@@ -15,7 +15,7 @@ from pipeline.profiles import project_root
 HEADER = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", flags=re.MULTILINE | re.DOTALL)  # of a cell: its tags
 
 
-def _cells(path: Path) -> list[tuple[bool, str]]:
+def cells(path: Path) -> list[tuple[bool, str]]:
     """The code cells of a text notebook: whether a cell holds the parameters, and its Python."""
     text = path.read_text(encoding="utf-8")
     cells = re.findall(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1\s*$", text, flags=re.MULTILINE | re.DOTALL)
@@ -31,7 +31,7 @@ def _code(path: Path) -> str:
     """The Python of a module, or of the code cells of a text notebook but for its parameters."""
     if path.suffix != ".md":
         return path.read_text(encoding="utf-8")
-    return "\n".join(code for parameters, code in _cells(path) if not parameters)
+    return "\n".join(code for parameters, code in cells(path) if not parameters)
 
 
 def parameters_of(notebook: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def parameters_of(notebook: str) -> dict[str, Any]:
 
 @lru_cache
 def _assigned(path: Path, modified_ns: int) -> dict[str, Any]:
-    (code,) = [code for parameters, code in _cells(path) if parameters]
+    (code,) = [code for parameters, code in cells(path) if parameters]
     assigned: dict[str, Any] = {}
     for statement in ast.parse(code).body:
         if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:

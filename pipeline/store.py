@@ -10,6 +10,7 @@ here has not; nothing that was made here is ever replaced.
 from __future__ import annotations
 
 import io
+import json
 import lzma
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -200,6 +201,22 @@ def open_experiment(store: Path, experiment: str, sums: Mapping[str, Any]) -> di
             run, _, name = file.removeprefix(f"{experiment}/").partition("/")
             runs[run][name] = read_file(store, file, sums)
     return runs
+
+
+def read_records(store: Path, profile: str) -> dict[str, dict[str, Any]]:
+    """`<experiment>/<run>` -> record, of what is published of a profile.
+
+    Raises:
+        StoreError: if a published file is missing or damaged.
+    """
+    sums = read_manifest(store)
+    found = {}
+    for file in sorted(sums):
+        if file.startswith(f"{profile}/") and file.endswith(".tar.xz"):
+            experiment = file.removesuffix(".tar.xz")
+            for run, files in open_experiment(store, experiment, sums).items():
+                found[f"{experiment.partition('/')[2]}/{run}"] = json.loads(files["record.json"])
+    return found
 
 
 def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:

@@ -1,0 +1,214 @@
+"""What is published comes out again in a small project, and a change is noticed; runs are trained again beside it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from pipelines import HEAD, write_small_project
+
+from mmlib import records
+from pipeline import store
+from pipeline.verify import LOSSES, compare_losses, compare_scores
+from pipeline.verify import verify as pipeline_verify
+
+TRAINING = (
+    HEAD
+    + """```{code-cell} ipython3
+:tags: [parameters]
+
+method = profile = experiment = run = results = ""
+variant = "paper"
+root = "cases"
+seed = 0
+steps = 40
+force = False
+```
+
+```{code-cell} ipython3
+import pandas as pd
+import torch
+
+from mmlib.training import fit
+from pipeline import open_run, project_root
+
+filed = open_run(globals(), "train_segmentation", data=project_root() / root)
+
+
+class Batches(torch.utils.data.Dataset):
+    def __getitem__(self, step):
+        return {"x": torch.randn(4, 2, generator=torch.Generator().manual_seed(step))}
+
+
+def loss(model, batch):
+    return (model(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean(), {}
+```
+
+```{code-cell} ipython3
+if not filed.reuse:
+    filed.begin()
+    torch.manual_seed(seed)
+    model = torch.nn.Linear(2, 1)
+    settings = {"precision": "float32", "device": "cpu", "identity": filed.fingerprint}
+    history = fit(model, Batches(), loss, steps=steps, lr=0.01, seed=seed, folder=filed.folder, **settings)
+    value = float(model.weight.sum().sigmoid())
+    scores = pd.DataFrame([["a", "t1", "wt", "dice", value]])
+    scores.columns = ["case", "available", "target", "metric", "value"]
+    filed.save(history, scores, seconds={}, parameter_count=3, availability_sampler="fixed", exposure={})
+```
+"""
+)
+
+TRAIN = """
+from pipeline.verify import _execute
+from pipeline import project_root
+results = "build/results"
+for seed in (0, 1):
+    given = {"profile": "quick", "experiment": "segmentation", "method": "shaspec", "seed": seed, "results": results}
+    folder = project_root() / results / "quick" / "segmentation" / f"shaspec-paper-s{seed}"
+    _execute("train_segmentation", {**given, "run": folder.name}, folder)
+"""
+
+CHECK = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from pipeline import verify
+verify._watch()
+found = [asdict(verify._check(kind, Path(sys.argv[1]).resolve(), 0)) for kind in ("data", "scores", "losses")]
+print(json.dumps({one["kind"]: one for one in found}))
+"""
+
+
+def python(project, *arguments, ends_with=0):
+    environment = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *arguments], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == ends_with, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Two runs of one experiment, trained; the first is published with its weights."""
+    folder = tmp_path_factory.mktemp("verified") / "project"
+    folder.mkdir()
+    write_small_project(folder)
+    (folder / "notebooks" / "train_segmentation.md").write_text(TRAINING)
+    (folder / "cases").mkdir()
+    (folder / "cases" / "a.txt").write_text("data")
+    python(folder, "-c", TRAIN)
+    made = sorted((folder / "build" / "results" / "quick" / "segmentation").iterdir())
+    store.publish(folder / "results", made, {"commit": "c0ffee", "day": "2026-11-28"}, ["*-s0/*"])
+    return folder
+
+
+def published(project, tmp_path):
+    """The first run, restored where it may be edited."""
+    store.restore(project / "results", "quick", tmp_path)
+    return tmp_path / "quick" / "segmentation" / "shaspec-paper-s0"
+
+
+def edited(folder, **facts):
+    """Sign a record anew, as it would be had the run left these files and facts."""
+    record = json.loads((folder / "record.json").read_text()) | facts
+    del record["sha256"]
+    for name in record["files"]:
+        content = (folder / name).read_bytes()
+        record["files"][name] = {"bytes": len(content), "sha256": records.digest(content)}
+    (folder / "record.json").write_text(records.signed(record))
+
+
+def checked(project, folder):
+    return json.loads(python(project, "-c", CHECK, str(folder)).splitlines()[-1])
+
+
+def test_data_scores_and_losses_come_out_and_nothing_is_left_behind(project, tmp_path):
+    folder = published(project, tmp_path)
+    before = sorted(folder.parent.iterdir())
+    found = checked(project, folder)
+    assert {kind: one["passed"] for kind, one in found.items()} == dict.fromkeys(("data", "scores", "losses"), True)
+    assert f"first {LOSSES} losses {LOSSES} are published; the largest difference is 0.00%" in found["losses"]["text"]
+    assert "dice 0.0000" in found["scores"]["text"]
+    assert sorted(folder.parent.iterdir()) == before
+
+
+def test_a_changed_score_loss_and_fingerprint_are_each_noticed(project, tmp_path):
+    folder = published(project, tmp_path)
+    scores = pd.read_csv(folder / "scores.csv")
+    scores["value"] -= 0.03
+    scores.to_csv(folder / "scores.csv", index=False)
+    history = pd.read_csv(folder / "history.csv")
+    history.loc[7, "loss"] *= 1.05
+    history.to_csv(folder / "history.csv", index=False)
+    edited(folder, data_fingerprint="0123456789abcdef")
+    found = checked(project, folder)
+    assert not any(one["passed"] for one in found.values())
+    assert "0123456789abcdef as published" in found["data"]["text"] and "only their hash" in found["data"]["text"]
+    assert "dice 0.0300, allowed 0.02" in found["scores"]["text"]
+
+
+def verify(project, ends_with=0):
+    return python(project, "-m", "pipeline", "verify", "quick", "--jobs", "1", ends_with=ends_with)
+
+
+def test_runs_stay_where_the_same_losses_come_out_of_other_code_and_the_command_fails_where_not(project):
+    notebook, case = project / "notebooks" / "train_segmentation.md", project / "cases" / "a.txt"
+    text = notebook.read_text()
+    try:
+        notebook.write_text(text.replace("seed(step)", "seed(int(step))"))
+        said = verify(project)
+        assert said.count("\nok ") == 3 and "3 of 3 checks passed" in said
+        known = json.loads((project / "build" / "verified.json").read_text())["quick"]
+        assert [one["passed"] for one in known["outcomes"]] == [True] * 3 and known["machine"] and known["day"]
+        notebook.write_text(text.replace("seed(step)", "seed(step + 1)"))
+        case.write_text("other")
+        said = verify(project, ends_with=1)
+    finally:
+        notebook.write_text(text)
+        case.write_text("data")
+    assert "FAILED data   segmentation/shaspec-paper-s0" in said
+    assert "FAILED losses train_segmentation shaspec" in said
+    assert "FAILED stale  train_segmentation shaspec: code changed since 2 published runs" in said
+    assert "1 of 4 checks passed" in said and not list((project / "build").glob("verify-*"))
+
+
+def test_an_empty_store_and_an_unknown_experiment_are_said(project, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.verify.project_root", lambda: project)
+    assert pipeline_verify("smoke")
+    assert "nothing of the profile smoke is published" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="nothing: not published, see results/quick"):
+        pipeline_verify("quick", ["nothing"])
+
+
+def test_a_run_made_anew_is_equal_and_touches_no_other_results(project):
+    before = {path: path.stat().st_mtime_ns for path in (project / "build" / "results").rglob("*")}
+    before |= {path: path.stat().st_mtime_ns for path in (project / "results").rglob("*")}
+    said = python(project, "-m", "pipeline", "reproduce", "quick", "segmentation", "shaspec-paper-s1")
+    assert (
+        "segmentation, 1 run made anew: all 1 scores are equal to the published ones, the difference is zero." in said
+    )
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    page = (project / "build" / "reproduced" / "quick-segmentation.html").read_text()
+    assert "the difference is zero" in page and "<figure" in page and "shaspec-paper" in page
+
+
+def test_only_published_steps_of_the_first_training_are_compared():
+    history = pd.DataFrame({"step": [0, 2, 4, 0, 2], "loss": [2.0, 1.0, 0.5, 9.0, 9.0]})
+    assert compare_losses(history, [2.0, 7.0, 1.0], 1e-3, "")[0]  # steps 0 and 2
+    passed, text = compare_losses(history, [2.0, 7.0, 1.1], 0.01, "")
+    assert not passed and "difference is 5.00%" in text  # 0.1 of 2.0
+    assert compare_losses(history, [2.0, 7.0, 1.1], 0.06, "")[0]
+    assert compare_losses(history, [], 0.01, "") == (False, "no loss came out")
+
+
+def test_scores_are_compared_case_by_case_and_of_a_sampling_method_by_their_mean():
+    rows = [(case, "t1", "wt", "dice", value) for case, value in (("a", 0.5), ("b", 0.7))]
+    there = pd.DataFrame(rows, columns=records.SCORE_COLUMNS).assign(variant="paper", seed=0)
+    here = there.assign(value=[0.55, 0.65])
+    assert compare_scores(there, there)[0]
+    assert not compare_scores(there, here)[0]
+    assert compare_scores(there, here, sampled=True)[0]
+    assert not compare_scores(there, there.assign(value=[0.5, float("nan")]))[0]
+    assert compare_scores(there, there.assign(case="c")) == (False, "no score of these cases is published")
