@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import resource
@@ -14,7 +15,7 @@ from typing import Any
 MEMORY = 1 << 30  # bytes above what the process has at its start
 
 
-def call(work: Callable[[], Any], seconds: int = 60, patience: float = 15.0) -> tuple[str, Any]:
+def call(work: Callable[[], Any], seconds: float = 60.0, patience: float = 15.0) -> tuple[str, Any]:
     """Fork, call, and tell how it ended.
 
     Args:
@@ -30,8 +31,8 @@ def call(work: Callable[[], Any], seconds: int = 60, patience: float = 15.0) -> 
     if child == 0:
         os.close(read)
         _limit_memory()
-        now = int(time.process_time())
-        resource.setrlimit(resource.RLIMIT_CPU, (now + seconds, now + seconds + 5))
+        now = math.ceil(time.process_time() + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (now, now + 5))
         try:
             answer: tuple[str, Any] = ("ended", work())
         except MemoryError:
