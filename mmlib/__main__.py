@@ -16,6 +16,7 @@ import typer
 from mmlib import published
 from mmlib.data import doctor as doctors
 from mmlib.data import ms
+from mmlib.data.findings import printable
 
 if TYPE_CHECKING:
     from mmlib.prediction import Network
@@ -76,7 +77,7 @@ def doctor(
     try:
         findings = doctors.examine(layout.value, path, progress=True)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(printable(str(error))) from None
     typer.echo(doctors.report(findings))
     raise typer.Exit(1 if doctors.faults(findings) else 0)
 
@@ -214,7 +215,7 @@ def convert(
         weights = released.convert(method.value, found, released.read_names(names) if names else None)
         released.write(weights, out)
     except (ValueError, OSError) as error:
-        typer.echo(f"ERROR   {error}", err=True)
+        typer.echo(f"ERROR   {printable(str(error))}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"{out}: {len(weights)} tensors, {sum(one.numel() for one in weights.values()):,} values")
 
@@ -229,7 +230,7 @@ def fetch(
     try:
         fetched = ms.fetch(folder)
     except ValueError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(printable(str(error)), err=True)
         raise typer.Exit(1) from None
     given = shlex.quote(f"MS={folder}")
     typer.echo(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mmlib import records
+from mmlib.data.findings import printable
 from pipeline import own
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import (
@@ -293,9 +294,9 @@ def make_book(arguments: Sequence[str]) -> NoReturn:
             os.environ.get("PROFILE") or DEFAULT, int(cores) if cores.isdigit() else os.cpu_count() or 1
         )
     except ValueError as error:
-        sys.exit(str(error))
+        sys.exit(printable(str(error), keep="\n"))
     if said:
-        print(said, flush=True)
+        print(printable(said, keep="\n"), flush=True)
     if "train" in arguments:
         os.environ[TRAIN] = "1"
         known = profile(results_profile(os.environ.get("PROFILE") or DEFAULT))["experiments"]
@@ -409,4 +410,4 @@ def main() -> None:
             with records.naming_a_full_disk(Path(error.filename or project_root() / "build" / "data")):
                 raise
         except records.NoSpaceError as full:
-            sys.exit(str(full))
+            sys.exit(printable(str(full)))

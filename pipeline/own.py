@@ -145,10 +145,14 @@ def look(layout: str, folder: str) -> Own:
     """Count the cases of a folder; no image is opened. Once in a process, so that its plans agree.
 
     Raises:
-        ValueError: if the folder holds no case of the layout.
+        ValueError: if the folder holds no case of the layout, or one whose name cannot stand in a table.
     """
+    from mmlib.data.csv_files import name_fault
+
     cases = _read(layout, folder)
     files = list(cases.files.values())
+    if fault := next(filter(None, (name_fault(one.name) for one in files)), ""):
+        raise ValueError(f"{VARIABLES[layout]}={folder}: the name of a case: {fault}; rename its folder and files")
     modalities = files[0].modalities
     labelled = [one for one in files if layout != "brats" or one.seg is not None]
     complete = [one.name for one in labelled if layout == "ms" or set(modalities) <= set(one.images)]

@@ -127,9 +127,18 @@ def test_a_workflow_may_read_and_only_a_job_without_code_of_ours_may_write(path:
 
 
 def test_every_python_of_the_project_is_tested() -> None:
-    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"].values()
+    job = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"]["test"]
     allowed = SpecifierSet(PROJECT["requires-python"])
     assert job["strategy"]["matrix"]["python"] == [f"3.{n}" for n in range(8, 20) if allowed.contains(f"3.{n}.0")]
+
+
+def test_the_list_of_dependencies_comes_from_the_lock_with_hashes_by_a_tool_of_one_version() -> None:
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"]["sbom"]["steps"]
+    (run,) = [step["run"] for step in steps if "run" in step]
+    assert re.search(r"pip install --quiet cyclonedx-bom==\d+\.\d+\.\d+\n", run)
+    assert "requirements requirements-hashed.lock" in run and "--output-format JSON" in run
+    (kept,) = [step["with"]["path"] for step in steps if "upload-artifact" in step.get("uses", "")]
+    assert f"--output-file {kept}" in run
 
 
 def test_conda_users_get_the_same_python_and_the_same_versions() -> None:

@@ -36,6 +36,15 @@ def test_two_complete_cases_allow_segmentation_only_and_nothing_is_trained(given
     assert f"-p data {folder} -p layout brats" in str(refused.value)
 
 
+def test_a_case_whose_name_holds_control_characters_is_refused_before_anything_is_made(given) -> None:
+    folder = given(3)
+    (folder / "case-00").rename(folder / "\x1b[31mred\n")
+    with pytest.raises(SystemExit) as ended:
+        make.make_book([])
+    assert "holds a line break or another control character; rename" in str(ended.value.code)
+    assert "\x1b" not in str(ended.value.code)
+
+
 def test_three_cases_are_tested_in_three_folds_and_tell_no_methods_apart(given) -> None:
     given(3)
     said = describe_own_data("smoke", 1)

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from mmlib.data import brats, ixi, ms, table
 from mmlib.data.checkups import CHECKUPS
-from mmlib.data.findings import Finding
+from mmlib.data.csv_files import name_fault
+from mmlib.data.findings import Finding, printable
 from mmlib.data.nifti import CaseFiles, as_labels, grid_difference, read_volume, shown
 from mmlib.records import folders_below
 
@@ -89,13 +90,15 @@ def _sorted(findings: list[Finding]) -> list[Finding]:
 
 
 def report(findings: Iterable[Finding]) -> str:
-    """Tidy text: one block for each finding, then the counts."""
+    """Tidy text for a terminal: one block for each finding, then the counts."""
     findings = list(findings)
     blocks = []
     for one in findings:
-        place = "  ".join(part for part in (one.case, one.file) if part) or "all cases"
-        body = textwrap.fill(one.what, 110, initial_indent="    ", subsequent_indent="    ")
-        remedy = textwrap.fill(one.remedy, 110, initial_indent="    remedy: ", subsequent_indent="            ")
+        place = printable("  ".join(part for part in (one.case, one.file) if part) or "all cases")
+        body = textwrap.fill(printable(one.what), 110, initial_indent="    ", subsequent_indent="    ")
+        remedy = textwrap.fill(
+            printable(one.remedy), 110, initial_indent="    remedy: ", subsequent_indent="            "
+        )
         blocks.append(f"{one.severity.upper():8}{place}\n{body}\n{remedy}")
     counts = Counter(one.severity for one in findings)
     totals = ", ".join(f"{counts[name]} {name}{'' if counts[name] == 1 else 's'}" for name in SEVERITIES)
@@ -161,6 +164,8 @@ def _names(cases: list[CaseFiles]) -> list[Finding]:
         if count > 1:
             what = f"{count} folders hold a case of this name"
             findings.append(Finding("error", name, "", what, "remove the copy, or rename one of the cases"))
+        if fault := name_fault(name):
+            findings.append(Finding("error", name, "", f"its name: {fault}", "rename its folder and files"))
     subjects = defaultdict(set)
     for files in cases:
         subjects[files.subject or files.name].add(files.name)

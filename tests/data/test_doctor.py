@@ -1,5 +1,6 @@
 """A healthy folder is clean; each way of breaking it gives its own message."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from mmlib.__main__ import app
 from mmlib.data import doctor
+from mmlib.data.findings import Finding
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -279,6 +281,27 @@ def test_command_line_prints_findings_and_exits_1(folder):
     assert result.output.startswith("ERROR   a  a_t2.nii.gz\n    cannot be read: truncated, damaged")
     assert "\n    remedy: download or convert it again\n" in result.output
     assert "not clean: 1 error, 0 warnings, 1 note" in result.output
+
+
+@pytest.mark.parametrize(
+    ("sign", "told"),
+    [("\x1b[31m", r"\x1b[31m"), ("\n", r"\n"), ("\u202e", r"\u202e"), ("\udcff", r"\udcff"), ("é", "é")],
+)
+def test_a_name_is_text_in_the_report_whatever_signs_it_holds(sign, told):
+    finding = Finding("error", f"a{sign}b", f"c{sign}d", f"e{sign}f", f"g{sign}h")
+    assert doctor.report([finding]).splitlines()[:3] == [
+        f"ERROR   a{told}b  c{told}d", f"    e{told}f", f"    remedy: g{told}h"
+    ]  # fmt: skip
+
+
+def test_a_case_whose_name_steers_a_terminal_is_an_error_and_steers_none(folder, write_case):
+    write_case(folder / "\x1b[31mred\nred", seed=7)
+    result = run("brats", folder)
+    assert result.exit_code == 1 and "\x1b" not in result.output and "\nred" not in result.output
+    assert r"ERROR   \x1b[31mred\nred" in result.output
+    assert "holds a line break or another control character" in result.output
+    wrong = re.sub(r"[\s│]", "", run("brats", folder / "no\x1b[2Jfolder").output)  # in a frame
+    assert r"no\x1b[2Jfolder:nosuchfolder" in wrong and "\x1b" not in wrong
 
 
 @pytest.mark.parametrize("arguments", [(), ("brats",), ("dicom", "."), ("brats", "/no/such/folder")])
