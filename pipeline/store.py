@@ -29,14 +29,19 @@ from pipeline.frame import stale_runs
 from pipeline.profiles import RESULTS, list_runs, profile, project_root
 
 WEIGHTS = ".safetensors"
-OTHER_SEEDS = "*-s[1-9]*/*features.npz"  # chapters draw the features of seed 0
 ROWS = 200  # of a history that are kept, about
 TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
 Files = dict[str, bytes]  # of a run, by their names
 
 
 # ------------------------------------------------------------------------------------------------------ publishing
-def publish(store: Path, runs: Iterable[Path], about: Mapping[str, Any], networks: Iterable[str] = ()) -> list[str]:
+def publish(
+    store: Path,
+    runs: Iterable[Path],
+    about: Mapping[str, Any],
+    networks: Iterable[str] = (),
+    undrawn: Iterable[str] = (),
+) -> list[str]:
     """Add finished runs to the store; one that is there already is replaced.
 
     Args:
@@ -44,6 +49,7 @@ def publish(store: Path, runs: Iterable[Path], about: Mapping[str, Any], network
         runs: folders of runs, `.../<profile>/<experiment>/<run>`.
         about: goes into each record under `published`, such as the commit and the day.
         networks: shell patterns of `<profile>/<experiment>/<run>/<file>`: weights that are kept; others are left out.
+        undrawn: such patterns of arrays that are left out, since no chapter draws them.
 
     Returns:
         The names `<profile>/<experiment>/<run>` of what was added.
@@ -56,7 +62,7 @@ def publish(store: Path, runs: Iterable[Path], about: Mapping[str, Any], network
     for folder in runs:
         profile, experiment, run = folder.resolve().parts[-3:]
         place = f"{profile}/{experiment}/{run}/"
-        added.setdefault(f"{profile}/{experiment}", {})[run] = _published(folder, place, about, networks)
+        added.setdefault(f"{profile}/{experiment}", {})[run] = _published(folder, place, about, networks, undrawn)
     sums = read_manifest(store)
     for experiment, new in added.items():
         known = open_experiment(store, experiment, sums) if _archive(experiment) in sums else {}
@@ -75,13 +81,15 @@ def publish(store: Path, runs: Iterable[Path], about: Mapping[str, Any], network
     return sorted(f"{experiment}/{run}" for experiment, new in added.items() for run in new)
 
 
-def _published(folder: Path, place: str, about: Mapping[str, Any], networks: Iterable[str]) -> Files:
+def _published(
+    folder: Path, place: str, about: Mapping[str, Any], networks: Iterable[str], undrawn: Iterable[str]
+) -> Files:
     """The files of a run as they are published; its record lists these, and under `left_out` those that are not."""
     record = records.read_record(folder)
     history = thinned((folder / "history.csv").read_text(encoding="utf-8")).encode()
     wanted = ("*.npz", "*/scores.csv", *networks)
     names = [name for name in record["files"] if any(fnmatchcase(place + name, pattern) for pattern in wanted)]
-    names = [name for name in names if not fnmatchcase(place + name, OTHER_SEEDS)]
+    names = [name for name in names if not any(fnmatchcase(place + name, pattern) for pattern in undrawn)]
     files = {name: (folder / name).read_bytes() for name in names}
     files["history.csv"] = history
     left_out = {name: facts for name, facts in record["files"].items() if name not in files}
@@ -165,7 +173,7 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
     about = {"commit": commit, "day": datetime.now(UTC).date().isoformat()}
     named = settings.get("networks", {})
     kept = [f"{profile_name}/{place}" for place in named.values()]
-    added = publish(root / STORE, own, about, [*settings.get("weights", ()), *kept])
+    added = publish(root / STORE, own, about, [*settings.get("weights", ()), *kept], settings.get("undrawn", ()))
     phantoms = {name: data.get("phantom", {}).get("spacing", 0.0) for name, data in settings["data"].items()}
     spacings = {name: phantoms.get(asked.get("data"), 0.0) for name, asked in settings["experiments"].items()}
     networks = publish_networks(root / STORE, profile_name, named, spacings)

@@ -326,7 +326,8 @@ def test_nothing_is_unpickled_or_run_as_code() -> None:
         r"(pickle|joblib|dill|shelve|marshal)\.\w*(load|open)\w*|pd\.read_pickle|yaml\.(unsafe_|full_)?load|eval|exec|"
         r"os\.system|os\.popen|.*\.(extractall|unpack_archive)|shutil\.unpack_archive"
     )
-    assert [(file, name) for file, name, _ in calls if refused.fullmatch(name)] == []
+    ran = [(file, name) for file, name, _ in calls if refused.fullmatch(name)]
+    assert ran == [("verify.py", "exec")], "the cells of the project's own notebooks, and nothing else"
     assert [file for file, _, node in calls if given[id(node)].get("shell") == "True"] == []
 
 

@@ -50,9 +50,9 @@ def test_a_run_comes_back_with_equal_scores_and_arrays_and_without_weights(tmp_p
     assert store.restore(tmp_path / "store", "quick", tmp_path / "other") == {"restored": [], "there": [], "kept": []}
 
 
-def test_weights_that_are_asked_for_are_kept_and_features_of_the_first_seed(tmp_path):
+def test_weights_that_are_asked_for_are_kept_and_arrays_that_no_chapter_draws_are_not(tmp_path):
     folders = [finish(tmp_path / "made", f"shaspec-paper-s{seed}", seed) for seed in range(2)]
-    store.publish(tmp_path / "store", folders, ABOUT, ["book/segmentation/*-s0/*"])
+    store.publish(tmp_path / "store", folders, ABOUT, ["book/segmentation/*-s0/*"], ["*-s[1-9]*/*features.npz"])
     store.restore(tmp_path / "store", "book", tmp_path / "back")
     back = restored(tmp_path)
     assert (back / "fit.safetensors").read_bytes() == (folders[0] / "fit.safetensors").read_bytes()
