@@ -16,7 +16,7 @@ from mmlib.analysis.statistics import by_seed_and_case, mean_interval
 from mmlib.modalities import label
 from mmlib.prediction import warning_of
 from mmlib.published import INDEX, MANIFEST, read_file, read_manifest, size_and_sum
-from pipeline.store import open_experiment
+from pipeline.store import open_experiment, write_bytes
 
 DOES = {
     "segmentation": "outlines tumours in volumes, from any of its modalities that a case has",
@@ -67,14 +67,10 @@ def publish_networks(store: Path, profile: str, names: Mapping[str, str], spacin
         del sums[gone]
     for file, content in written.items():
         (store / file).parent.mkdir(parents=True, exist_ok=True)
-        records.write_whole(store / file, partial(_write, content))
+        records.write_whole(store / file, partial(write_bytes, content))
         sums[file] = size_and_sum(content)
-    records.write_whole(store / MANIFEST, partial(_write, (records.to_json(sums, MANIFEST) + "\n").encode()))
+    records.write_whole(store / MANIFEST, partial(write_bytes, (records.to_json(sums, MANIFEST) + "\n").encode()))
     return sorted(index)
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
 
 
 def facts(record: Mapping[str, Any], scores: pd.DataFrame, file: str, spacing: float) -> Row:

@@ -73,7 +73,7 @@ def publish(
             del sums[gone]
         for name, content in {**weights, _archive(experiment): _packed(runs_now)}.items():
             (store / name).parent.mkdir(parents=True, exist_ok=True)
-            records.write_whole(store / name, partial(_write_bytes, content))
+            records.write_whole(store / name, partial(write_bytes, content))
             sums[name] = size_and_sum(content)
     text = records.to_json(sums, MANIFEST) + "\n"
     store.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,8 @@ def thinned(history: str, rows: int = ROWS) -> str:
     return head + "".join(line for line, kept in zip(lines, keep, strict=True) if kept)
 
 
-def _write_bytes(content: bytes, path: Path) -> None:
+def write_bytes(content: bytes, path: Path) -> None:
+    """For `records.write_whole`, by `partial`."""
     path.write_bytes(content)
 
 
@@ -267,5 +268,5 @@ def _put(folder: Path, files: Files) -> str:
     (folder / "record.json").unlink(missing_ok=True)  # it never describes other files
     for name, content in sorted(files.items(), key=lambda item: item[0] == "record.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        records.write_whole(folder / name, partial(_write_bytes, content))
+        records.write_whole(folder / name, partial(write_bytes, content))
     return "restored"
