@@ -179,8 +179,9 @@ def test_every_chapter_is_in_the_table_of_contents() -> None:
     assert pages == {path.stem for path in (ROOT / "book").glob("*.md")}
 
 
-def test_the_pipeline_sets_no_parameter_that_a_training_notebook_lacks() -> None:
-    for name in ("smoke", "quick", "full"):
+def test_the_pipeline_sets_no_parameter_that_a_training_notebook_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAIN", "1")
+    for name in ("smoke", "quick", "book", "full"):
         for experiment, asked in profile(name)["experiments"].items():
             known = parameters(ROOT / "notebooks" / f"{asked['notebook']}.md")
             for given in list_runs(name, experiment).values():

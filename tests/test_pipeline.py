@@ -280,7 +280,10 @@ def test_every_run_of_a_profile_has_its_own_name_and_parameters(monkeypatch: pyt
             assert all(isinstance(value, str | int | float | list) for value in parameters.values())
 
 
-def test_a_grid_is_a_run_for_every_combination_of_its_values_in_a_folder_of_its_own() -> None:
+def test_a_grid_is_a_run_for_every_combination_of_its_values_in_a_folder_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRAIN", "1")
     listed = list_runs("book", "tuning")
     tried = {name: one for name, one in listed.items() if one["method"] == "shaspec"}
     assert all(one["run"] == name for name, one in tried.items())
@@ -293,7 +296,8 @@ def test_a_grid_is_a_run_for_every_combination_of_its_values_in_a_folder_of_its_
 @pytest.mark.parametrize(
     "experiment", ["tuning", "tuning-distillation", "tuning-synthesis", "tuning-digits", "tuning-guidance"]
 )
-def test_every_method_has_the_same_settings_to_choose_from(experiment: str) -> None:
+def test_every_method_has_the_same_settings_to_choose_from(monkeypatch: pytest.MonkeyPatch, experiment: str) -> None:
+    monkeypatch.setenv("TRAIN", "1")
     asked = profile("book")["experiments"][experiment]["runs"]
     grids = [group["grid"] for group in asked if group["method"] != "teacher"]
     assert all(grid == grids[0] for grid in grids)
@@ -833,7 +837,8 @@ def test_every_training_notebook_checks_its_parameters_before_it_imports_anythin
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
-def test_every_run_of_a_profile_passes_the_check(name: str) -> None:
+def test_every_run_of_a_profile_passes_the_check(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TRAIN", "1")
     for experiment, asked in profile(name)["experiments"].items():
         for parameters in list_runs(name, experiment).values():
             check_parameters(given(asked["notebook"], **parameters), asked["notebook"])
