@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "MMLIB_RESULTS"
 STORE = "results"
+DIGITS = 7  # of scores, as they are published
 MANIFEST = "manifest.json"
 INDEX = "networks/index.json"
 

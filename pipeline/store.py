@@ -4,7 +4,8 @@
 that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run>/<file>`, for they change seldom and
 git packs them badly; those of a network that has a name have their record there too (see `pipeline.networks`).
 `results/manifest.json` has size and SHA-256 of every file. A restored record has the key `published`, one that was made
-here has not; nothing that was made here is ever replaced.
+here has not; nothing that was made here is ever replaced. Scores are published to seven digits, as many
+as float32 holds; under `left_out` a record says which files a run had that are not here, or not as they were.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from mmlib import records
-from mmlib.published import MANIFEST, STORE, read_file, read_manifest, size_and_sum
+from mmlib.published import DIGITS, MANIFEST, STORE, read_file, read_manifest, size_and_sum
 from pipeline.frame import stale_runs
 from pipeline.profiles import RESULTS, list_runs, profile, project_root
 
@@ -86,17 +87,16 @@ def _published(
 ) -> Files:
     """The files of a run as they are published; its record lists these, and under `left_out` those that are not."""
     record = records.read_record(folder)
-    history = thinned((folder / "history.csv").read_text(encoding="utf-8")).encode()
+    history = thinned((folder / "history.csv").read_text(encoding="utf-8"))
     wanted = ("*.npz", "*/scores.csv", *networks)
     names = [name for name in record["files"] if any(fnmatchcase(place + name, pattern) for pattern in wanted)]
     names = [name for name in names if not any(fnmatchcase(place + name, pattern) for pattern in undrawn)]
     files = {name: (folder / name).read_bytes() for name in names}
-    files["history.csv"] = history
-    left_out = {name: facts for name, facts in record["files"].items() if name not in files}
-    if record["files"]["history.csv"] != size_and_sum(history):
-        left_out["history.csv"] = record["files"]["history.csv"]
-    record["files"] = {name: size_and_sum(content) for name, content in sorted(files.items())}
-    record["left_out"] = record.get("left_out", {}) | left_out
+    files["history.csv"] = history.encode()
+    files |= {name: rounded(content) for name, content in files.items() if name.endswith("scores.csv")}
+    facts = {name: size_and_sum(content) for name, content in sorted(files.items())}
+    changed = {name: made for name, made in record["files"].items() if facts.get(name) != made}
+    record |= {"files": facts, "left_out": record.get("left_out", {}) | changed}
     record["published"] = dict(about)
     return {**files, "record.json": records.signed(record).encode()}
 
@@ -120,6 +120,13 @@ def thinned(history: str, rows: int = ROWS) -> str:
     if "score" in table:
         keep |= table["score"].notna()
     return head + "".join(line for line, kept in zip(lines, keep, strict=True) if kept)
+
+
+def rounded(scores: bytes) -> bytes:
+    """A `scores.csv` with values to `DIGITS` digits; the same table again gives the same bytes."""
+    table = pd.read_csv(io.BytesIO(scores), dtype=str, keep_default_na=False)
+    table["value"] = pd.to_numeric(table["value"].replace("", None))
+    return table.to_csv(index=False, lineterminator="\n", float_format=f"%.{DIGITS}g").encode()
 
 
 def write_bytes(content: bytes, path: Path) -> None:

@@ -67,6 +67,18 @@ def test_weights_that_are_asked_for_are_kept_and_arrays_that_no_chapter_draws_ar
     assert not list((tmp_path / "other").rglob("*.safetensors")) and len(read_manifest(tmp_path / "other")) == 1
 
 
+def test_scores_are_published_to_seven_digits_and_the_record_says_so(tmp_path):
+    folder = finish(tmp_path / "made", value=2 / 3)
+    store.publish(tmp_path / "store", [folder], ABOUT)
+    store.restore(tmp_path / "store", "book", tmp_path / "back")
+    values = records.read_scores(restored(tmp_path))["value"].tolist()
+    assert values[0] == 0.6666667 and np.isnan(values[1])
+    before, after = records.read_record(folder), records.read_record(restored(tmp_path))
+    assert after["left_out"]["scores.csv"] == before["files"]["scores.csv"] != after["files"]["scores.csv"]
+    text = (restored(tmp_path) / "scores.csv").read_bytes()
+    assert store.rounded(text) == text
+
+
 def test_a_history_is_thinned_and_keeps_its_ends_and_what_was_scored():
     rows = [f"{step},{1 / (step + 1)},{0.3 if step in (33, 77) else ''}\n" for step in range(1000)]
     text = "step,loss,score\n" + "".join(rows)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from mmlib.analysis.wording import counted
 from mmlib.figures.style import BLUE, GREY, new_figure
+from mmlib.published import DIGITS
 
 SEED = re.compile(r"-s\d+")
 KEYS = ["run", "variant", "seed", "case", "available", "target", "metric"]
@@ -89,7 +90,7 @@ def outcomes(verified: Mapping[str, Any]) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------------------- a run made anew
 def beside(published: pd.DataFrame, remade: pd.DataFrame) -> pd.DataFrame:
-    """Each score that was made anew beside the published one.
+    """Each score that was made anew beside the published one, both to the digits that are published.
 
     Args:
         published, remade: scores, with the column `run`.
@@ -106,7 +107,9 @@ def beside(published: pd.DataFrame, remade: pd.DataFrame) -> pd.DataFrame:
     if not both["_merge"].eq("both").all():
         odd = both[both["_merge"].ne("both")].iloc[0]
         raise ValueError(f"the scores are of other cases or arms than the published ones: {odd[KEYS].to_dict()}")
-    return both.rename(columns={"value_x": "published", "value_y": "remade"})[[*KEYS, "published", "remade"]]
+    both = both.rename(columns={"value_x": "published", "value_y": "remade"})[[*KEYS, "published", "remade"]]
+    values = both[["published", "remade"]].map(lambda value: float(f"{value:.{DIGITS}g}"))
+    return both.assign(**values)
 
 
 def arms(scores: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
