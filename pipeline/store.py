@@ -1,4 +1,4 @@
-"""The published results: finished runs go from `build/results` to `results/`, and come back from there byte for byte.
+"""The published results: finished runs go from `build/results` to `results/`, and what lies there comes back unchanged.
 
 `results/<profile>/<experiment>.tar.xz` holds a folder for each run: record, scores, a thinned history, and the arrays
 that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run>/<file>`, for they change seldom and

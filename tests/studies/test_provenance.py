@@ -61,6 +61,11 @@ def test_equal_scores_are_said_to_be_equal_also_where_both_are_undefined():
     )
 
 
+def test_scores_are_compared_at_the_digits_that_are_published():
+    both = provenance.beside(scores(0, 0.6666667, 0.5), scores(0, 2 / 3, 0.500001))
+    assert (both["published"] == both["remade"]).tolist() == [True, False]
+
+
 def test_the_difference_of_an_arm_stands_beside_the_spread_of_its_seeds():
     every = pd.concat([scores(0, 0.4, 0.6), scores(1, 0.6, 0.8)])  # means 0.5 and 0.7, standard deviation 0.1414
     both = provenance.beside(every, scores(0, 0.4, 0.7))
