@@ -115,6 +115,8 @@ def profile(name: str) -> dict[str, Any]:
         data.update(kept, folder=str(folder))
         if data["layout"] not in SPLIT_WITHIN:
             data.update(train=0, valid=0, test=0)  # 0: all cases of that part
+    on_phantoms = {one: asked["data"] for one, asked in settings["experiments"].items() if asked.get("phantoms")}
+    _remove(settings, [one for one, data in on_phantoms.items() if "folder" in settings["data"][data]])
     own.allow(settings, f"build/data/{name}")
     if settings.get("published_only") and name == base and not os.environ.get(TRAIN):
         _leave_out_unmade(settings, name)

@@ -1,8 +1,9 @@
 """A dial of how much of the enhancement can be known: what chapter 06 shows of the experiments `hallucination-...`.
 
 Networks synthesise t1ce from t1, t2 and flair, on phantoms whose option `predictable` says how often the sector that
-t2 and flair show is the one that enhances (`mmlib.data.phantoms.options`). Errors by region come from the records. What
-is found of the enhancement and what is invented is measured here, with the networks of the runs, on test subjects.
+t2 and flair show is the one that enhances (`mmlib.data.phantoms.options`). Errors by region come from the records of
+the networks. What is found of the enhancement and what is invented is measured on test subjects by the run `images`
+of the experiment `hallucination-...-images`, with the functions of the middle part; the chapter reads what it left.
 
 Images are (N, H, W) in [-1, 1]; image + 1 is proportional to the signal, since -1 is its zero.
 """
@@ -37,6 +38,8 @@ from mmlib.studies.synthesis import tile, upright
 from mmlib.tasks.synthesis import CopyNearest, MeanImage, mae, psnr
 
 EXPERIMENTS = ("hallucination-0", "hallucination-50", "hallucination-100")
+IMAGES = "-images"  # ends the name of the experiment that measured the images of the networks of one of these
+RATES = ("enhances", "found", "invented", "rmse_et", "rmse_solid")
 GIVEN, TARGET = ("t1", "t2", "flair"), "t1ce"
 NETWORKS = {"m2dn unet": "M2DN, U-Net", "regression unet": "regression, U-Net of M2DN"}  # arm -> name
 REGIONS = {"et": (4, "enhancing tumour"), "core": (1, "rest of the core"), "oedema": (2, "oedema, the control")}
@@ -59,11 +62,16 @@ FEWEST = 10  # voxels of a region from which a subject's share of it counts
 # ---------------------------------------------------------------------------------------------------------- the dial
 @dataclass(frozen=True)
 class Position:
-    """One position of the dial: an experiment, the phantoms it was trained on, and the record of its M2DN."""
+    """One position of the dial: an experiment, the phantoms it was trained on, and the record of its M2DN.
+
+    Attributes:
+        images: folder of the run that measured its networks' images; None: not run.
+    """
 
     experiment: str
     options: Options
     record: pd.Series
+    images: Path | None = None
 
     @property
     def predictable(self) -> float:
@@ -85,7 +93,9 @@ def positions(results: Results, phantoms: Mapping[str, Mapping[str, Any]]) -> li
             continue
         if made := phantoms.get(records.loc["m2dn", "parameters.data"]):
             options = read_options(**{name: value for name, value in made.items() if name != "spacing"})
-            found.append(Position(experiment, options, records.loc["m2dn"]))
+            measured = results.records[results.records["experiment"].eq(experiment + IMAGES)]
+            folder = Path(measured["folder"].iloc[0]) if len(measured) else None
+            found.append(Position(experiment, options, records.loc["m2dn"], folder))
     return sorted(found, key=lambda position: position.predictable)
 
 
@@ -320,7 +330,7 @@ def yardsticks(truth: Truth, position: Position, baselines: Mapping[str, Any]) -
     """What the best guess and the trivial baselines score, on the slices that the runs were tested on.
 
     Returns:
-        Tidy scores as those of a run: experiment, method, variant, seed, case, available, target, metric, value.
+        Scores of a run, variant: the arm.
     """
     record = position.record
     shown = truth.subset(truth.every(int(record["parameters.every_test"]), record["parameters.least_brain"]))
@@ -330,29 +340,30 @@ def yardsticks(truth: Truth, position: Position, baselines: Mapping[str, Any]) -
     labels = shown.slices.labels if shown.slices.labels is not None else torch.zeros(images[:, 0].shape)
     tables = []
     for arm, image in {"limit": shown.best_image, **made}.items():
-        method, _, variant = arm.partition(" ")
         for region, (value, _) in REGIONS.items():
             area = torch.isin(labels, torch.tensor(value, dtype=torch.uint8))
             for name, measure in {"psnr": psnr, "mae": mae}.items():
                 found = pd.DataFrame({"case": shown.slices.subject, "value": measure(image, shown.t1ce, area).numpy()})
                 mean = found.dropna().groupby("case", as_index=False)["value"].mean()
-                facts = {"method": method, "variant": variant or "standard", "metric": f"{name}-{region}", "seed": 0}
-                tables.append(mean.assign(experiment=position.experiment, **facts))
+                tables.append(mean.assign(variant=arm, metric=f"{name}-{region}"))
     return pd.concat(tables, ignore_index=True).assign(available="t1+t2+flair", target=TARGET)
 
 
 # ------------------------------------------------------------------------------------------------ found and invented
 @torch.no_grad()
-def synthesise(folders: Mapping[str, Path], slices: Slices, *, steps: int, draws: int, seed: int) -> dict[str, Tensor]:
+def synthesise(
+    folders: Mapping[str, Path], slices: Slices, *, variant: str, steps: int, draws: int, seed: int
+) -> dict[str, Tensor]:
     """The t1ce that networks make from the other three, (K, N, H, W) by arm; K is `draws` for `sample`, else 1.
 
     Args:
         folders: `m2dn` and `regression` -> folder of the run.
+        variant: of the networks.
         steps: of the reverse process of the main comparison (DDIM).
         draws: samples of M2DN, ancestral, each from noise of its own.
         seed: of the networks and of the noise.
     """
-    diffusion, regression = (load(folders[name], variant="unet", seed=seed) for name in ("m2dn", "regression"))
+    diffusion, regression = (load(folders[name], variant=variant, seed=seed) for name in ("m2dn", "regression"))
     generator = torch.Generator().manual_seed(seed)
     made: dict[str, list[list[Tensor]]] = {
         "regression unet": [[]],
@@ -419,6 +430,42 @@ def rates(truth: Truth, made: Mapping[str, Tensor]) -> pd.DataFrame:
                 means[name] = 100 / 2 * means[name] ** 0.5
             rows.append({"arm": arm, "subject": who, "enhances": bool(lit.any()), **means})
     return pd.DataFrame(rows)
+
+
+def read_yardsticks(scores: pd.DataFrame, dial: Sequence[Position]) -> pd.DataFrame:
+    """Scores of all runs with the `yardsticks` of the dial among those of its networks."""
+    tables = [scores]
+    for position in dial:
+        own = scores[scores["experiment"].eq(position.experiment + IMAGES) & ~scores["metric"].isin(RATES)]
+        method = own["variant"].str.split(" ").str[0]
+        variant = own["variant"].str.split(" ").str[1].fillna("standard")
+        tables.append(own.assign(experiment=position.experiment, method=method, variant=variant))
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_rates(scores: pd.DataFrame, dial: Sequence[Position]) -> dict[float, pd.DataFrame]:
+    """What `rates` measured at the positions of the dial where any tumour enhances, by `predictable`."""
+    found = {}
+    for position in dial:
+        own = scores[scores["experiment"].eq(position.experiment + IMAGES) & scores["metric"].isin(RATES)]
+        if len(own):
+            table = own.pivot(index=["variant", "case"], columns="metric", values="value").reindex(columns=RATES)
+            table = table.rename_axis(index=["arm", "subject"], columns=None).reset_index()
+            found[position.predictable] = table.assign(enhances=table["enhances"].eq(1))
+    return found
+
+
+def read_examples(dial: Sequence[Position]) -> dict[float, dict[str, dict[str, np.ndarray]]]:
+    """The `example_images` of the positions, by `predictable` and kind."""
+    found: dict[float, dict[str, dict[str, np.ndarray]]] = {}
+    for position in dial:
+        if position.images is not None:
+            kinds = found.setdefault(position.predictable, {})
+            with np.load(position.images / "examples.npz") as arrays:
+                for name in arrays.files:
+                    kind, _, image = name.rpartition("/")
+                    kinds.setdefault(kind, {})[image] = arrays[name]
+    return found
 
 
 def rates_table(found: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
@@ -528,32 +575,50 @@ def examples(truth: Truth) -> dict[str, int]:
     return chosen
 
 
+def example_images(truth: Truth, made: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The `examples` as arrays: `<kind>/<image>` -> (H, W) half precision, `sample` (K, H, W), areas bool."""
+    arrays: dict[str, Tensor] = {}
+    for kind, row in examples(truth).items():
+        arrays |= {
+            f"{kind}/flair": truth.slices.images[row, MRI.index("flair")],
+            f"{kind}/t1ce": truth.t1ce[row],
+            f"{kind}/regression": made["regression unet"][0, row],
+            f"{kind}/sample": made["sample"][:, row],
+            f"{kind}/mean": made["mean"][0, row],
+            f"{kind}/lit": truth.enhancing[row] > 0.5,
+            f"{kind}/solid": truth.enhancing[row] + truth.solid[row] > 0.5,
+        }
+    return {name: (one if one.dtype == torch.bool else one.half()).numpy() for name, one in arrays.items()}
+
+
 @styled
-def examples_figure(truths: Mapping[float, Truth], made: Mapping[float, Mapping[str, Tensor]]) -> Figure:
-    """Tumours that enhance and that do not, at each position: flair, the true t1ce and what the networks make of it."""
-    shown = [(at, kind, row) for at, truth in truths.items() for kind, row in examples(truth).items()]
-    samples = min(3, *(len(arms["sample"]) for arms in made.values()))
+def examples_figure(shown: Mapping[float, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
+    """Tumours that enhance and that do not, at each position: flair, the true t1ce and what the networks make of it.
+
+    Args:
+        shown: of `read_examples`.
+    """
+    rows = [(at, kind, images) for at, kinds in shown.items() for kind, images in kinds.items()]
+    samples = min(3, *(len(images["sample"]) for _, _, images in rows))
     drawn = [f"sample {number + 1}" for number in range(samples)]
     titles = ["flair", "true t1ce", "regression", *drawn, "mean of samples"]
-    figure, axes = new_figure(1.3 * len(titles) + 0.6, 1.4 * len(shown) + 0.4, len(shown), len(titles))
-    for number, (line, (at, kind, row)) in enumerate(zip(axes, shown, strict=True)):
-        truth, arms = truths[at], made[at]
-        images = [truth.slices.images[row, MRI.index("flair")], truth.t1ce[row], arms["regression unet"][0, row]]
-        images += [*arms["sample"][:samples, row], arms["mean"][0, row]]
-        lit, solid = truth.enhancing[row] > 0.5, truth.enhancing[row] + truth.solid[row] > 0.5
+    figure, axes = new_figure(1.3 * len(titles) + 0.6, 1.4 * len(rows) + 0.4, len(rows), len(titles))
+    for number, (line, (at, kind, images)) in enumerate(zip(axes, rows, strict=True)):
+        lit, solid = images["lit"], images["solid"]
         window = _around(solid)
-        for axis, image, title in zip(line, images, titles, strict=True):
-            tile(axis, image[window], title if number == 0 else "")
-            axis.contour(upright(solid[window].numpy()), [0.5], colors=[SKY], linewidths=0.6)
+        tiles = [images["flair"], images["t1ce"], images["regression"], *images["sample"][:samples], images["mean"]]
+        for axis, image, title in zip(line, tiles, titles, strict=True):
+            tile(axis, torch.from_numpy(image[window].astype(np.float32)), title if number == 0 else "")
+            axis.contour(upright(solid[window]), [0.5], colors=[SKY], linewidths=0.6)
             if lit.any():
-                axis.contour(upright(lit[window].numpy()), [0.5], colors=[VERMILLION], linewidths=0.9)
+                axis.contour(upright(lit[window]), [0.5], colors=[VERMILLION], linewidths=0.9)
         line[0].set_ylabel(f"{at:.0%}\n{kind}", fontsize=8)
     return figure
 
 
-def _around(area: Tensor, side: int = 28) -> tuple[slice, slice]:
+def _around(area: np.ndarray, side: int = 28) -> tuple[slice, slice]:
     """A window of `side` x `side` voxels about the middle of an area (H, W), as far as it lies in the slice."""
-    middle = area.nonzero().double().mean(dim=0).round().int().tolist()
+    middle = [round(float(places.mean())) for places in area.nonzero()]
     lows = [min(max(0, at - side // 2), max(0, size - side)) for at, size in zip(middle, area.shape, strict=True)]
     return slice(lows[0], lows[0] + side), slice(lows[1], lows[1] + side)
 

@@ -196,6 +196,43 @@ def test_without_a_tumour_that_enhances_nothing_is_measured() -> None:
     assert set(study.rates_facts({}).values()) == {"not known in this profile"}
 
 
+def test_what_a_run_measured_is_read_back_as_it_was(runs: Results, tmp_path: Path) -> None:
+    known = truth(solid=[1, 0, 0], lit=[0, 1, 0], guess=[0.4, 0.6, 0.0], subjects=("a", "b"))
+    enhancing, dark = known.enhancing.clone(), known.solid.clone()
+    dark[1], enhancing[1] = dark[1] + enhancing[1], 0  # b has nothing that enhances
+    known = study.Truth(known.slices, enhancing, dark, known.guess, known.white, known.brightness, known.shows)
+    several = torch.stack([known.t1ce, known.best_image, known.t1ce])
+    made = {"regression unet": known.best_image[None], "sample": several, "mean": several.mean(0, keepdim=True)}
+    measured = study.rates(known, made)
+    rows = measured.rename(columns={"arm": "variant", "subject": "case"}).melt(["variant", "case"], var_name="metric")
+    limit = pd.DataFrame({"variant": ["floors mean"], "case": ["a"], "metric": ["psnr-et"], "value": [7.0]})
+    own = pd.concat([rows.dropna(), limit]).assign(
+        experiment="hallucination-0-images", method="images", available="t1+t2+flair", target="t1ce", seed=0
+    )
+    np.savez_compressed(tmp_path / "examples.npz", **study.example_images(known, made))
+    record = {"experiment": "hallucination-0-images", "run": "images", "folder": str(tmp_path)}
+    both = Results(
+        pd.concat([runs.records, pd.DataFrame([record])], ignore_index=True),
+        pd.concat([runs.scores, own.astype({"value": float})], ignore_index=True),
+    )
+    dial = study.positions(both, FOLDERS)
+    assert [position.images for position in dial] == [tmp_path, None]
+    found = study.read_rates(both.scores, dial)
+    assert list(found) == [0.0] and found[0.0]["enhances"].dtype == bool
+    order = ["arm", "subject"]
+    pd.testing.assert_frame_equal(
+        found[0.0].sort_values(order, ignore_index=True), measured.sort_values(order, ignore_index=True)
+    )
+    row = study.read_yardsticks(both.scores, dial).query("method == 'floors'")
+    assert row[["experiment", "variant", "value"]].to_numpy().tolist() == [["hallucination-0", "mean", 7.0]]
+    shown = study.read_examples(dial)[0.0]
+    assert set(shown) == {"enhances", "does not enhance"} and shown["enhances"]["sample"].shape == (3, 1, 40)
+    assert shown["enhances"]["lit"].sum() == 10 and not shown["does not enhance"]["lit"].any()
+    tall = {kind: {name: np.repeat(one, 2, axis=-2) for name, one in own.items()} for kind, own in shown.items()}
+    figure = study.examples_figure({0.0: tall})
+    assert {"sample 3", "mean of samples"} < {axis.get_title() for axis in figure.axes}
+
+
 def test_tissues_of_phantoms_lie_where_their_slices_show_them(tmp_path: Path) -> None:
     seeds = (3, 5)
     write_brats(tmp_path / "data", seeds, 4.0, predictable=1.0)
@@ -230,6 +267,7 @@ def test_tissues_of_phantoms_lie_where_their_slices_show_them(tmp_path: Path) ->
     cut = known.tumour_slices(2)
     assert 0 < len(cut) < len(known.every(2)) and ((known.solid + known.enhancing)[cut].amax(dim=(1, 2)) > 0.5).all()
     scores = study.yardsticks(known, position, study.floors(position, tmp_path))
-    level = scores[scores["metric"].eq("psnr-et")].set_index("method")["value"]
+    level = scores[scores["metric"].eq("psnr-et")].set_index("variant")["value"]
     assert level["limit"] == pytest.approx(100)  # brightness is that of the one subject
-    assert set(scores["variant"]) == {"standard", "mean", "nearest"} and scores["available"].eq("t1+t2+flair").all()
+    assert set(level.index) == {"limit", "floors mean", "floors nearest"}
+    assert scores["available"].eq("t1+t2+flair").all()
