@@ -230,7 +230,7 @@ def test_what_a_run_measured_is_read_back_as_it_was(runs: Results, tmp_path: Pat
     assert shown["enhances"]["lit"].sum() == 10 and not shown["does not enhance"]["lit"].any()
     tall = {kind: {name: np.repeat(one, 2, axis=-2) for name, one in own.items()} for kind, own in shown.items()}
     figure = study.examples_figure({0.0: tall})
-    assert {"sample 3", "mean of samples"} < {axis.get_title() for axis in figure.axes}
+    assert {"sample 3", "mean of samples"} < {axis.get_title(loc="left") for axis in figure.axes}
 
 
 def test_tissues_of_phantoms_lie_where_their_slices_show_them(tmp_path: Path) -> None:
