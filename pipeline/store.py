@@ -4,8 +4,9 @@
 that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run>/<file>`, for they change seldom and
 git packs them badly; those of a network that has a name have their record there too (see `pipeline.networks`).
 `results/manifest.json` has size and SHA-256 of every file. A restored record has the key `published`, one that was made
-here has not; nothing that was made here is ever replaced. Scores are published to seven digits, as many
-as float32 holds; under `left_out` a record says which files a run had that are not here, or not as they were.
+here has not; nothing that was made here is ever replaced. Scores are published to seven digits, as many as float32
+holds, arrays and weights in 16 bits; under `left_out` a record says which files a run had that are not here, or not as
+they were.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load, save
 
 from mmlib import records
 from mmlib.published import DIGITS, MANIFEST, STORE, read_file, read_manifest, size_and_sum
@@ -93,7 +95,14 @@ def _published(
     names = [name for name in names if not any(fnmatchcase(place + name, pattern) for pattern in undrawn)]
     files = {name: (folder / name).read_bytes() for name in names}
     files["history.csv"] = history.encode()
-    files |= {name: rounded(content) for name, content in files.items() if name.endswith("scores.csv")}
+    return shortened(files, record, about)
+
+
+def shortened(files: Files, record: dict[str, Any], about: Mapping[str, Any]) -> Files:
+    """Scores to seven digits, arrays and weights in 16 bits, and the record that lists these files."""
+    change = {"scores.csv": rounded, ".npz": half_arrays, WEIGHTS: half_weights}
+    for ending, shorten in change.items():
+        files |= {name: shorten(content) for name, content in files.items() if name.endswith(ending)}
     facts = {name: size_and_sum(content) for name, content in sorted(files.items())}
     changed = {name: made for name, made in record["files"].items() if facts.get(name) != made}
     record |= {"files": facts, "left_out": record.get("left_out", {}) | changed}
@@ -127,6 +136,28 @@ def rounded(scores: bytes) -> bytes:
     table = pd.read_csv(io.BytesIO(scores), dtype=str, keep_default_na=False)
     table["value"] = pd.to_numeric(table["value"].replace("", None))
     return table.to_csv(index=False, lineterminator="\n", float_format=f"%.{DIGITS}g").encode()
+
+
+def _half(array: np.ndarray) -> np.ndarray:
+    """Numbers of 32 or 64 bits in 16, unless one is too large."""
+    if array.dtype not in (np.float32, np.float64) or np.nanmax(np.abs(array), initial=0) > np.finfo(np.float16).max:
+        return array
+    return array.astype(np.float16)
+
+
+def half_arrays(content: bytes) -> bytes:
+    """An `.npz` with numbers in 16 bits; not compressed, for archives pack it better."""
+    buffer = io.BytesIO()
+    with np.load(io.BytesIO(content)) as arrays:
+        halved: dict[str, Any] = {name: _half(arrays[name]) for name in arrays.files}
+        np.savez(buffer, **halved)
+    return buffer.getvalue()
+
+
+def half_weights(content: bytes) -> bytes:
+    """Weights (safetensors) in 16 bits; a network that loads them has 32 again."""
+    packed: bytes = save({name: _half(array) for name, array in load(content).items()})
+    return packed
 
 
 def write_bytes(content: bytes, path: Path) -> None:
@@ -273,6 +304,9 @@ def _put(folder: Path, files: Files) -> str:
         pass
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").unlink(missing_ok=True)  # it never describes other files
+    for left in [path for ending in (".npz", WEIGHTS) for path in folder.rglob(f"*{ending}")]:
+        if left.relative_to(folder).as_posix() not in files:
+            left.unlink()
     for name, content in sorted(files.items(), key=lambda item: item[0] == "record.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         records.write_whole(folder / name, partial(write_bytes, content))

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from mmlib import records
 from mmlib.published import MANIFEST, StoreError, read_manifest
@@ -20,8 +21,8 @@ def finish(root, name="shaspec-paper-s0", seed=0, value=0.5, parameters=None):
     parameters = parameters or {"method": "shaspec", "variant": "paper", "seed": seed}
     run = records.open_run(root, "book", "segmentation", name, parameters)
     run.clear()
-    (run.folder / "fit.safetensors").write_bytes(bytes(range(256)) * 40)
-    np.savez(run.folder / "features.npz", shared=np.arange(30.0))
+    save_file({"weight": np.linspace(0, 1, 2000, dtype=np.float32)}, run.folder / "fit.safetensors")
+    np.savez(run.folder / "features.npz", shared=np.arange(30.0) / 3, labels=np.arange(30))
     history = pd.DataFrame({"step": np.arange(1000), "loss": 1 / (1 + np.arange(1000.0)), "score": np.nan})
     history.loc[[333, 777], "score"] = 0.1 + 0.2
     scores = pd.DataFrame([("a", "t1", "wt", "dice", value), ("b", "t1", "wt", "hd95", np.nan)])
@@ -39,11 +40,12 @@ def test_a_run_comes_back_with_equal_scores_and_arrays_and_without_weights(tmp_p
     assert store.publish(tmp_path / "store", [folder], ABOUT) == ["book/segmentation/shaspec-paper-s0"]
     done = store.restore(tmp_path / "store", "book", tmp_path / "back")
     assert done == {"restored": ["segmentation/shaspec-paper-s0"], "there": [], "kept": []}
-    for name in ("scores.csv", "features.npz"):
-        assert (restored(tmp_path) / name).read_bytes() == (folder / name).read_bytes()
+    assert (restored(tmp_path) / "scores.csv").read_bytes() == (folder / "scores.csv").read_bytes()
     before, after = records.read_record(folder), records.read_record(restored(tmp_path))
     assert after["published"] == ABOUT and "fit.safetensors" not in after["files"]
-    assert after["left_out"] == {name: before["files"][name] for name in ("fit.safetensors", "history.csv")}
+    assert after["left_out"] == {
+        name: before["files"][name] for name in ("features.npz", "fit.safetensors", "history.csv")
+    }
     same = before.keys() - {"files", "left_out", "published"}
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
     assert store.restore(tmp_path / "store", "book", tmp_path / "back")["there"] == done["restored"]
@@ -55,7 +57,8 @@ def test_weights_that_are_asked_for_are_kept_and_arrays_that_no_chapter_draws_ar
     store.publish(tmp_path / "store", folders, ABOUT, ["book/segmentation/*-s0/*"], ["*-s[1-9]*/*features.npz"])
     store.restore(tmp_path / "store", "book", tmp_path / "back")
     back = restored(tmp_path)
-    assert (back / "fit.safetensors").read_bytes() == (folders[0] / "fit.safetensors").read_bytes()
+    whole, half = (load_file(folder / "fit.safetensors")["weight"] for folder in (folders[0], back))
+    assert half.dtype == np.float16 and np.abs(half - whole).max() < 2**-11
     assert not (back.with_name("shaspec-paper-s1") / "fit.safetensors").exists()
     assert (back / "features.npz").exists() and not (back.with_name("shaspec-paper-s1") / "features.npz").exists()
     kept = tmp_path / "store" / "book" / "segmentation" / "shaspec-paper-s0" / "fit.safetensors"
@@ -77,6 +80,26 @@ def test_scores_are_published_to_seven_digits_and_the_record_says_so(tmp_path):
     assert after["left_out"]["scores.csv"] == before["files"]["scores.csv"] != after["files"]["scores.csv"]
     text = (restored(tmp_path) / "scores.csv").read_bytes()
     assert store.rounded(text) == text
+
+
+def test_arrays_are_published_in_16_bits_where_they_fit(tmp_path):
+    made = {"x": np.float32([0.1, np.nan]), "far": np.array([1e5]), "y": np.arange(3), "who": np.array(["a"])}
+    np.savez_compressed(tmp_path / "made.npz", **made)
+    once = store.half_arrays((tmp_path / "made.npz").read_bytes())
+    with np.load(io.BytesIO(once)) as half:
+        assert half["x"].dtype == np.float16 and half["x"][0] == np.float16(0.1) and np.isnan(half["x"][1])
+        for name in ("far", "y", "who"):
+            assert half[name].dtype == made[name].dtype and (half[name] == made[name]).all()
+    assert store.half_arrays(once) == once
+
+
+def test_what_an_earlier_restoration_left_goes(tmp_path):
+    folder = finish(tmp_path / "made")
+    store.publish(tmp_path / "store", [folder], ABOUT)
+    store.restore(tmp_path / "store", "book", tmp_path / "back")
+    store.publish(tmp_path / "store", [folder], ABOUT, undrawn=["*features.npz"])
+    store.restore(tmp_path / "store", "book", tmp_path / "back")
+    assert not (restored(tmp_path) / "features.npz").exists() and (restored(tmp_path) / "scores.csv").exists()
 
 
 def test_a_history_is_thinned_and_keeps_its_ends_and_what_was_scored():

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mmlib.records import SCORE_COLUMNS, read_history, read_record, read_scores
@@ -48,6 +49,13 @@ class Results:
             KeyError: as `folder`.
         """
         return read_history(self.folder(run, experiment))
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` that a run left, by name; numbers of 16 bits, as they are published, in 32."""
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return {name: one.astype(np.float32) if one.dtype == np.float16 else one for name, one in arrays.items()}
 
 
 def read_runs(

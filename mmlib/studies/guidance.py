@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmlib.analysis.per_case import balanced_accuracy_values
-from mmlib.analysis.results import Results
+from mmlib.analysis.results import Results, read_arrays
 from mmlib.analysis.statistics import Effect, by_seed_and_case, holm, mean_interval, paired_effects, tost
 from mmlib.analysis.wording import counted, format_effect, format_interval, outcome
 from mmlib.data import derm7pt, radpath
@@ -434,7 +434,7 @@ def read_latents(runs: Results) -> Latents:
     files: Latents = {}
     for row in runs.records.itertuples():
         for path in sorted(Path(runs.folder(row.run, row.experiment)).glob("latents-s*.npz")):
-            files[row.experiment, path.stem.rsplit("-s", 1)[1]] = np.load(path)
+            files[row.experiment, path.stem.rsplit("-s", 1)[1]] = read_arrays(path)
     return files
 
 

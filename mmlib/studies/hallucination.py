@@ -21,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mmlib.analysis.results import Results
+from mmlib.analysis.results import Results, read_arrays
 from mmlib.analysis.statistics import mean_interval, shared_effect
 from mmlib.analysis.wording import counted, format_effect, listed, select
 from mmlib.data.brats import BratsFolder
@@ -461,10 +461,9 @@ def read_examples(dial: Sequence[Position]) -> dict[float, dict[str, dict[str, n
     for position in dial:
         if position.images is not None:
             kinds = found.setdefault(position.predictable, {})
-            with np.load(position.images / "examples.npz") as arrays:
-                for name in arrays.files:
-                    kind, _, image = name.rpartition("/")
-                    kinds.setdefault(kind, {})[image] = arrays[name]
+            for name, array in read_arrays(position.images / "examples.npz").items():
+                kind, _, image = name.rpartition("/")
+                kinds.setdefault(kind, {})[image] = array
     return found
 
 
@@ -608,7 +607,7 @@ def examples_figure(shown: Mapping[float, Mapping[str, Mapping[str, np.ndarray]]
         window = _around(solid)
         tiles = [images["flair"], images["t1ce"], images["regression"], *images["sample"][:samples], images["mean"]]
         for axis, image, title in zip(line, tiles, titles, strict=True):
-            tile(axis, torch.from_numpy(image[window].astype(np.float32)), title if number == 0 else "")
+            tile(axis, image[window], title if number == 0 else "")
             axis.contour(upright(solid[window]), [0.5], colors=[SKY], linewidths=0.6)
             if lit.any():
                 axis.contour(upright(lit[window]), [0.5], colors=[VERMILLION], linewidths=0.9)

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mmlib.analysis.results import Results
+from mmlib.analysis.results import Results, read_arrays
 from mmlib.analysis.statistics import (
     Effect,
     cell_means,
@@ -175,8 +175,8 @@ class Study:
 
     def feature_arrays(self, run: str, experiment: str, *below: str) -> dict[str, np.ndarray]:
         """Kind of feature -> (cases, modalities, features), as a run has stored them."""
-        with np.load(self.results.folder(run, experiment).joinpath(*below) / "features.npz") as stored:
-            return {side: stored[side] for side in SIDES}
+        stored = read_arrays(self.results.folder(run, experiment).joinpath(*below) / "features.npz")
+        return {side: stored[side] for side in SIDES}
 
 
 def _arm_of(rows: pd.DataFrame) -> pd.Series:
