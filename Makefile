@@ -1,4 +1,5 @@
-# make book    the book in build/html            PROFILE=smoke|quick|book|full|paper   DATA=folder of your own cases
+# make book    the book in build/html from the published results      PROFILE=smoke|quick|full|paper trains them all
+#              DATA=folder of your own cases trains those of quick on it
 # make test    every test                        make lint    style, types, import directions
 # make lab     JupyterLab on the text notebooks  make lock    choose the versions anew
 # make faults  thousand bad inputs, killed processes and damaged results (about 20 minutes; SEED=, a report in build/faults)
@@ -13,8 +14,7 @@ SHELL := bash
 
 PYTHON  ?= python3
 VENV    ?= .venv
-ORIGIN  := $(if $(filter undefined,$(origin PROFILE)),file,typed)
-PROFILE ?= quick
+PROFILE ?=
 DATA    ?=
 JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # The build of torch: auto takes the one for this machine's NVIDIA driver, and the CPU build where there is none;
@@ -60,10 +60,10 @@ train: $(VENV)/.ready
 	@$(PIPELINE) -- train
 
 publish: $(VENV)/.ready
-	$(BIN)/python -m pipeline publish "$${PROFILE}" $${EXPERIMENTS}
+	$(BIN)/python -m pipeline publish $(PUBLISHED) $${EXPERIMENTS}
 
 # what is published is the profile book, unless another is asked for
-PUBLISHED = $(if $(filter file,$(ORIGIN)),book,"$${PROFILE}")
+PUBLISHED = "$${PROFILE:-book}"
 verify: $(VENV)/.ready
 	$(BIN)/python -m pipeline verify $(PUBLISHED) $${EXPERIMENTS} --jobs $(JOBS)
 

@@ -16,7 +16,7 @@ from pipeline import make, profiles
 from pipeline.frame import stale_runs
 from pipeline.sources import book_files, sources
 
-PROFILE = profiles.results_profile(os.environ.get("PROFILE") or profiles.DEFAULT)
+PROFILE = profiles.results_profile(profiles.asked_profile())
 SETTINGS = profiles.profile(PROFILE)
 HTML = os.environ.get("HTML") or "build/html"
 CHAPTERS = list(SETTINGS["chapters"])

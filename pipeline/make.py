@@ -22,12 +22,12 @@ from mmlib.data.findings import printable
 from pipeline import own
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import (
-    DEFAULT,
     OWN,
     RESULTS,
     SPLIT_WITHIN,
     TRAIN,
     UNMADE,
+    asked_profile,
     groups,
     list_runs,
     profile,
@@ -290,16 +290,14 @@ def make_book(arguments: Sequence[str]) -> NoReturn:
     options.add_argument("--cores", "-c", default="1")
     (cores,) = vars(options.parse_known_args(arguments)[0]).values()
     try:
-        said = describe_own_data(
-            os.environ.get("PROFILE") or DEFAULT, int(cores) if cores.isdigit() else os.cpu_count() or 1
-        )
+        said = describe_own_data(asked_profile(), int(cores) if cores.isdigit() else os.cpu_count() or 1)
     except ValueError as error:
         sys.exit(printable(str(error), keep="\n"))
     if said:
         print(printable(said, keep="\n"), flush=True)
     if "train" in arguments:
         os.environ[TRAIN] = "1"
-        known = profile(results_profile(os.environ.get("PROFILE") or DEFAULT))["experiments"]
+        known = profile(results_profile(asked_profile()))["experiments"]
         for name in os.environ.get("EXPERIMENTS", "").split():
             if name not in known:
                 sys.exit(f"EXPERIMENTS: {name!r} is no experiment of this profile; it has {', '.join(known)}")
@@ -348,7 +346,7 @@ def restore_results() -> None:
     """Put the published results of the profile that is asked for where chapters read them, and say what there is."""
     from pipeline.store import STORE, restore
 
-    name = results_profile(os.environ.get("PROFILE") or DEFAULT)
+    name = results_profile(asked_profile())
     done = restore(project_root() / STORE, name, project_root() / RESULTS)
     if any(done.values()):
         counts = [f"{len(done['restored'])} published results restored", f"{len(done['there'])} there already"]

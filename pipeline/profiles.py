@@ -21,11 +21,11 @@ from pipeline import own
 
 OWN = "-own"  # ends the name of a profile whose data set is a folder of the reader's
 RESULTS = "build/results"
-DEFAULT = "quick"  # the profile of a plain `make book`
-ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes", "grid")  # the rest of an entry is parameters
+DEFAULT, DEFAULT_OWN = "book", "quick"  # the profile of a plain `make book`: what is published; on the reader's data
+ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes", "grid", "optional")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 LEFT_OUT_CHAPTERS = "left_out_chapters"  # of a profile as read: chapters that it cannot make -> the reason
-UNMADE = "unmade"  # of a profile as read: experiments that are published in part or not at all
+UNMADE = "unmade"  # of a profile as read: experiments and entries of them that are not published
 TRAIN = "TRAIN"  # variable of the environment: what is not published is trained
 LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
 SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath", "tcga")  # layouts that say themselves which cases are for testing
@@ -68,6 +68,11 @@ def results_profile(name: str) -> str:
     return f"{name}{OWN}" if replaced else name
 
 
+def asked_profile() -> str:
+    """The profile that PROFILE names; without it the published one, or, on data of the reader's, one that trains."""
+    return os.environ.get("PROFILE") or (DEFAULT_OWN if results_profile(DEFAULT) != DEFAULT else DEFAULT)
+
+
 def _has_default(data: dict[str, Any]) -> bool:
     """Whether a data set is there without the reader's doing: made, or carried by installed packages."""
     return "phantom" in data or data["layout"] == "avmnist"
@@ -79,7 +84,8 @@ def profile(name: str) -> dict[str, Any]:
     A data set that is `optional` and not given is left out, and with it the experiments that need it; they are listed
     under `left_out`, each with the variable that would bring it in. What a folder of few cases does not allow is left
     out too, see `pipeline.own`. A profile that is `published_only` trains nothing by itself: an experiment of which a
-    run is neither in `results/` nor made here is left out, unless the environment has TRAIN. Chapters without their
+    run is neither in `results/` nor made here is left out (or, where all such runs are of `optional` entries, these
+    entries), unless the environment has TRAIN. Chapters without their
     data or results (`only_with` names the experiments that one is about) stand under `left_out_chapters`, each with the
     reason.
 
@@ -148,16 +154,22 @@ def _leave_out(settings: dict[str, Any], base: str) -> dict[str, str]:
 
 
 def _leave_out_unmade(settings: dict[str, Any], name: str) -> None:
-    """Take experiments out of a profile that lack the record of a run; those on the reader's own folders stay."""
+    """Take out of a profile what lacks the record of a run: `optional` entries of experiments, else the experiment.
+
+    Experiments on the reader's own folders stay.
+    """
     results = project_root() / RESULTS / name
-    unmade = {
-        experiment
-        for experiment, asked in settings["experiments"].items()
-        if "folder" not in settings["data"].get(asked.get("data"), {})
-        and not all(
-            (results / experiment / run / "record.json").is_file() for run, _, _ in _listed(settings, name, experiment)
-        )
-    }
+    unmade, entries = set(), []
+    for experiment, asked in settings["experiments"].items():
+        if "folder" in settings["data"].get(asked.get("data"), {}):
+            continue
+        listed = list(_listed(settings, name, experiment))
+        absent = [entry for run, _, entry in listed if not (results / experiment / run / "record.json").is_file()]
+        if all(entry.get("optional") for entry in absent):
+            asked["runs"] = [entry for entry in asked["runs"] if entry not in absent]
+            entries += [f"{experiment} ({_named(entry)})" for entry in _once(absent)]
+        if not asked["runs"] or not all(entry.get("optional") for entry in absent):
+            unmade.add(experiment)
     for chapter, lacking in _remove(settings, unmade).items():
         settings[LEFT_OUT_CHAPTERS][chapter] = (
             f"its results are not there yet: `make train PROFILE={name} EXPERIMENTS={shlex.quote(' '.join(lacking))}` "
@@ -166,7 +178,15 @@ def _leave_out_unmade(settings: dict[str, Any], name: str) -> None:
     used = {asked.get("data") for asked in settings["experiments"].values()}
     used |= {data for asked in settings["chapters"].values() for data in (asked or {}).get("data", [])}
     settings["data"] = {data: one for data, one in settings["data"].items() if data in used}
-    settings[UNMADE] = sorted(unmade)
+    settings[UNMADE] = sorted([*unmade, *entries])
+
+
+def _once(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entry for place, entry in enumerate(entries) if entry not in entries[:place]]
+
+
+def _named(entry: dict[str, Any]) -> str:
+    return ", ".join(f"{entry['method']} {variant}" for variant in entry.get("variants", [STANDARD]))
 
 
 def _remove(settings: dict[str, Any], experiments: Container[str]) -> dict[str, list[str]]:

@@ -93,7 +93,8 @@ def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     inherited = {name: value for name, value in os.environ.items() if name not in CALLERS}
     cores = str(os.cpu_count() or 1)
     command = [sys.executable, "-m", "pipeline", "book", "--cores", cores, *arguments]
-    return subprocess.run(command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True)
+    given = {**inherited, "PROFILE": "quick", **environment}
+    return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True)
 
 
 MAKE_RECORDS = """

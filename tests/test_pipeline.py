@@ -378,6 +378,23 @@ def test_own_data_take_the_place_of_the_phantom(monkeypatch: pytest.MonkeyPatch,
     assert parameters["split"] == "build/data/quick-own/brats.csv"
     assert parameters["cases_train"] == 0, "all"
     assert next(iter(list_runs("quick", "segmentation").values()))["data"] == "build/data/quick/brats"
+    left = list_runs("quick-own", "distillation-maps"), profile("quick-own")["experiments"].keys()
+    assert left[0] and "hallucination-0" not in left[1], "nobody knows what of the reader's cases can be known"
+    assert {"hallucination-100", "hallucination-100-images"} <= left[1], "phantoms without a folder in their place stay"
+
+
+def test_without_a_name_the_published_profile_is_shown_and_the_reader_s_data_are_trained_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("PROFILE", "DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "MS", "TCGA"):
+        monkeypatch.delenv(name, raising=False)
+    assert profiles.asked_profile() == "book"
+    monkeypatch.setenv("TCGA", str(tmp_path))
+    assert profiles.asked_profile() == "book", "a section more, nothing in the place of phantoms"
+    monkeypatch.setenv("DATA", str(tmp_path))
+    assert profiles.asked_profile() == "quick"
+    monkeypatch.setenv("PROFILE", "full")
+    assert profiles.asked_profile() == "full"
 
 
 OPTIONAL = """
