@@ -5,8 +5,8 @@ that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run
 git packs them badly; those of a network that has a name have their record there too (see `pipeline.networks`).
 `results/manifest.json` has size and SHA-256 of every file. A restored record has the key `published`, one that was made
 here has not; nothing that was made here is ever replaced. Scores are published to seven digits, as many as float32
-holds, arrays and weights in 16 bits; under `left_out` a record says which files a run had that are not here, or not as
-they were.
+holds, histories to six, arrays and weights in 16 bits; under `left_out` a record says which files a run had that are
+not here, or not as they were.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import io
 import json
 import lzma
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
@@ -89,18 +89,21 @@ def _published(
 ) -> Files:
     """The files of a run as they are published; its record lists these, and under `left_out` those that are not."""
     record = records.read_record(folder)
-    history = thinned((folder / "history.csv").read_text(encoding="utf-8"))
-    wanted = ("*.npz", "*/scores.csv", *networks)
+    wanted = ("*.npz", "*/scores.csv", "*/history.csv", *networks)
     names = [name for name in record["files"] if any(fnmatchcase(place + name, pattern) for pattern in wanted)]
     names = [name for name in names if not any(fnmatchcase(place + name, pattern) for pattern in undrawn)]
     files = {name: (folder / name).read_bytes() for name in names}
-    files["history.csv"] = history.encode()
     return shortened(files, record, about)
 
 
 def shortened(files: Files, record: dict[str, Any], about: Mapping[str, Any]) -> Files:
-    """Scores to seven digits, arrays and weights in 16 bits, and the record that lists these files."""
-    change = {"scores.csv": rounded, ".npz": half_arrays, WEIGHTS: half_weights}
+    """Files as they are published, and the record that lists them."""
+    change: dict[str, Callable[[bytes], bytes]] = {
+        "scores.csv": rounded,
+        "history.csv": thinned,
+        ".npz": half_arrays,
+        WEIGHTS: half_weights,
+    }
     for ending, shorten in change.items():
         files |= {name: shorten(content) for name, content in files.items() if name.endswith(ending)}
     facts = {name: size_and_sum(content) for name, content in sorted(files.items())}
@@ -110,17 +113,16 @@ def shortened(files: Files, record: dict[str, Any], about: Mapping[str, Any]) ->
     return {**files, "record.json": records.signed(record).encode()}
 
 
-def thinned(history: str, rows: int = ROWS) -> str:
-    """About so many rows of each training in a history, evenly; first, last and scored rows are among them.
+def thinned(history: bytes, rows: int = ROWS) -> bytes:
+    """About so many rows of each training in a history, evenly, to six digits; first, last and scored ones are among them.
 
     Args:
-        history: the text of a `history.csv`.
+        history: a `history.csv`.
         rows: of a training.
     """
-    head, *lines = history.splitlines(keepends=True) or [""]
-    if len(lines) <= rows:
+    if not history.strip():
         return history
-    table = pd.read_csv(io.StringIO(history))
+    table = pd.read_csv(io.BytesIO(history))
     parts = [table[name].astype(str) for name in TRAININGS if name in table]
     training = pd.Series("", table.index).str.cat(parts, sep="|") if parts else pd.Series("", table.index)
     place = table.groupby(training, sort=False).cumcount()
@@ -128,7 +130,7 @@ def thinned(history: str, rows: int = ROWS) -> str:
     keep = (place % np.ceil(length / rows).astype(int) == 0) | (place == length - 1)
     if "score" in table:
         keep |= table["score"].notna()
-    return head + "".join(line for line, kept in zip(lines, keep, strict=True) if kept)
+    return table[keep].to_csv(index=False, lineterminator="\n", float_format="%.6g").encode()
 
 
 def rounded(scores: bytes) -> bytes:

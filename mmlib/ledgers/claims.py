@@ -202,7 +202,8 @@ def effect_rows(
                 "verdict": judge(effect, sesoi, rule),
             }
             for name, effect in zip(names, effects, strict=True)
-        ]
+        ],
+        columns=["part", *numbers, "sesoi", "unit", "verdict"],
     )
 
 

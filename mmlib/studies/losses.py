@@ -721,7 +721,7 @@ def dedicated_facts(gained: pd.DataFrame, printed: pd.Series) -> dict[str, str]:
         "dedicated_intervals": str(len(gained)),
         "dedicated_up": str(up),
         "dedicated_down": str(down),
-        "dedicated_mean": f"{gained['effect'].mean():+.1f}",
+        "dedicated_mean": f"{gained['effect'].mean():+.1f}" if len(gained) else "(not run)",
         "printed_up": f"{(printed > 0).sum()} of {len(printed)}",
         "printed_mean": f"{printed.mean():+.1f}",
     }
