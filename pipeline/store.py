@@ -114,7 +114,7 @@ def shortened(files: Files, record: dict[str, Any], about: Mapping[str, Any]) ->
 
 
 def thinned(history: bytes, rows: int = ROWS) -> bytes:
-    """About so many rows of each training in a history, evenly, to six digits; first, last and scored ones are among them.
+    """About so many rows of each training in a history, evenly, to six digits; first, last and scored ones are kept.
 
     Args:
         history: a `history.csv`.
