@@ -210,12 +210,12 @@ def _check_data(
 def _check_losses(
     published: Path, record: Mapping[str, Any], notebook: str, again: dict[str, Any], filed: Path, seed: int
 ) -> tuple[bool, str]:
+    for network in record["inputs"].get("networks", {}):
+        if not any((published.parents[1] / network).rglob(f"*{WEIGHTS}")):
+            return False, f"not compared: the weights of {network}, which it takes, are not published"
     history = records.read_history(published)
     if history.empty:  # trains nothing: its scores tell
         return _check_scores(published, record, notebook, again, filed, seed)
-    for network in record["inputs"].get("networks", {}):
-        if not any((published.parents[1] / network).rglob(f"*{WEIGHTS}")):
-            return False, f"not compared: the weights of {network}, which it learns from, are not published"
     found = _execute(notebook, again, filed, fit=_first_losses)
     return compare_losses(history, found, *_allowed(record))
 
