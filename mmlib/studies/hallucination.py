@@ -34,10 +34,9 @@ from mmlib.figures.style import BLACK, GREY, ORANGE, PURPLE, SKY, VERMILLION, ne
 from mmlib.ledgers.claims import effect_rows
 from mmlib.methods import load, m2dn
 from mmlib.modalities import MRI, mask
-from mmlib.studies.synthesis import tile, upright
+from mmlib.studies.synthesis import DIALLED, tile, upright
 from mmlib.tasks.synthesis import CopyNearest, MeanImage, mae, psnr
 
-EXPERIMENTS = ("hallucination-0", "hallucination-50", "hallucination-100")
 IMAGES = "-images"  # ends the name of the experiment that measured the images of the networks of one of these
 RATES = ("enhances", "found", "invented", "rmse_et", "rmse_solid")
 GIVEN, TARGET = ("t1", "t2", "flair"), "t1ce"
@@ -87,7 +86,7 @@ def positions(results: Results, phantoms: Mapping[str, Mapping[str, Any]]) -> li
             `phantom:` names it; empty or absent for cases of the reader's, of which nobody knows the position.
     """
     found = []
-    for experiment in EXPERIMENTS:
+    for experiment in DIALLED:
         records = results.records[results.records["experiment"].eq(experiment)].set_index("run")
         if not {"m2dn", "regression"} <= set(records.index):
             continue

@@ -36,9 +36,10 @@ from mmlib.ledgers.claims import effect_rows
 from mmlib.methods import m2dn
 from mmlib.modalities import IXI, MRI, label
 
-EXPERIMENTS = (  # the last four may be absent from a profile
+DIALLED = ("hallucination-0", "hallucination-50", "hallucination-100")
+EXPERIMENTS = (  # those of the second line may be absent from a profile
     *("synthesis", "synthesis-steps", "synthesis-ixi", "synthesis-sampling", "synthesis-studies"),
-    *("synthesis-2mm", "hallucination-0", "hallucination-50", "hallucination-100"),
+    *("synthesis-2mm", *DIALLED, *(f"{experiment}-images" for experiment in DIALLED)),
 )
 LAYOUTS = {"synthesis": ("BraTS layout", MRI), "synthesis-ixi": ("IXI layout", IXI)}  # experiment -> name, modalities
 NAMES = {
