@@ -298,7 +298,8 @@ def training_ends(results: Results, experiment: str) -> pd.DataFrame:
         history, variant = results.history(record["run"], experiment), record["variant"]
         arm = record["method"] if variant in ("standard", "") else f"{record['method']} {variant}"
         watched = validation_scores(history)
-        for student, steps in history.groupby("student", sort=False).size().items():
+        for student, last in history.groupby("student", sort=False)["step"].max().items():  # rows may be thinned
+            steps = last + 1
             early = steps < record["parameters.steps"] - 1  # the fall is a whole number of steps
             ended = "schedule" if student not in watched else "rule" if early else "limit"
             rows.append({"arm": arm, "student": student, "seed": record["seed"], "steps": int(steps), "ended": ended})

@@ -177,7 +177,8 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     taken["unimodal-constant-s0"] = {"t1": 100}
 
     def history(self: Results, run: str, experiment: str) -> pd.DataFrame:
-        parts = [pd.DataFrame({"student": name, "step": range(count)}) for name, count in taken[run].items()]
+        kept = {name: [*range(0, count - 1, 7), count - 1] for name, count in taken[run].items()}  # as is published
+        parts = [pd.DataFrame({"student": name, "step": steps}) for name, steps in kept.items()]
         score = {} if "constant" in run else {"score": 0.5}
         return pd.concat(parts, ignore_index=True).assign(**score)
 
