@@ -915,7 +915,7 @@ def test_a_chapter_names_itself_where_it_asks_for_runs(path: Path) -> None:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin the pipeline of a project in a process group of its own, as a shell does."""
-    inherited = {name: value for name, value in os.environ.items() if name not in CALLERS}
+    inherited = {name: value for name, value in os.environ.items() if name not in CALLERS} | {"PROFILE": "quick"}
     command = [sys.executable, "-m", "pipeline", "book", "--cores", "1", *arguments]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=folder, env=inherited, start_new_session=True, **options)
