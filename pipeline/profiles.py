@@ -85,9 +85,8 @@ def profile(name: str) -> dict[str, Any]:
     under `left_out`, each with the variable that would bring it in. What a folder of few cases does not allow is left
     out too, see `pipeline.own`. A profile that is `published_only` trains nothing by itself: an experiment of which a
     run is neither in `results/` nor made here is left out (or, where all such runs are of `optional` entries, these
-    entries), unless the environment has TRAIN. Chapters without their
-    data or results (`only_with` names the experiments that one is about) stand under `left_out_chapters`, each with the
-    reason.
+    entries), unless the environment has TRAIN. Chapters without their data or results (`only_with` names the
+    experiments that one is about) stand under `left_out_chapters`, each with the reason.
 
     Raises:
         ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none, or one
@@ -165,11 +164,12 @@ def _leave_out_unmade(settings: dict[str, Any], name: str) -> None:
             continue
         listed = list(_listed(settings, name, experiment))
         absent = [entry for run, _, entry in listed if not (results / experiment / run / "record.json").is_file()]
-        if all(entry.get("optional") for entry in absent):
-            asked["runs"] = [entry for entry in asked["runs"] if entry not in absent]
-            entries += [f"{experiment} ({_named(entry)})" for entry in _once(absent)]
-        if not asked["runs"] or not all(entry.get("optional") for entry in absent):
+        there = [entry for entry in asked["runs"] if entry not in absent]
+        if not there or not all(entry.get("optional") for entry in absent):
             unmade.add(experiment)
+            continue
+        entries += [f"{experiment} ({_named(entry)})" for entry in asked["runs"] if entry in absent]
+        asked["runs"] = there
     for chapter, lacking in _remove(settings, unmade).items():
         settings[LEFT_OUT_CHAPTERS][chapter] = (
             f"its results are not there yet: `make train PROFILE={name} EXPERIMENTS={shlex.quote(' '.join(lacking))}` "
@@ -179,10 +179,6 @@ def _leave_out_unmade(settings: dict[str, Any], name: str) -> None:
     used |= {data for asked in settings["chapters"].values() for data in (asked or {}).get("data", [])}
     settings["data"] = {data: one for data, one in settings["data"].items() if data in used}
     settings[UNMADE] = sorted([*unmade, *entries])
-
-
-def _once(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [entry for place, entry in enumerate(entries) if entry not in entries[:place]]
 
 
 def _named(entry: dict[str, Any]) -> str:

@@ -727,7 +727,14 @@ def test_a_profile_of_published_results_leaves_out_what_is_not_computed(
     (there := paired / "build" / "results" / "tiny" / "drawn" / "guidance").mkdir(parents=True)
     (there / "record.json").touch()
     assert profiles.experiments_of("tiny", "90_claims") == ["drawn"]
+    path, entry = paired / "profiles" / "tiny.yaml", "      - {method: guidance, seeds: [0], minutes: 1}\n"
+    later = entry.replace("{method: guidance", "{optional: true, method: wider, variants: [a, b]")
+    path.write_text(path.read_text().replace(entry, entry + later))
+    settings = profile("tiny")
+    assert list(list_runs("tiny", "drawn")) == ["guidance"] and "drawn (wider a, wider b)" in settings["unmade"]
+    assert settings["experiments"]["drawn"]["runs"] == [{"method": "guidance", "seeds": [0], "minutes": 1}]
     monkeypatch.setenv("TRAIN", "1")
+    assert list(list_runs("tiny", "drawn")) == ["guidance", "wider"], "computed with the rest"
     assert profiles.experiments_of("tiny", "07_guidance") == ["guidance-derm7pt", "drawn"]
 
 
