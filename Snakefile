@@ -48,14 +48,14 @@ if workflow.is_main_process:
                     os.utime(path, (0, 0))  # the record is current, wherever it came from
 
 
-def is_published(wildcards):
+def is_published(experiment, run):
     """Whether a run was restored from results/: then it stays, whatever is made anew around it."""
-    path = Path(f"build/results/{PROFILE}/{wildcards.experiment}/{wildcards.run}/record.json")
+    path = Path(f"build/results/{PROFILE}/{experiment}/{run}/record.json")
     return path.is_file() and "published" in json.loads(path.read_text())
 
 
 def data_of_run(wildcards):
-    if is_published(wildcards):
+    if is_published(wildcards.experiment, wildcards.run):
         return []
     data = SETTINGS["experiments"][wildcards.experiment].get("data")
     return f"build/data/{PROFILE}/{data}.json" if data else []  # a notebook may draw its own cases
@@ -64,7 +64,7 @@ def data_of_run(wildcards):
 def teacher_of_run(wildcards):
     """The record of the run whose network teaches this one, where there is one."""
     teacher = EXPERIMENTS[wildcards.experiment][0][wildcards.run].get("teacher")
-    if is_published(wildcards):
+    if is_published(wildcards.experiment, wildcards.run):
         return []
     return f"build/results/{PROFILE}/{wildcards.experiment}/{teacher}/record.json" if teacher else []
 
@@ -75,7 +75,8 @@ def records_of(experiment):
 
 def networks_of_run(wildcards):
     """The records of the experiments whose networks this one takes and does not train."""
-    needed = [] if is_published(wildcards) else SETTINGS["experiments"][wildcards.experiment].get("needs", [])
+    published = is_published(wildcards.experiment, wildcards.run)
+    needed = [] if published else SETTINGS["experiments"][wildcards.experiment].get("needs", [])
     return [record for name in needed for record in records_of(name)]
 
 
@@ -88,10 +89,16 @@ def asks(experiment):
     return {"gpu": 0, "mem_mb": 4000, **(SETTINGS["experiments"][experiment].get("resources", {}) if GPUS else {})}
 
 
+def is_trained(experiment):
+    """Whether a run of an experiment is made here, or was."""
+    return not all(is_published(experiment, run) for run in EXPERIMENTS[experiment][0])
+
+
 def data_of_chapter(chapter):
-    """Names of the data sets that a chapter draws from: its own, and those of its experiments."""
+    """Names of the data sets that a chapter needs: those it opens, and those of experiments that are made here."""
     asked = SETTINGS["chapters"][chapter] or {}
-    behind = [SETTINGS["experiments"][name].get("data") for name in asked.get("experiments", [])]
+    made = [name for name in asked.get("experiments", []) if is_trained(name)]
+    behind = [SETTINGS["experiments"][name].get("data") for name in made]
     return list(dict.fromkeys(name for name in [*asked.get("data", []), *behind] if name))
 
 
@@ -140,7 +147,7 @@ rule all:
     input:
         f"{HTML}/index.html",
         # named here too, so that what someone deletes is made again
-        [f"build/data/{PROFILE}/{name}.json" for name in SETTINGS["data"]],
+        [f"build/data/{PROFILE}/{name}.json" for chapter in CHAPTERS for name in data_of_chapter(chapter)],
         [record for name in EXPERIMENTS for record in records_of(name)],
         [f"build/notebooks/{PROFILE}/{name}.ipynb" for name in CHAPTERS],
 

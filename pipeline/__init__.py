@@ -3,7 +3,7 @@
 from pipeline.checks import check_parameters
 from pipeline.frame import case_folder, changed_runs, open_run, stale_because
 from pipeline.make import data_folder, make_run, require_runs
-from pipeline.profiles import asked_runs, experiments_of, list_runs, profile, project_root, read_manifest
+from pipeline.profiles import asked_runs, experiments_of, list_runs, phantom_of, profile, project_root, read_manifest
 from pipeline.store import read_records
 from pipeline.verify import read_verified
 
@@ -17,6 +17,7 @@ __all__ = [
     "list_runs",
     "make_run",
     "open_run",
+    "phantom_of",
     "profile",
     "project_root",
     "read_manifest",

@@ -28,8 +28,9 @@ def stale_because(
 ) -> str:
     """Why a run has to be made (anew); empty while its record is current.
 
-    A published record (see `pipeline.store`) stays also where code or data have changed since: who builds the book does
-    not train for days because of it, and `code_changed` tells.
+    A parameter that came into the notebook since has its own value in the record too: it must be the one that changes
+    nothing, or the code differs. A published record (see `pipeline.store`) stays also where code or data have changed
+    since: who builds the book does not train for days because of it, and `code_changed` tells.
 
     Args:
         folder: of the run.
@@ -44,8 +45,9 @@ def stale_because(
         return "there is no record"
     except records.RecordError as error:
         return str(error)
-    made = record["parameters"]
-    asked = _inputs({**parameters_of(notebook), **parameters})
+    defaults = parameters_of(notebook)
+    made = {**_inputs(defaults), **record["parameters"]}  # one that is new has the value that changes nothing
+    asked = _inputs({**defaults, **parameters})
     differing = sorted(key for key in made.keys() | asked.keys() if made.get(key, ...) != asked.get(key, ...))
     if differing:
         return "parameters differ: " + ", ".join(

@@ -128,6 +128,18 @@ def profile(name: str) -> dict[str, Any]:
     return settings
 
 
+def phantom_of(profile_name: str, folder: str | Path) -> dict[str, Any]:
+    """What the phantoms in a data folder are made with, as the profile says it; empty for cases that are none.
+
+    Args:
+        folder: of the data, as `parameters.data` of a record.
+    """
+    place = Path(folder)
+    if place.parent.parts[-2:] != ("data", profile_name):
+        return {}
+    return dict(profile(profile_name)["data"].get(place.name, {}).get("phantom", {}))
+
+
 def experiments_of(profile_name: str, chapter: str) -> list[str]:
     """The experiments that a chapter reads: those that the profile names, without those on data that are not there."""
     return (profile(profile_name)["chapters"].get(chapter) or {}).get("experiments", [])

@@ -604,6 +604,14 @@ def test_the_options_of_a_phantom_reach_its_maker_and_the_manifest(paired: Path)
     assert np.array_equal(case.images["flair"], made.images["flair"])
 
 
+def test_what_a_phantom_is_made_with_is_said_by_the_profile(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
+    assert profiles.phantom_of("tiny", "build/data/tiny/derm7pt") == {"size": 8}
+    assert profiles.phantom_of("tiny", "build/data/quick/derm7pt") == {}, "of another profile"
+    (paired / "photos").mkdir()
+    monkeypatch.setenv("DERM7PT", str(paired / "photos"))
+    assert profiles.phantom_of("tiny-own", "build/data/tiny-own/derm7pt") == {}, "the reader's"
+
+
 @pytest.mark.parametrize("harm", ["damaged", "lost", "added", "manifest"])
 def test_made_data_that_are_not_what_was_made_are_made_anew(
     monkeypatch: pytest.MonkeyPatch, paired: Path, harm: str

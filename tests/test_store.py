@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from mmlib import records
 from mmlib.published import MANIFEST, StoreError, read_manifest
-from pipeline import store
+from pipeline import frame, store
 from pipeline.frame import code_changed, stale_because
 from pipeline.sources import parameters_of
 
@@ -155,7 +155,7 @@ def test_a_damaged_file_is_named_and_nothing_of_it_is_read(tmp_path, share):
         store.restore(tmp_path / "store", "book", tmp_path / "back")
 
 
-def test_a_published_record_stays_though_its_code_changed_but_not_with_other_parameters(tmp_path):
+def test_a_published_record_stays_though_its_code_changed_but_not_with_other_parameters(tmp_path, monkeypatch):
     parameters = {"method": "shaspec", "variant": "paper", "seed": 0}
     whole = {**parameters_of("train_segmentation"), **parameters}
     whole = {key: value for key, value in whole.items() if key not in records.NOT_INPUTS}
@@ -166,4 +166,8 @@ def test_a_published_record_stays_though_its_code_changed_but_not_with_other_par
     assert stale_because(folder, "train_segmentation", parameters) == "code changed"
     assert stale_because(restored(tmp_path), "train_segmentation", parameters) == ""
     assert stale_because(restored(tmp_path), "train_segmentation", asked).startswith("parameters differ: data is")
+    # what the notebook has learned to ask since the record was written had the value of its cell
+    monkeypatch.setattr(frame, "parameters_of", lambda notebook: {**parameters_of(notebook), "new": 0})
+    assert stale_because(restored(tmp_path), "train_segmentation", parameters) == ""
+    assert "new is 0 there, 1 here" in stale_because(restored(tmp_path), "train_segmentation", {**parameters, "new": 1})
     assert code_changed(records.read_record(restored(tmp_path)), "train_segmentation")

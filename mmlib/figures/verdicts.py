@@ -21,13 +21,16 @@ HATCH = {  # word -> hatch, so that words differ without colour; every word of o
     "SHOWN": "",
     "ABSENT": "..",
     "REVERSED": "xx",
+    "IMPOSSIBLE": "oo",
     "UNRESOLVED": "\\\\",
     "NOT TESTABLE": "--",
     "NOT SHOWN": "//",
     "NOT RUN": "++",
+    "NOT ASKED": "**",
 }
 COLOUR = {word: colour for word, (colour, _) in VERDICT.items()}
-COLOUR |= {"FOLLOWS": BLUE, "DOES NOT FOLLOW": VERMILLION, "NOT TESTABLE": "white"}  # no answer: white
+COLOUR |= {"FOLLOWS": BLUE, "DOES NOT FOLLOW": VERMILLION, "IMPOSSIBLE": GREY}
+COLOUR |= dict.fromkeys(("NOT TESTABLE", "NOT ASKED"), "white")  # no answer
 ASKED = {"equivalent": " (equal)", "no-worse": " (no worse)"}  # beside the id, where a claim asks no gain
 TICKS = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100)  # multiples of the smallest effect of interest
 

@@ -4,10 +4,13 @@ A claim is asked three things, and the answers stay apart:
 
 tables      Do the paper's own numbers support its sentence? FOLLOWS, DOES NOT FOLLOW, or NOT CHECKABLE where it prints
             none. Arithmetic on `book/published`, no run.
-stand-in    Does the effect appear in data with a known answer, where it could? NOT TESTABLE unless a positive control
-            shows at least twice the smallest effect of interest and a negative control shows none, or where a theorem
-            says that it cannot appear; else the word of its interval, below. NOT RUN: a run is missing, or the
-            profile gives no results.
+stand-in    Does the effect appear in data with a known answer, where it could? The word of its interval, below, if the
+            controls that the word asks for do what they should, else NOT TESTABLE. Every word asks for a positive
+            control that shows at least twice the smallest effect of interest, so that a missing effect is not the
+            fault of the data; SHOWN under `greater` and `at-least` asks besides for a negative control without a gain,
+            so that a found one is not the fault of the measurement. What is counted or timed `direct`ly asks for none.
+            IMPOSSIBLE: a theorem says that the effect cannot appear in these data. NOT ASKED: the sentence is not
+            about a stand-in. NOT RUN: a run is missing, or the profile gives no results.
 real data   Does it appear there? SHOWN, NOT SHOWN or NOT RUN.
 
 The unit is the test subject; intervals are those of `mmlib.analysis.statistics`. A claim consists of parts (a region,
@@ -48,13 +51,14 @@ from mmlib.ledgers.paper_tables import ARITHMETIC
 TABLES, STAND_IN, REAL = "paper's tables", "stand-in", "real data"
 QUESTIONS = {  # column -> its words
     TABLES: ("FOLLOWS", "DOES NOT FOLLOW", "NOT CHECKABLE"),
-    STAND_IN: ("SHOWN", "ABSENT", "REVERSED", "UNRESOLVED", "NOT TESTABLE", "NOT RUN"),
+    STAND_IN: ("SHOWN", "ABSENT", "REVERSED", "IMPOSSIBLE", "UNRESOLVED", "NOT TESTABLE", "NOT RUN", "NOT ASKED"),
     REAL: ("SHOWN", "NOT SHOWN", "NOT RUN"),
 }
 WEAKEST_FIRST = ("REVERSED", "ABSENT", "UNRESOLVED", "SHOWN")
 FEWEST = {"SHOWN": 2, "ABSENT": 5, "REVERSED": 5}  # seeds
 SENTENCES = ("paper", "ours")  # whose sentence is judged
 CONTROLS = ("positive_control", "negative_control")
+REASONS = ("no_control", "direct", "not_asked")  # why a control is lacking, none is needed, or no stand-in is asked
 OWN_METRICS = ("audit", "linear", "repeats", "gain-and-gap")  # statistics that name their metrics themselves
 RULES = ("greater", "no-worse", "equivalent", "at-least")
 WANTED = ("id", "paper", "claim", "sentence", "source", "paper_says", "registered")  # of every claim
@@ -81,7 +85,7 @@ def read_ledger(path: str | Path) -> list[dict[str, Any]]:
     """
     ledger = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     entries, theorems = ledger["claims"], ledger.get("theorems", {})
-    known = {*WANTED, *OF_RUNS, *CONTROLS, "arithmetic", "measured", "no_control", "theorem", "changed", "note"}
+    known = {*WANTED, *OF_RUNS, *CONTROLS, *REASONS, "arithmetic", "measured", "theorem", "changed", "note"}
     for entry in entries:
         name = f"{path}, claim {entry.get('id')}"
         lacking = [key for key in WANTED + (OF_RUNS if "measured" in entry else ()) if key not in entry]
@@ -281,10 +285,14 @@ def _measure(claim: dict[str, Any], side: str, runs: Results) -> tuple[list, str
     return MEASURED[contrast["statistic"]]({**claim, "contrast": contrast}, runs)
 
 
-def _holds_none(effect: Effect, sesoi: float) -> bool:
-    """Whether a negative control shows no effect: inside the margin, or small and not told from 0."""
-    inside = -sesoi < effect.low and effect.high < sesoi
-    return inside or (abs(effect.effect) < sesoi and effect.low <= 0 <= effect.high)
+def _no_gain(effect: Effect, sesoi: float) -> bool:
+    """Whether a negative control shows no gain: below the margin, or small and not told from 0. A loss is none."""
+    return effect.high < sesoi or (effect.effect < sesoi and effect.low <= 0)
+
+
+def asked_controls(word: str, rule: str) -> tuple[str, ...]:
+    """The controls that a word asks for: a positive one always, a negative one where an effect was found."""
+    return CONTROLS if word == "SHOWN" and rule in ("greater", "at-least") else CONTROLS[:1]
 
 
 class Judge:
@@ -320,22 +328,37 @@ class Judge:
             said = "shows" if all(fine) else "does not show"
             told = f"{said} twice the smallest effect of interest"
         else:
-            fine = [effect.resampled != "subjects" and _holds_none(effect, size) for _, effect, _, _ in parts]
-            told = "shows none" if all(fine) else "does not hold an effect to be absent"
+            fine = [effect.resampled != "subjects" and _no_gain(effect, size) for _, effect, _, _ in parts]
+            told = "shows no gain" if all(fine) else "does not hold a gain to be absent"
         one = ", one seed" if any(effect.resampled == "subjects" for _, effect, _, _ in parts) else ""
         weakest = parts[fine.index(False)] if not all(fine) else parts[0]
         return all(fine), f"The {kind} {told} ({weakest[0]}: {format_effect(weakest[1], 2)}{one})."
 
-    def _testable(self, claim: dict[str, Any]) -> tuple[bool, str]:
-        """Whether the effect of a claim could appear in a stand-in, by the controls that its entry names; and why."""
+    def _unmeasured(self, claim: dict[str, Any], why: str) -> tuple[str, str]:
+        """The word for a stand-in on which nothing was measured, and the reason."""
         if "theorem" in claim:
-            return False, f"By theorem `{claim['theorem']}` the effect cannot appear in these data."
-        lacking = [side.replace("_", " ") for side in CONTROLS if side not in claim]
+            return "IMPOSSIBLE", f"By theorem `{claim['theorem']}` the effect cannot appear in these data."
+        if "measured" not in claim:
+            return "NOT ASKED", "The sentence is about printed numbers; no run can tell."
+        if "not_asked" in claim:
+            return "NOT ASKED", claim["not_asked"]
+        if "direct" in claim or CONTROLS[0] in claim:
+            return "NOT RUN", f"{why}."
+        return "NOT TESTABLE", _joined("The ledger names no positive control.", claim.get("no_control", ""))
+
+    def _judged(self, claim: dict[str, Any], word: str, rule: str) -> tuple[str, str]:
+        """The word for a part that was measured on a stand-in: that of its interval if controls allow it; and why."""
+        if "theorem" in claim or "not_asked" in claim:
+            return self._unmeasured(claim, "")
+        if "direct" in claim:  # it has no seeds to ask for
+            return word, claim["direct"]
+        asked = asked_controls(word, rule)
+        lacking = [side.replace("_", " ") for side in asked if side not in claim]
         if lacking:
-            why = claim.get("no_control", "")
-            return False, f"The ledger names no {' and no '.join(lacking)}." + (f" {why}" if why else "")
-        fine, told = zip(*(self._control(claim, side) for side in CONTROLS), strict=True)
-        return all(fine), " ".join(told)
+            said = f"The ledger names no {' and no '.join(lacking)}."
+            return "NOT TESTABLE", _joined(said, claim.get("no_control", ""))
+        fine, told = zip(*(self._control(claim, side) for side in asked), strict=True)
+        return (word if all(fine) else "NOT TESTABLE"), " ".join(told)
 
     def parts(self, claim: dict[str, Any]) -> list[dict[str, Any]]:
         """What runs say of one claim: rows of `evidence` for the stand-in and for real data.
@@ -348,39 +371,37 @@ class Judge:
         """
         note = claim.get("note", "")
         if "measured" not in claim:
-            reason = "The sentence is about printed numbers; no run can tell."
-            return [_row(claim, STAND_IN, "NOT TESTABLE", reason=reason), _row(claim, REAL, "NOT RUN")]
-        named = "theorem" not in claim and all(side in claim for side in CONTROLS)
+            verdict, told = self._unmeasured(claim, "")
+            return [_row(claim, STAND_IN, verdict, reason=told), _row(claim, REAL, "NOT RUN")]
         try:
             if not self.is_result:
                 raise NotTestedError(f"{self.profile} profile: {NO_RESULT}")
             parts, found = _measure(claim, "measured", self.runs)
             question, data = _origin(self.runs, self.arms, claim, claim["measured"])
         except NotTestedError as missing:
-            never = ("NOT RUN", f"{missing}.") if named else ("NOT TESTABLE", self._testable(claim)[1])
+            verdict, told = self._unmeasured(claim, str(missing))
             return [
-                _row(claim, STAND_IN, never[0], reason=_joined(never[1], note)),
+                _row(claim, STAND_IN, verdict, reason=_joined(told, note)),
                 _row(claim, REAL, "NOT RUN", reason=f"{missing}."),
             ]
-        testable, why = self._testable(claim) if question == STAND_IN or not named else (True, "")
         rows = []
         for name, effect, sesoi, rule in parts:
-            judged = judge(effect, sesoi, rule)
+            judged = _by_interval(effect, sesoi, rule) if "direct" in claim else judge(effect, sesoi, rule)
             takes = what_it_would_take(effect, sesoi, rule) if judged == "UNRESOLVED" else ""
-            verdict, told = judged, why
             if question == REAL:
                 verdict = "SHOWN" if judged == "SHOWN" else "NOT SHOWN"
                 told = f"The interval says {judged}." if judged in ("ABSENT", "REVERSED") else ""
-            elif not testable:
-                verdict, takes = "NOT TESTABLE", takes if effect.resampled == "subjects" else ""
+            else:
+                verdict, told = self._judged(claim, judged, rule)
+                takes = takes if verdict == "UNRESOLVED" or effect.resampled == "subjects" else ""
             numbers = {key: getattr(effect, key) for key in ("effect", "low", "high", "n", "seeds")}
             reason = _joined(told, takes, found, note)
             facts = dict(part=name, sesoi=sesoi, rule=rule, judged=judged, data=data, reason=reason, **numbers)
             rows.append(_row(claim, question, verdict, **facts))
         if question == STAND_IN:
             return [*rows, _row(claim, REAL, "NOT RUN")]
-        unseen = ("NOT RUN", "No run on a stand-in.") if testable else ("NOT TESTABLE", why)
-        return [_row(claim, STAND_IN, unseen[0], reason=unseen[1]), *rows]
+        verdict, told = self._unmeasured(claim, "No run on a stand-in")
+        return [_row(claim, STAND_IN, verdict, reason=told), *rows]
 
 
 def _joined(*sentences: str) -> str:
@@ -468,6 +489,16 @@ def count(table: pd.DataFrame, question: str, by: str = "paper") -> pd.DataFrame
     asked = table[table["question"] == question]
     counted = pd.crosstab(asked[by], asked["verdict"])
     return counted.reindex(index=table[by].unique(), columns=QUESTIONS[question]).fillna(0).astype(int)
+
+
+def answered(table: pd.DataFrame) -> pd.Series:
+    """Whether a claim has an answer under at least one question: id -> bool. Proof that none can be is an answer.
+
+    Args:
+        table: as `weakest` returns it.
+    """
+    none = {"NOT CHECKABLE", "UNRESOLVED", "NOT TESTABLE", "NOT RUN", "NOT ASKED"}
+    return (~table["verdict"].isin(none)).groupby(table["id"], sort=False).any()
 
 
 def measured_text(row: pd.Series) -> str:

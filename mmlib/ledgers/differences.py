@@ -16,12 +16,12 @@ import yaml
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.wording import format_effect
-from mmlib.ledgers.claims import CONTROLS, REAL, STAND_IN, WEAKEST_FIRST, Judge
+from mmlib.ledgers.claims import CONTROLS, REAL, REASONS, STAND_IN, WEAKEST_FIRST, Judge
 from mmlib.ledgers.contrasts import MEASURED
 
 TEXTS = ("id", "method", "topic", "paper", "code", "here")
 NUMBERS = ("effect", "low", "high", "n", "seeds", "sesoi", "unit", "rule", "judged", "data")  # of a measured part
-KEYS = (*TEXTS, "contrast", "unmeasured", "sesoi", "unit", *CONTROLS, "no_control")
+KEYS = (*TEXTS, "contrast", "unmeasured", "sesoi", "unit", *CONTROLS, *REASONS)
 
 
 def read_differences(path: str | Path) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def _questions(entry: dict[str, Any]) -> list[dict[str, Any]]:
     """An entry as claims to be judged, one a contrast with its controls."""
     sides = {"measured": "contrast", **{side: side for side in CONTROLS}}
     given = {to: _listed(entry[side]) for to, side in sides.items() if side in entry}
-    rest: dict[str, Any] = {key: entry[key] for key in ("id", "sesoi", "unit", "no_control") if key in entry}
+    rest: dict[str, Any] = {key: entry[key] for key in ("id", "sesoi", "unit", *REASONS) if key in entry}
     return [
         {"rule": "greater", **rest, **{to: ones[place] for to, ones in given.items()}}
         for place in range(len(given["measured"]))

@@ -7,7 +7,7 @@ all places, so that a change along the dial is paired by case.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,14 +59,13 @@ ABSENT = "not run in this profile"
 NOTHING = "The runs for this are not in this profile."
 
 
-def shared_of(manifest: Mapping[str, Any]) -> float | None:
+def shared_of(phantom: Mapping[str, Any]) -> float | None:
     """The place on the dial of a data set; None of data that are no phantom, of which nobody knows it.
 
     Args:
-        manifest: of the data, as `make_data` of the pipeline notes it.
+        phantom: what it is made with, as a profile's `phantom:` says it; empty where it is none.
     """
-    phantom = manifest.get("settings", {}).get("phantom")
-    if phantom is None:
+    if not phantom:
         return None
     return read_options(**{name: value for name, value in phantom.items() if name != "spacing"}).shared
 
@@ -143,12 +142,12 @@ def read_dial(results: Results, places: Mapping[str, float | None]) -> Dial:
 
 
 # ------------------------------------------------------------------------------------------------------------- ceiling
-def blind_dice(dial: Dial, folders: Mapping[str, Path]) -> float:
+def blind_dice(dial: Dial, folder_of: Callable[[str], Path]) -> float:
     """The best mean Dice for whole tumour without seeing it: `best_fixed_marking` of the test cases at the first place.
 
     Args:
         dial: the runs.
-        folders: experiment -> the BraTS folder of its cases.
+        folder_of: experiment -> the BraTS folder of its cases; asked for one alone.
 
     Returns:
         In [0, 1]; NaN where nothing was run.
@@ -156,7 +155,7 @@ def blind_dice(dial: Dial, folders: Mapping[str, Path]) -> float:
     if not dial.places:
         return np.nan
     first = dial.dice[dial.dice["shared"].eq(dial.places[0])]
-    cases = BratsFolder(folders[first["experiment"].iloc[0]])
+    cases = BratsFolder(folder_of(first["experiment"].iloc[0]))
     return best_fixed_marking(np.stack([np.asarray(cases[name].labels) > 0 for name in sorted(set(first["case"]))]))
 
 

@@ -57,12 +57,10 @@ def dial() -> study.Dial:
 
 @pytest.mark.parametrize(
     ("phantom", "place"),
-    [({"spacing": 4.0, "shared": 0.5}, 0.5), ({"spacing": 4.0}, 1.0), ({"preset": "realistic"}, 1.0), (None, None)],
+    [({"spacing": 4.0, "shared": 0.5}, 0.5), ({"spacing": 4.0}, 1.0), ({"preset": "realistic"}, 1.0), ({}, None)],
 )
-def test_the_place_of_a_data_set_stands_in_its_manifest(phantom: dict[str, Any] | None, place: float | None) -> None:
-    settings = {"layout": "brats"} if phantom is None else {"layout": "brats", "phantom": phantom}
-    assert study.shared_of({"settings": settings}) == place
-    assert study.shared_of({}) is None
+def test_the_place_of_a_data_set_is_that_of_its_phantoms(phantom: dict[str, Any], place: float | None) -> None:
+    assert study.shared_of(phantom) == place
 
 
 def test_the_gain_of_the_losses_is_the_mean_over_combinations_and_regions(dial: study.Dial) -> None:
@@ -119,7 +117,7 @@ def test_the_best_blind_marking_is_of_the_test_cases(tmp_path: Path) -> None:
             nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / case / f"{case}_{name}.nii.gz")
     dial = dial_of(scores_of([study.PAPER], ["sharing-0"]))
     # one voxel has a Dice of 2/3, 1 and 1; two have 1, 2/3 and 2/3
-    assert study.blind_dice(dial, {"sharing-0": tmp_path}) == pytest.approx(8 / 9)
+    assert study.blind_dice(dial, {"sharing-0": tmp_path}.__getitem__) == pytest.approx(8 / 9)
 
 
 def test_the_figures_draw_a_line_per_arm_and_the_ceiling(dial: study.Dial) -> None:
@@ -172,7 +170,7 @@ def test_without_any_run_on_the_dial_there_are_sentences_and_no_error() -> None:
         dial = dial_of(scores, places)
         rows = study.reached(dial)
         assert rows.empty and study.gains(dial).empty and dial.features.empty
-        assert np.isnan(study.blind_dice(dial, {}))
+        assert np.isnan(study.blind_dice(dial, {}.__getitem__))
         assert set(study.facts(dial, rows, np.nan)) == set(study.facts(dial_of(scores_of()), rows, 0.2))
     assert study.places_text({}) == study.NOTHING
 
