@@ -94,6 +94,13 @@ def is_trained(experiment):
     return not all(is_published(experiment, run) for run in EXPERIMENTS[experiment][0])
 
 
+def is_needed(data):
+    """Whether a data set is to be made: not where all that was trained on it is published, and no chapter opens it."""
+    behind = [name for name, asked in SETTINGS["experiments"].items() if asked.get("data") == data]
+    opened = any(data in data_of_chapter(chapter) for chapter in CHAPTERS)
+    return opened or not behind or any(map(is_trained, behind))
+
+
 def data_of_chapter(chapter):
     """Names of the data sets that a chapter needs: those it opens, and those of experiments that are made here."""
     asked = SETTINGS["chapters"][chapter] or {}
@@ -147,7 +154,7 @@ rule all:
     input:
         f"{HTML}/index.html",
         # named here too, so that what someone deletes is made again
-        [f"build/data/{PROFILE}/{name}.json" for chapter in CHAPTERS for name in data_of_chapter(chapter)],
+        [f"build/data/{PROFILE}/{name}.json" for name in SETTINGS["data"] if is_needed(name)],
         [record for name in EXPERIMENTS for record in records_of(name)],
         [f"build/notebooks/{PROFILE}/{name}.ipynb" for name in CHAPTERS],
 

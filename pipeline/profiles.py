@@ -27,6 +27,8 @@ STANDARD = "standard"  # the variant of a method that has only one
 LEFT_OUT_CHAPTERS = "left_out_chapters"  # of a profile as read: chapters that it cannot make -> the reason
 UNMADE = "unmade"  # of a profile as read: experiments and entries of them that are not published
 TRAIN = "TRAIN"  # variable of the environment: what is not published is trained
+FOLDERS = ("DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "MS", "TCGA")  # variables that name the reader's data
+PUBLISHED_AS = "published_as"  # of a data set that is not here: what its published records name in its folder's place
 LEFT_OUT = "left_out"  # of a profile as read: experiments that need a folder which is not given -> its variable
 SPLIT_WITHIN = ("avmnist", "derm7pt", "radpath", "tcga")  # layouts that say themselves which cases are for testing
 
@@ -82,11 +84,12 @@ def profile(name: str) -> dict[str, Any]:
     """Read a profile; where its name ends in `-own`, the reader's folders stand in place of the default data.
 
     A data set that is `optional` and not given is left out, and with it the experiments that need it; they are listed
-    under `left_out`, each with the variable that would bring it in. What a folder of few cases does not allow is left
-    out too, see `pipeline.own`. A profile that is `published_only` trains nothing by itself: an experiment of which a
-    run is neither in `results/` nor made here is left out (or, where all such runs are of `optional` entries, these
-    entries), unless the environment has TRAIN. Chapters without their data or results (`only_with` names the
-    experiments that one is about) stand under `left_out_chapters`, each with the reason.
+    under `left_out`, each with the variable that would bring it in. Published runs on it are shown all the same. What a
+    folder of few cases does not allow is left out too, see `pipeline.own`. A profile that is `published_only` trains
+    nothing by itself: an experiment of which a run is neither in `results/` nor made here is left out (or, where all
+    such runs are of `optional` entries, these entries), unless the environment has TRAIN. Chapters without their data
+    or results (`only_with` names the experiments that one is about) stand under `left_out_chapters`, each with the
+    reason.
 
     Raises:
         ValueError: if there is no such profile, or it needs a folder of data and the variable for it names none, or one
@@ -95,13 +98,15 @@ def profile(name: str) -> dict[str, Any]:
     base = name.removesuffix(OWN)
     settings = _written(base)
     settings[LEFT_OUT_CHAPTERS] = {}
-    settings[LEFT_OUT] = _leave_out(settings, base)
+    settings[LEFT_OUT] = _leave_out(settings, name)
     with_default = [data for data in settings["data"].values() if _has_default(data)]
     variables = [data["replaced_by"] for data in with_default if "replaced_by" in data]
     none_given = not any(os.environ.get(variable) for variable in variables)
     for data in settings["data"].values():
         variable = data.pop("replaced_by", "")  # a phantom without it is never replaced
         given = os.environ.get(variable, "")
+        if PUBLISHED_AS in data:
+            continue
         if _has_default(data) and (name == base or not variable or not (given or none_given)):
             continue
         folder = project_root() / Path(given).expanduser()
@@ -123,7 +128,7 @@ def profile(name: str) -> dict[str, Any]:
     on_phantoms = {one: asked["data"] for one, asked in settings["experiments"].items() if asked.get("phantoms")}
     _remove(settings, [one for one, data in on_phantoms.items() if "folder" in settings["data"][data]])
     own.allow(settings, f"build/data/{name}")
-    if settings.get("published_only") and name == base and not os.environ.get(TRAIN):
+    if _only_published(settings, name):
         _leave_out_unmade(settings, name)
     return settings
 
@@ -145,8 +150,13 @@ def experiments_of(profile_name: str, chapter: str) -> list[str]:
     return (profile(profile_name)["chapters"].get(chapter) or {}).get("experiments", [])
 
 
-def _leave_out(settings: dict[str, Any], base: str) -> dict[str, str]:
+def _only_published(settings: dict[str, Any], name: str) -> bool:
+    return bool(settings.get("published_only")) and not name.endswith(OWN) and not os.environ.get(TRAIN)
+
+
+def _leave_out(settings: dict[str, Any], name: str) -> dict[str, str]:
     """Take optional data that are not given out of a profile, with what needs them: experiment -> variable."""
+    base = name.removesuffix(OWN)
     absent = {
         name: data["replaced_by"]
         for name, data in settings["data"].items()
@@ -154,10 +164,19 @@ def _leave_out(settings: dict[str, Any], base: str) -> dict[str, str]:
     }
     experiments = settings["experiments"]
     left_out = {name: absent[asked["data"]] for name, asked in experiments.items() if asked.get("data") in absent}
-    settings["data"] = {name: data for name, data in settings["data"].items() if name not in absent}
-    for name, lacking in _remove(settings, left_out).items():
+    for data, variable in absent.items():
+        settings["data"][data] |= {PUBLISHED_AS: variable, "train": 0, "valid": 0, "test": 0}
+    if _only_published(settings, name):
+        results = project_root() / RESULTS / name
+        for experiment in list(left_out):
+            runs = [run for run, _, _ in _listed(settings, name, experiment)]
+            if all((results / experiment / run / "record.json").is_file() for run in runs):
+                del left_out[experiment]
+    shown = {experiments[one]["data"] for one in experiments if one not in left_out and "data" in experiments[one]}
+    settings["data"] = {data: one for data, one in settings["data"].items() if data not in absent or data in shown}
+    for chapter, lacking in _remove(settings, left_out).items():
         variables = " ".join(f"{one}=folder" for one in sorted({left_out[one] for one in lacking}))
-        settings[LEFT_OUT_CHAPTERS][name] = (
+        settings[LEFT_OUT_CHAPTERS][chapter] = (
             f"its data are not given: `make book PROFILE={base} {variables}`, "
             "beside what is given already, makes it; {doc}`../data` has their layout and source"
         )
@@ -244,9 +263,10 @@ def _listed(
     if "data" in asked:  # else its notebook draws its own cases
         data = settings["data"][asked["data"]]
         place = f"build/data/{profile_name}/{asked['data']}"
-        cases = {"root": data.get("folder", place if "phantom" in data else "")}
+        folder = data.get("folder", data.get(PUBLISHED_AS, ""))
+        cases = {"root": folder or (place if "phantom" in data else "")}
     if "data" in asked and data["layout"] not in SPLIT_WITHIN:
-        cases = {"data": data.get("folder", place), "split": data.get("split", f"{place}.csv")}
+        cases = {"data": folder or place, "split": data.get("split", f"{place}.csv")}
         cases |= {"cases_train": data["train"], "cases_test": data["test"]}
     for group, setting in ((one, setting) for one in asked["runs"] for setting in _settings(one)):
         filed = {"profile": profile_name, "experiment": experiment, "results": RESULTS}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from safetensors.numpy import load, save
 from mmlib import records
 from mmlib.published import DIGITS, MANIFEST, STORE, read_file, read_manifest, size_and_sum
 from pipeline.frame import stale_runs
-from pipeline.profiles import RESULTS, list_runs, profile, project_root
+from pipeline.profiles import FOLDERS, RESULTS, list_runs, profile, project_root
 
 WEIGHTS = ".safetensors"
 ROWS = 200  # of a history that are kept, about
@@ -44,6 +45,7 @@ def publish(
     about: Mapping[str, Any],
     networks: Iterable[str] = (),
     undrawn: Iterable[str] = (),
+    folders: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Add finished runs to the store; one that is there already is replaced.
 
@@ -53,6 +55,7 @@ def publish(
         about: goes into each record under `published`, such as the commit and the day.
         networks: shell patterns of `<profile>/<experiment>/<run>/<file>`: weights that are kept; others are left out.
         undrawn: such patterns of arrays that are left out, since no chapter draws them.
+        folders: where a reader's data lie -> what records name instead: where they lie is nobody's business.
 
     Returns:
         The names `<profile>/<experiment>/<run>` of what was added.
@@ -65,7 +68,9 @@ def publish(
     for folder in runs:
         profile, experiment, run = folder.resolve().parts[-3:]
         place = f"{profile}/{experiment}/{run}/"
-        added.setdefault(f"{profile}/{experiment}", {})[run] = _published(folder, place, about, networks, undrawn)
+        added.setdefault(f"{profile}/{experiment}", {})[run] = _published(
+            folder, place, about, networks, undrawn, folders
+        )
     sums = read_manifest(store)
     for experiment, new in added.items():
         known = open_experiment(store, experiment, sums) if _archive(experiment) in sums else {}
@@ -85,10 +90,18 @@ def publish(
 
 
 def _published(
-    folder: Path, place: str, about: Mapping[str, Any], networks: Iterable[str], undrawn: Iterable[str]
+    folder: Path,
+    place: str,
+    about: Mapping[str, Any],
+    networks: Iterable[str],
+    undrawn: Iterable[str],
+    folders: Mapping[str, str],
 ) -> Files:
     """The files of a run as they are published; its record lists these, and under `left_out` those that are not."""
     record = records.read_record(folder)
+    for key in ("root", "data"):
+        if (value := record["parameters"].get(key)) in folders:
+            record["parameters"][key] = folders[value]
     wanted = ("*.npz", "*/scores.csv", "*/history.csv", *networks)
     names = [name for name in record["files"] if any(fnmatchcase(place + name, pattern) for pattern in wanted)]
     names = [name for name in names if not any(fnmatchcase(place + name, pattern) for pattern in undrawn)]
@@ -214,7 +227,9 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
     about = {"commit": commit, "day": datetime.now(UTC).date().isoformat()}
     named = settings.get("networks", {})
     kept = [f"{profile_name}/{place}" for place in named.values()]
-    added = publish(root / STORE, own, about, [*settings.get("weights", ()), *kept], settings.get("undrawn", ()))
+    folders = {str(root / Path(given).expanduser()): name for name in FOLDERS if (given := os.environ.get(name))}
+    weights = [*settings.get("weights", ()), *kept]
+    added = publish(root / STORE, own, about, weights, settings.get("undrawn", ()), folders)
     phantoms = {name: data.get("phantom", {}).get("spacing", 0.0) for name, data in settings["data"].items()}
     spacings = {name: phantoms.get(asked.get("data"), 0.0) for name, asked in settings["experiments"].items()}
     networks = publish_networks(root / STORE, profile_name, named, spacings)

@@ -33,7 +33,7 @@ import pandas as pd
 from mmlib import records
 from pipeline import own
 from pipeline.frame import changed_runs, notebook_of
-from pipeline.profiles import project_root
+from pipeline.profiles import FOLDERS, project_root
 from pipeline.sources import cells, parameters_of
 from pipeline.store import STORE, WEIGHTS, restore
 
@@ -183,11 +183,16 @@ def _check(kind: str, published: Path, seed: int) -> Outcome:
     return Outcome(kind, run, notebook, record["method"], passed, text, time.perf_counter() - began)
 
 
+def data_of(record: Mapping[str, Any]) -> str:
+    """The folder of a run's data as its record names it; one of `FOLDERS` where they are a reader's."""
+    return record["parameters"].get("data") or record["parameters"].get("root") or "none"
+
+
 def make_data(record: Mapping[str, Any]) -> None:
     """Make the phantom that a run was trained on, where it is not there."""
     from pipeline.make import data_folder
 
-    place = Path(record["parameters"].get("data") or record["parameters"].get("root") or "none")
+    place = Path(data_of(record))
     if place.parent == Path("build", "data", record["profile"]):
         data_folder(record["profile"], place.name)
 
@@ -404,7 +409,8 @@ def verify(profile: str, experiments: Iterable[str] = (), seed: int = 0, jobs: i
         outcomes = []
         workers = jobs or os.cpu_count() or 1
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_watch) as pool:
-            asked = [pool.submit(_check, kind, folder, seed) for kind, folder in chosen(runs, seed)]
+            here = {folder: one for folder, one in runs.items() if data_of(one) not in FOLDERS}
+            asked = [pool.submit(_check, kind, folder, seed) for kind, folder in chosen(here, seed)]
             print(f"{len(asked)} checks of {len(runs)} published runs, {workers} side by side", flush=True)
             for done in as_completed(asked):
                 outcomes.append(done.result())

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from pipelines import CALLERS, HEAD, ROOT, name_cases, snakemake, what_failed, write_records, write_small_project
@@ -28,7 +29,7 @@ from mmlib.data.phantoms.brain import make_subject, write_brats, write_ixi
 from mmlib.data.phantoms.options import read_options
 from mmlib.modalities import SAMPLERS
 from mmlib.training import OPTIMIZERS
-from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles
+from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles, store
 from pipeline.sources import _bare_code, book_files, code_fingerprint, parameters_of, sources
 from pipeline.sources import _code as notebook_code
 
@@ -695,6 +696,36 @@ def test_optional_data_that_no_variable_names_take_their_experiments_with_them(
     monkeypatch.setenv("TCGA", str(paired / "nowhere"))
     with pytest.raises(ValueError, match="in the tcga layout; TCGA is .*nowhere', which is no folder"):
         profile("tiny")
+
+
+def test_published_runs_on_a_reader_s_folder_are_shown_without_it(
+    monkeypatch: pytest.MonkeyPatch, paired: Path
+) -> None:
+    text = PAIRED.replace("experiments:\n", "  tcga: {layout: tcga, replaced_by: TCGA, optional: true}\nexperiments:\n")
+    text = "published_only: true" + text.replace("chapters:\n", EXTRA)
+    (paired / "profiles" / "tiny.yaml").write_text(text)
+    for variable in ("TCGA", "TRAIN"):
+        monkeypatch.delenv(variable, raising=False)
+    assert "tumours" not in profile("tiny")["experiments"] and profile("tiny")["left_out"] == {"tumours": "TCGA"}
+    tables = paired / "tables"
+    tables.mkdir()
+    monkeypatch.setenv("TCGA", str(tables))
+    monkeypatch.setenv("TRAIN", "1")
+    ((name, parameters),) = list_runs("tiny", "tumours").items()
+    assert parameters["root"] == str(tables)
+    run = records.open_run(paired / "made", "tiny", "tumours", name, parameters)
+    run.clear()
+    scores = pd.DataFrame([("a", "t1", "wt", "dice", 0.5)], columns=records.SCORE_COLUMNS)
+    run.save(pd.DataFrame(), scores, **dict.fromkeys(records.FACTS, "-"))
+    store.publish(paired / "results", [run.folder], {"day": "today"}, folders={str(tables): "TCGA"})
+    store.restore(paired / "results", "tiny", paired / "build" / "results")
+    for variable in ("TCGA", "TRAIN"):
+        monkeypatch.delenv(variable)
+    restored = paired / "build" / "results" / "tiny" / "tumours" / name
+    assert str(paired) not in (restored / "record.json").read_text(), "where the folder lay is not told"
+    assert profile("tiny")["left_out"] == {} and profiles.experiments_of("tiny", "07_guidance") == ["tumours"]
+    ((name, parameters),) = list_runs("tiny", "tumours").items()
+    assert parameters["root"] == "TCGA" == records.read_record(restored)["parameters"]["root"]
 
 
 def test_a_chapter_without_the_data_that_it_is_about_is_a_page_that_says_so(
