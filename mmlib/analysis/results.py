@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,17 @@ class Results:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @cached_property
+    def _parts(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """(method, experiment) -> its scores: a search in one is quicker than in millions of rows."""
+        groups = self.scores.groupby(["method", "experiment"], sort=False, observed=True)
+        return {(str(method), str(experiment)): rows for (method, experiment), rows in groups}
+
+    def of_method(self, method: str, experiment: str | None = None) -> pd.DataFrame:
+        """The scores of a method, in one experiment or in all; empty where it was not run."""
+        found = [rows for (one, where), rows in self._parts.items() if one == method and experiment in (None, where)]
+        return pd.concat(found) if len(found) > 1 else found[0] if found else self.scores.iloc[:0]
 
     def folder(self, run: str, experiment: str | None = None) -> Path:
         """The folder of a run, where its weights and its executed notebook lie.

@@ -258,7 +258,8 @@ def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: 
         scores = scores[scores["metric"].isin(metrics)]
     asked = [(scores[list(arm)] == pd.Series(arm)).all(axis=1) for arm in _arms(contrast)]
     made = scores[np.logical_or.reduce(asked)][["experiment", "run"]].drop_duplicates()
-    used = runs.records.merge(made, on=["experiment", "run"])
+    facts = ["experiment", "run", "stand_in", "data_fingerprint", "split_hash"]
+    used = runs.records[facts].merge(made, on=["experiment", "run"])
     across = contrast.get("across") == "data"
     if across and used["stand_in"].nunique() > 1:
         raise NotTestedError("one of the data sets that it compares is a stand-in, the other is not")

@@ -40,7 +40,8 @@ def _name(arm: dict[str, str]) -> str:
 
 def _scores(runs: Results, arm: dict[str, str], metrics: list[str], scale: float = PERCENT) -> pd.DataFrame:
     """The scores of one arm, of one experiment, in points."""
-    scores = runs.scores[runs.scores["method"].eq(arm["method"]) & runs.scores["metric"].isin(metrics)]
+    scores = runs.of_method(arm["method"], arm.get("experiment"))
+    scores = scores[scores["metric"].isin(metrics)]
     for key in ("variant", "experiment"):
         if key in arm:
             scores = scores[scores[key].eq(arm[key])]
@@ -54,9 +55,9 @@ def _scores(runs: Results, arm: dict[str, str], metrics: list[str], scale: float
 
 def _tables(scores: pd.DataFrame, contrast: dict[str, Any]) -> dict[tuple[str, str], pd.DataFrame]:
     """(combination, target) -> table (seeds, cases), over the combinations the contrast asks for."""
-    total = scores["available"].map(lambda name: len(name.split("+"))).max()
-    fewest = contrast.get("missing_at_least", 0)
-    chosen = scores[scores["available"].map(lambda name: total - len(name.split("+")) >= fewest)]
+    sizes = {name: name.count("+") for name in scores["available"].unique()}
+    most = max(sizes.values()) - contrast.get("missing_at_least", 0)
+    chosen = scores[scores["available"].isin([name for name, size in sizes.items() if size <= most])]
     chosen = chosen[chosen["target"].isin(contrast["targets"])]
     wide = chosen.pivot(index=["available", "target", "seed"], columns="case", values="value")
     cells = {cell: table.droplevel([0, 1]) for cell, table in wide.groupby(level=[0, 1])}

@@ -408,6 +408,7 @@ def make_subject(
     layout: str = "brats",
     tumour: bool | None = None,
     options: Options = PLAIN,
+    tissues: Tissues | None = None,
 ) -> Case:
     """Make a phantom subject: the same arguments give the same voxels, and another spacing the same anatomy.
 
@@ -418,6 +419,7 @@ def make_subject(
         tumour: None lets the seed decide (4 % are healthy; some tumours have no enhancement, some no necrosis);
             False makes the subject healthy, True gives it a tumour.
         options: what departs from the plain phantom.
+        tissues: what `make_tissues` gives for the same arguments, where it is at hand.
 
     Returns:
         A skull-stripped case: int16 images, 0 exactly outside the brain; uint8 labels; an affine in MNI space (RAS).
@@ -429,7 +431,8 @@ def make_subject(
         raise ValueError(f"unknown layout {layout!r}; choose one of {tuple(LAYOUTS)}")
     if layout == "ixi" and tumour:
         raise ValueError("IXI holds healthy volunteers only: leave tumour out, or use layout='brats'")
-    tissues = make_tissues(seed, spacing, False if layout == "ixi" else tumour, options)
+    if tissues is None:
+        tissues = make_tissues(seed, spacing, False if layout == "ixi" else tumour, options)
     axes, shape, _ = _axes(float(spacing), 1)
     site = site_of(seed, options.sites)
     times = site.times or TIMES
