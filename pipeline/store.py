@@ -68,9 +68,8 @@ def publish(
     for folder in runs:
         profile, experiment, run = folder.resolve().parts[-3:]
         place = f"{profile}/{experiment}/{run}/"
-        added.setdefault(f"{profile}/{experiment}", {})[run] = _published(
-            folder, place, about, networks, undrawn, folders
-        )
+        files = _published(folder, place, about, networks, undrawn, folders or {})
+        added.setdefault(f"{profile}/{experiment}", {})[run] = files
     sums = read_manifest(store)
     for experiment, new in added.items():
         known = open_experiment(store, experiment, sums) if _archive(experiment) in sums else {}
