@@ -5,7 +5,7 @@
 # make faults  thousand bad inputs, killed processes and damaged results (about 20 minutes; SEED=, a report in build/faults)
 # make train   the runs of PROFILE alone, or those of EXPERIMENTS="name name"; what is cut off goes on where it was
 # make publish finished runs of PROFILE into results/, which git keeps; make book takes them from there
-# make verify  data, scores and first losses beside what is published (minutes)   PROFILE=book EXPERIMENTS=
+# make verify  data, scores and first losses beside what is published (minutes)   PROFILE=book EXPERIMENTS= SETS=2 is quicker
 # make reproduce EXPERIMENT=... RUNS=...   published runs trained again, and a page on how far apart they are
 # make clean   remove what was made
 # Each target does its own set-up in .venv; a GPU is used where its driver is found (see TORCH).
@@ -65,7 +65,7 @@ publish: $(VENV)/.ready
 # what is published is the profile book, unless another is asked for
 PUBLISHED = "$${PROFILE:-book}"
 verify: $(VENV)/.ready
-	$(BIN)/python -m pipeline verify $(PUBLISHED) $${EXPERIMENTS} --jobs $(JOBS)
+	$(BIN)/python -m pipeline verify $(PUBLISHED) $${EXPERIMENTS} --jobs $(JOBS) --sets $(or $(SETS),0)
 
 reproduce: $(VENV)/.ready
 	$(BIN)/python -m pipeline reproduce $(PUBLISHED) "$${EXPERIMENT}" $${RUNS}

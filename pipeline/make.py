@@ -380,6 +380,7 @@ def main() -> None:
     checked.add_argument("experiments", nargs="*", help="of these; all, where none is named")
     checked.add_argument("--seed", type=int, default=0, help="of the draw of networks and cases")
     checked.add_argument("--jobs", type=int, default=0, help="processes side by side; 0: one for each core")
+    checked.add_argument("--sets", type=int, default=0, help="data sets made only to be compared; 0: all")
     remade = commands.add_parser("reproduce", help="train published runs again, and compare their scores")
     for argument in ("profile", "experiment"):
         remade.add_argument(argument)

@@ -11,7 +11,7 @@ from pipelines import HEAD, write_small_project
 
 from mmlib import records
 from pipeline import store
-from pipeline.verify import LOSSES, compare_losses, compare_scores
+from pipeline.verify import LOSSES, Outcome, _check_losses, chosen, compare_losses, compare_scores, unverified
 from pipeline.verify import verify as pipeline_verify
 
 TRAINING = (
@@ -159,7 +159,7 @@ def test_runs_stay_where_the_same_losses_come_out_of_other_code_and_the_command_
     try:
         notebook.write_text(text.replace("seed(step)", "seed(int(step))"))
         said = verify(project)
-        assert said.count("\nok ") == 3 and "3 of 3 checks passed" in said
+        assert said.count("\nok ") == 3 and "3 of 3 checks passed, 0 failed and 0 were left open" in said
         known = json.loads((project / "build" / "verified.json").read_text())["quick"]
         assert [one["passed"] for one in known["outcomes"]] == [True] * 3 and known["machine"] and known["day"]
         notebook.write_text(text.replace("seed(step)", "seed(step + 1)"))
@@ -171,7 +171,7 @@ def test_runs_stay_where_the_same_losses_come_out_of_other_code_and_the_command_
     assert "FAILED data   segmentation/shaspec-paper-s0" in said
     assert "FAILED losses train_segmentation shaspec" in said
     assert "FAILED stale  train_segmentation shaspec: code changed since 2 published runs" in said
-    assert "1 of 4 checks passed" in said and not list((project / "build").glob("verify-*"))
+    assert "1 of 4 checks passed, 3 failed" in said and not list((project / "build").glob("verify-*"))
 
 
 def test_an_empty_store_and_an_unknown_experiment_are_said(project, monkeypatch, capsys):
@@ -201,6 +201,49 @@ def test_only_published_steps_of_the_first_training_are_compared():
     assert not passed and "difference is 5.00%" in text  # 0.1 of 2.0
     assert compare_losses(history, [2.0, 7.0, 1.1], 0.06, "")[0]
     assert compare_losses(history, [], 0.01, "") == (False, "no loss came out")
+
+
+def test_what_cannot_be_compared_is_left_open_and_fails_nothing(monkeypatch, tmp_path):
+    run = tmp_path / "book" / "hallucination-images" / "images"
+    given = {"method": "cost", "inputs": {"networks": {}}}
+    assert _check_losses(run, given, "", {}, run, 0)[0] is None
+    passed, text = _check_losses(run, {"method": "images", "inputs": {"networks": {"a/b": "f"}}}, "", {}, run, 0)
+    assert passed is None and "weights of a/b, which it takes, are not published" in text
+    record = {"experiment": "e", "run": "r", "task": "evaluate_x", "method": "images"}
+    left = Outcome("losses", "e/r", "evaluate_x", "images", None, text)
+    monkeypatch.setattr("pipeline.verify.changed_runs", lambda runs: dict.fromkeys(runs, True))
+    (stale,) = unverified({run: record}, [left])
+    assert stale.passed is None and str(left).startswith("open   losses evaluate_x images: not compared")
+    assert unverified({run: record}, [])[0].passed is False
+
+
+def test_of_the_data_sets_that_nothing_else_needs_some_are_drawn(monkeypatch, tmp_path):
+    facts = {
+        "method": "shaspec",
+        "task": "x",
+        "device": "cpu",
+        "seconds": {},
+        "inputs": {},
+        "files": {},
+        "split_hash": "s",
+    }
+    runs = {
+        tmp_path / f"e{k}" / "r": {**facts, "experiment": f"e{k}", "data_fingerprint": f"d{k % 5}"} for k in range(9)
+    }
+    monkeypatch.setattr("pipeline.verify.changed_runs", lambda runs: dict.fromkeys(runs, False))
+    monkeypatch.setattr(records, "read_history", lambda folder: pd.DataFrame({"step": [0]}))
+    of_all = [one for one in chosen(runs, 0) if one[0] == "data"]
+    few = [one for one in chosen(runs, 0, sets=2) if one[0] == "data"]
+    assert len(of_all) == 9 and len({runs[folder]["data_fingerprint"] for _, folder in few}) == 3
+    (losses,) = [folder for kind, folder in chosen(runs, 0, sets=2) if kind == "losses"]
+    assert runs[losses]["data_fingerprint"] in {runs[folder]["data_fingerprint"] for _, folder in few}
+
+
+def test_a_score_of_a_region_has_the_tolerance_of_its_metric():
+    there = pd.DataFrame([("a", "t1", "t2", "psnr-et", 20.0)], columns=records.SCORE_COLUMNS).assign(
+        variant="u", seed=0
+    )
+    assert compare_scores(there, there.assign(value=20.2))[0] and not compare_scores(there, there.assign(value=20.3))[0]
 
 
 def test_scores_are_compared_case_by_case_and_of_a_sampling_method_by_their_mean():

@@ -232,8 +232,8 @@ def _row(claim: dict[str, Any], question: str, verdict: str, **facts: Any) -> di
     }
 
 
-def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
-    """What tells the runs of every arm of a contrast from others: method and, where they are given, more."""
+def _arms(contrast: dict[str, Any]) -> list[dict[str, list[str]]]:
+    """What tells the runs of every arm of a contrast from others, key -> values: method and, where given, more."""
     if contrast["statistic"] in ("linear", "repeats"):
         named = [arm for part in contrast["parts"] for side in ("add", "subtract") for arm in part[side]]
     elif contrast["statistic"] == "gain-and-gap":
@@ -241,8 +241,11 @@ def _arms(contrast: dict[str, Any]) -> list[dict[str, str]]:
     else:
         named = contrast.get("first", [{"method": contrast["statistic"]}]) + contrast.get("second", [])
     arms = [{**contrast.get("all", {}), **arm} for arm in named]
-    keys = ("method", "variant", "experiment")  # "{" in a value: {rate} stands for several
-    return [{key: arm[key] for key in keys if key in arm and "{" not in arm[key]} for arm in arms]
+    keys = ("method", "variant", "experiment", "target")  # "{" in a value: {rate} stands for several
+    listed = [
+        {key: [arm[key]] if isinstance(arm[key], str) else arm[key] for key in keys if key in arm} for arm in arms
+    ]
+    return [{key: values for key, values in arm.items() if "{" not in values[0]} for arm in listed]
 
 
 def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: dict[str, Any]) -> tuple[str, str]:
@@ -250,13 +253,13 @@ def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: 
 
     A contrast with `across: data` is between data sets that differ on purpose; in an interaction of experiments the
     data of each cancel, so that only runs of one experiment must have the same. `arms` has a row for every run,
-    method, variant and metric that there are scores of.
+    method, variant, target and metric that there are scores of.
     """
     scores = arms
     if contrast["statistic"] not in OWN_METRICS:
         metrics = [contrast["metric"]] if "metric" in contrast else [part["metric"] for part in contrast["parts"]]
         scores = scores[scores["metric"].isin(metrics)]
-    asked = [(scores[list(arm)] == pd.Series(arm)).all(axis=1) for arm in _arms(contrast)]
+    asked = [scores[list(arm)].isin(arm).all(axis=1) for arm in _arms(contrast)]
     made = scores[np.logical_or.reduce(asked)][["experiment", "run"]].drop_duplicates()
     facts = ["experiment", "run", "stand_in", "data_fingerprint", "split_hash"]
     used = runs.records[facts].merge(made, on=["experiment", "run"])
@@ -275,9 +278,9 @@ def _origin(runs: Results, arms: pd.DataFrame, claim: dict[str, Any], contrast: 
 
 
 def with_arms(runs: Results) -> tuple[Results, pd.DataFrame]:
-    """Runs made quick to compare, and their arms: experiment, run, method, variant and metric of all scores."""
-    runs = Results(runs.records, runs.scores.astype(dict.fromkeys(NAMES, "category")))  # millions of rows
-    return runs, runs.scores[["run", *NAMES]].drop_duplicates().astype(str)
+    """Runs made quick to compare, and their arms: experiment, run, method, variant, target and metric of all scores."""
+    quick = runs.scores.astype(dict.fromkeys(NAMES, "category"))  # millions of rows
+    return Results(runs.records, quick), quick[["run", "target", *NAMES]].drop_duplicates().astype(str)
 
 
 def _measure(claim: dict[str, Any], side: str, runs: Results) -> tuple[list, str]:

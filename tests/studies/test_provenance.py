@@ -39,6 +39,11 @@ def test_another_method_s_check_vouches_for_nothing_and_a_failed_one_says_no():
     other = {**VERIFIED, "outcomes": [{**OUTCOME, "method": "u-hemis"}]}
     assert provenance.vouched(RECORD, other) == provenance.vouched(RECORD, {}) == "not checked"
     assert provenance.vouched(RECORD, {"outcomes": [{**OUTCOME, "passed": False}]}) == "no"
+    assert provenance.vouched(RECORD, {"outcomes": [{**OUTCOME, "passed": None}]}) == "open"
+    left = {**VERIFIED, "outcomes": [OUTCOME, {**OUTCOME, "passed": None}]}
+    assert "1 of 2 checks passed, 1 left open" in provenance.said(
+        provenance.runs({"a": RECORD}, {"a": False}, left), left
+    )
 
 
 def test_an_empty_store_and_a_machine_without_a_check_are_sentences():
