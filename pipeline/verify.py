@@ -271,13 +271,13 @@ def _check_scores(
         from mmlib.data.splits import read_split, write_split
 
         parts = read_split(project_root() / again["split"] if again["split"].endswith(".csv") else again["split"])
-        known = sorted(set(parts.test) & set(there["case"]))
+        scored = set(there["case"])  # by the case, or by the subject: IXI0120 of IXI0120-Phantom-0120
+        known = sorted(name for name in parts.test if {name, name.partition("-")[0]} & scored)
         drawn = tuple(sorted(random.Random(seed).sample(known, min(CASES, len(known)))))
         path = filed.with_name(f"{filed.name}.csv")
         write_split(replace(parts, test=drawn), path)
         again |= {"split": str(path), "cases_test": 0}
         again |= {"cases_valid": 0} if "cases_valid" in again else {}
-        there = there[there["case"].isin(drawn)]
     if weights:
         _execute(notebook, again, filed, fit=partial(_load, published, filed))
     else:  # its networks are so small that it keeps none: the first are trained again
