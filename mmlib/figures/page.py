@@ -83,12 +83,17 @@ class Page:
         return styler.hide(axis="index").set_table_styles(left, overwrite=False)
 
     def runs(self, records: pd.DataFrame) -> Styler:
-        """The runs that a page read, with commit, fingerprint, machine and seconds.
+        """The runs that a page read, with commit, fingerprint, machine and seconds; published ones lead to their page.
 
         Args:
             records: as `mmlib.analysis.results.Results.records`.
         """
-        return self.table(run_table(records), f"Runs of the profile {self.profile} that this page read", index=False)
+        rows = run_table(records).reset_index(drop=True)
+        shown = self.table(rows, f"Runs of the profile {self.profile} that this page read", index=False)
+        if "published.commit" not in records:
+            return shown
+        linked = rows.index[records["published.commit"].notna()]
+        return shown.format(lambda name: provenance_link(str(name)), subset=(linked, ["experiment"]))
 
     def verdicts(self, parts: pd.DataFrame, *ids: str) -> Styler:
         """What the claims ledger says of some claims.
@@ -103,6 +108,17 @@ class Page:
             "smallest effect of interest and the day it was committed."
         )
         return text_table(claims.page(rows[rows["id"].isin(ids)]), WIDTHS).set_caption(self.caveat + caption)
+
+
+def provenance_anchor(experiment: str) -> str:
+    """The place of an experiment on the page on provenance, as HTML; what `provenance_link` leads to."""
+    return f'<span id="runs-{escape(experiment)}"></span>'
+
+
+def provenance_link(experiment: str) -> str:
+    """An experiment's name as HTML that leads to its runs on the page on provenance."""
+    name = escape(experiment)
+    return f'<a href="94_provenance.html#runs-{name}">{name}</a>'
 
 
 def code(thing: Any, since: str = "") -> Markdown:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from mmlib.figures.page import Page, code
+from mmlib.figures.page import Page, code, provenance_anchor
 from mmlib.figures.style import VERDICT
 from mmlib.figures.verdicts import HATCH, claims_forest, claims_table, drawable, verdict_bars, verdict_filter
 from mmlib.ledgers.claims import COLUMNS, QUESTIONS, REAL, STAND_IN, TABLES, page
@@ -25,6 +25,17 @@ def test_a_caller_can_say_that_a_profile_gives_no_results():
     assert Page("lab-a100").is_result and not Page("smoke-own").is_result
     assert "not a result" in Page("lab-a100", is_result=False).say("x").data
     assert Page("smoke", is_result=True).caveat == ""
+
+
+def test_published_runs_lead_to_their_place_on_the_page_on_provenance():
+    records = pd.DataFrame(
+        {"experiment": ["dial<1>", "dial<1>"], "run": ["a", "b"], "git_commit": ["c0ffee", "c0ffee"]}
+    )
+    assert "href" not in Page("quick").runs(records).to_html()
+    html = Page("quick").runs(records.assign(**{"published.commit": ["c0ffee", None]})).to_html()
+    assert html.count('<a href="94_provenance.html#runs-dial&lt;1&gt;">dial&lt;1&gt;</a>') == 1
+    assert html.count("dial&lt;1&gt;") == 3 and "dial<1>" not in html, "the other run was made here"
+    assert provenance_anchor("dial<1>") == '<span id="runs-dial&lt;1&gt;"></span>'
 
 
 def test_code_begins_where_it_is_told():
