@@ -49,8 +49,12 @@ def only_pipeline(root: Path) -> Iterator[IO[str]]:
         yield stream
 
 
-def run_pipeline(root: Path, arguments: Sequence[str], prepare: Callable[[], None]) -> NoReturn:
+def run_pipeline(
+    root: Path, arguments: Sequence[str], prepare: Callable[[], None], finish: Callable[[], None]
+) -> NoReturn:
     """Prepare and be Snakemake, with the lock held until it ends; where another pipeline works, say so and exit.
+
+    Where all was made, `finish` has the last word.
 
     Ctrl-C and a closed terminal stop every job within seconds, and it is said how to go on; after SIGTERM Snakemake
     finishes the jobs that run.
@@ -84,6 +88,8 @@ def run_pipeline(root: Path, arguments: Sequence[str], prepare: Callable[[], Non
     if stopped:
         print(STOPPED, file=sys.stderr, flush=True)
         sys.exit(128 + stopped[0])
+    if not code:
+        finish()
     sys.exit(code if isinstance(code, int) else bool(code))
 
 

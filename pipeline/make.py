@@ -13,12 +13,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mmlib import records
 from mmlib.data.findings import printable
+from mmlib.published import STORE
 from pipeline import own
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import (
@@ -36,6 +38,7 @@ from pipeline.profiles import (
     results_profile,
 )
 
+CHAPTER = 1.3  # minutes of one core that a chapter and its page take, on average
 IN_PIPELINE = "MADE_BY_THE_PIPELINE"  # environment variable of chapters that the pipeline makes
 PHANTOMS = {
     "brats": "mmlib.data.phantoms.brain",
@@ -250,6 +253,18 @@ def make_chapter(profile_name: str, name: str) -> None:
     records.write_whole(finished, lambda temporary: shutil.copyfile(executed, temporary))
 
 
+def _waiting_minutes(name: str, wanted: Sequence[str] = ()) -> list[float]:
+    """Of each run of a profile, or of some experiments of it, that is not current, its minutes on one core."""
+    from pipeline.frame import stale_runs
+
+    return [
+        groups(name, experiment)[run]["minutes"]
+        for experiment, asked in profile(name)["experiments"].items()
+        if experiment in wanted or not wanted
+        for run in stale_runs(name, experiment, list_runs(name, experiment), asked["notebook"])
+    ]
+
+
 def describe_own_data(profile_name: str, cores: int) -> str:
     """What the reader's folders allow, what is made of them and how long it takes; empty where none is given.
 
@@ -260,19 +275,13 @@ def describe_own_data(profile_name: str, cores: int) -> str:
     Raises:
         ValueError: as `profile`.
     """
-    from pipeline.frame import stale_runs
-
     name = results_profile(profile_name)
     settings = profile(name)
     looked_at = [data for data in settings["data"].values() if "folder" in data and data["layout"] in own.VARIABLES]
     if not looked_at:
         return ""
     lines = [own.look(data["layout"], data["folder"]).describe() for data in looked_at]
-    waiting = [
-        groups(name, experiment)[run]["minutes"]
-        for experiment, asked in settings["experiments"].items()
-        for run in stale_runs(name, experiment, list_runs(name, experiment), asked["notebook"])
-    ]
+    waiting = _waiting_minutes(name)
     lines.append(f"Chapters: {', '.join(settings['chapters']) or 'none'}.")
     left_out = settings["left_out_chapters"]
     for why in dict.fromkeys(left_out.values()):
@@ -288,9 +297,10 @@ def make_book(arguments: Sequence[str]) -> NoReturn:
     """Say what own data allow, where some are given, and then run the pipeline; arguments are Snakemake's."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--cores", "-c", default="1")
-    (cores,) = vars(options.parse_known_args(arguments)[0]).values()
+    asked = options.parse_known_args(arguments)[0].cores
+    cores = int(asked) if asked.isdigit() else os.cpu_count() or 1
     try:
-        said = describe_own_data(asked_profile(), int(cores) if cores.isdigit() else os.cpu_count() or 1)
+        said = describe_own_data(asked_profile(), cores)
     except ValueError as error:
         sys.exit(printable(str(error), keep="\n"))
     if said:
@@ -301,7 +311,7 @@ def make_book(arguments: Sequence[str]) -> NoReturn:
         for name in os.environ.get("EXPERIMENTS", "").split():
             if name not in known:
                 sys.exit(f"EXPERIMENTS: {name!r} is no experiment of this profile; it has {', '.join(known)}")
-    run_pipeline(project_root(), arguments, restore_results)
+    run_pipeline(project_root(), arguments, partial(prepare, cores), say_what_was_verified)
 
 
 def write_absent_chapters(profile_name: str, book: Path) -> None:
@@ -342,9 +352,41 @@ def use_a_home() -> None:
     os.environ["HOME"] = str(place)
 
 
+def prepare(cores: int) -> None:
+    """Restore what is published, and say how long the rest takes."""
+    restore_results()
+    name = results_profile(asked_profile())
+    training = TRAIN in os.environ
+    minutes = _waiting_minutes(name, os.environ.get("EXPERIMENTS", "").split() if training else [])
+    texts = [f"{len(minutes)} runs, {sum(minutes) / cores:.0f} minutes"] if minutes else []
+    if not training:
+        chapters = profile(name)["chapters"]
+        texts += [f"{len(chapters)} chapters and their pages, {len(chapters) * CHAPTER / cores:.0f} minutes"]
+    if texts:
+        print(f"To be made where they are not current, on {cores} cores about: {'; '.join(texts)}", flush=True)
+
+
+def say_what_was_verified() -> None:
+    """Whether what is published was held against this machine, and when."""
+    from pipeline.verify import read_verified
+
+    name = results_profile(asked_profile())
+    if not any((project_root() / STORE / name).glob("*.tar.xz")):
+        return
+    if not (known := read_verified(project_root()).get(name)):
+        print("Not verified on this machine: the published results. make verify compares them in minutes.", flush=True)
+        return
+    words = [one["passed"] for one in known["outcomes"]]
+    print(
+        f"Verified on {known['day']} at commit {(known['commit'] or 'unknown')[:10]}: {words.count(True)} of "
+        f"{len(words)} checks passed, {words.count(False)} failed, {words.count(None)} were left open.",
+        flush=True,
+    )
+
+
 def restore_results() -> None:
     """Put the published results of the profile that is asked for where chapters read them, and say what there is."""
-    from pipeline.store import STORE, restore
+    from pipeline.store import restore
 
     name = results_profile(asked_profile())
     done = restore(project_root() / STORE, name, project_root() / RESULTS)

@@ -716,7 +716,7 @@ def test_published_runs_on_a_reader_s_folder_are_shown_without_it(
     run = records.open_run(paired / "made", "tiny", "tumours", name, parameters)
     run.clear()
     scores = pd.DataFrame([("a", "t1", "wt", "dice", 0.5)], columns=records.SCORE_COLUMNS)
-    run.save(pd.DataFrame(), scores, **dict.fromkeys(records.FACTS, "-"))
+    run.save(pd.DataFrame(), scores, variant="standard", seed="0", **dict.fromkeys(records.FACTS, "-"))
     store.publish(paired / "results", [run.folder], {"day": "today"}, folders={str(tables): "TCGA"})
     store.restore(paired / "results", "tiny", paired / "build" / "results")
     for variable in ("TCGA", "TRAIN"):
@@ -748,6 +748,29 @@ def test_a_chapter_without_the_data_that_it_is_about_is_a_page_that_says_so(
     (paired / "tables").mkdir()
     monkeypatch.setenv("TCGA", str(paired / "tables"))
     assert profiles.experiments_of("tiny", "07_guidance") == ["guidance-derm7pt", "tumours", "drawn"]
+
+
+def test_it_is_said_how_long_all_takes_and_at_the_end_what_was_verified(
+    monkeypatch: pytest.MonkeyPatch, paired: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in ("TRAIN", "EXPERIMENTS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PROFILE", "tiny")
+    make.prepare(2)
+    runs = sum(len(list_runs("tiny", experiment)) for experiment in profile("tiny")["experiments"])
+    said = capsys.readouterr().out
+    assert f"on 2 cores about: {runs} runs, " in said and f"{len(profile('tiny')['chapters'])} chapters" in said
+    make.say_what_was_verified()
+    assert capsys.readouterr().out == "", "nothing is published"
+    (paired / "results" / "tiny").mkdir(parents=True)
+    (paired / "results" / "tiny" / "drawn.tar.xz").touch()
+    make.say_what_was_verified()
+    assert "Not verified on this machine" in capsys.readouterr().out
+    found = {"day": "2026-11-28", "commit": "c0ffee", "outcomes": [{"passed": True}, {"passed": None}]}
+    (paired / "build").mkdir(exist_ok=True)
+    (paired / "build" / "verified.json").write_text(json.dumps({"tiny": found}))
+    make.say_what_was_verified()
+    assert "at commit c0ffee: 1 of 2 checks passed, 0 failed, 1 were left open." in capsys.readouterr().out
 
 
 def test_a_profile_of_published_results_leaves_out_what_is_not_computed(
