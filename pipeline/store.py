@@ -15,8 +15,10 @@ import io
 import json
 import lzma
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
@@ -283,7 +285,7 @@ def read_records(store: Path, profile: str) -> dict[str, dict[str, Any]]:
 
 
 def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:
-    """Put the published runs of a profile where chapters read them.
+    """Put the published runs of a profile where chapters read them; those that are published no more go away.
 
     Args:
         store: the folder `results`.
@@ -306,6 +308,11 @@ def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:
         for run, files in open_experiment(store, experiment, sums).items():
             folder = target / experiment / run
             done[_put(folder, files)].append(f"{experiment.partition('/')[2]}/{run}")
+    kept = {target / profile / name for names in done.values() for name in names}
+    for folder in {path.parent for path in (target / profile).glob("*/*/record.json")} - kept:
+        with suppress(records.RecordError):
+            if "published" in records.read_record(folder):
+                shutil.rmtree(folder)
     return done
 
 

@@ -171,3 +171,13 @@ def test_a_published_record_stays_though_its_code_changed_but_not_with_other_par
     assert stale_because(restored(tmp_path), "train_segmentation", parameters) == ""
     assert "new is 0 there, 1 here" in stale_because(restored(tmp_path), "train_segmentation", {**parameters, "new": 1})
     assert code_changed(records.read_record(restored(tmp_path)), "train_segmentation")
+
+
+def test_a_run_that_is_published_no_more_goes_away_and_one_made_here_stays(tmp_path):
+    folder, made = finish(tmp_path / "made"), finish(tmp_path / "back", name="zero-fill-s0")
+    store.publish(tmp_path / "store", [folder], ABOUT)
+    store.restore(tmp_path / "store", "book", tmp_path / "back")
+    store.publish(tmp_path / "other", [finish(tmp_path / "new", name="u-hemis-s0")], ABOUT)
+    store.restore(tmp_path / "other", "book", tmp_path / "back")
+    assert not restored(tmp_path).exists() and (made / "record.json").is_file()
+    assert sorted(path.name for path in restored(tmp_path).parent.iterdir()) == ["u-hemis-s0", "zero-fill-s0"]
