@@ -62,9 +62,9 @@ VERDICT = {  # word of a verdict with numbers -> colour, marker
     "ABSENT": (GREY, "s"),
     "REVERSED": (VERMILLION, "X"),
     "UNRESOLVED": (ORANGE, "v"),
-    "IMPOSSIBLE": (BLACK, "*"),
+    "IMPOSSIBLE": (GREEN, "*"),
     "NOT TESTABLE": (PURPLE, "D"),
-    "NOT ASKED": (GREEN, "^"),
+    "NOT ASKED": (BLACK, "^"),
     "NOT SHOWN": (SKY, "P"),
 }
 STYLE: dict[Any, Any] = {

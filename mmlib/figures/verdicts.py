@@ -29,7 +29,7 @@ HATCH = {  # word -> hatch, so that words differ without colour; every word of o
     "NOT ASKED": "**",
 }
 COLOUR = {word: colour for word, (colour, _) in VERDICT.items()}
-COLOUR |= {"FOLLOWS": BLUE, "DOES NOT FOLLOW": VERMILLION, "IMPOSSIBLE": GREY}
+COLOUR |= {"FOLLOWS": BLUE, "DOES NOT FOLLOW": VERMILLION}
 COLOUR |= dict.fromkeys(("NOT TESTABLE", "NOT ASKED"), "white")  # no answer
 ASKED = {"equivalent": " (equal)", "no-worse": " (no worse)"}  # beside the id, where a claim asks no gain
 TICKS = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100)  # multiples of the smallest effect of interest
