@@ -42,8 +42,8 @@ LOSSES = 20  # that are compared, of the first training of a run
 CASES = 3  # drawn for each network that is rescored
 NETWORKS = 3  # drawn of the published ones
 # The largest difference of a score, in the unit of its metric, whole or of a region (psnr-et); a metric that is not
-# named has that of "other". Weights are published in 16 bits: that alone moves psnr by 0.15 dB, mae by 0.17 %, and shares
-# of a small region (et-core) by 0.07.
+# named has that of "other". Weights are published in 16 bits: that alone moves psnr by 0.15 dB, mae by 0.17 % and
+# shares of a small region (et-core) by 0.07.
 SCORES = {"dice": 0.02, "hd95": 4.0, "psnr": 0.25, "mae": 0.3, "ssim": 0.015, "et": 0.1, "other": 0.02}
 SAMPLED = ("m2dn",)  # methods that draw noise: another draw, so means over the drawn cases are compared,
 SAMPLED_TIMES = 3  # and may differ by so many times as much
