@@ -24,7 +24,7 @@ TORCH   ?= auto
 HASHES  ?=
 
 # What a person types reaches commands by the environment and as it was typed: a shell never reads it, nor make's $$.
-TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA EXPERIMENTS EXPERIMENT RUNS
+TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA EXPERIMENTS EXPERIMENT RUNS SETS SEED
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 
@@ -54,7 +54,7 @@ test: $(VENV)/.ready
 	env $(addprefix -u ,$(TYPED)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python tests/faults --seed $(or $(SEED),0)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults --seed "$${SEED:-0}"
 
 train: $(VENV)/.ready
 	@$(PIPELINE) -- train
@@ -65,7 +65,7 @@ publish: $(VENV)/.ready
 # what is published is the profile book, unless another is asked for
 PUBLISHED = "$${PROFILE:-book}"
 verify: $(VENV)/.ready
-	$(BIN)/python -m pipeline verify $(PUBLISHED) $${EXPERIMENTS} --jobs $(JOBS) --sets $(or $(SETS),0)
+	$(BIN)/python -m pipeline verify $(PUBLISHED) $${EXPERIMENTS} --jobs $(JOBS) --sets "$${SETS:-0}"
 
 reproduce: $(VENV)/.ready
 	$(BIN)/python -m pipeline reproduce $(PUBLISHED) "$${EXPERIMENT}" $${RUNS}

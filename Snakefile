@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
@@ -48,6 +49,7 @@ if workflow.is_main_process:
                     os.utime(path, (0, 0))  # the record is current, wherever it came from
 
 
+@cache
 def is_published(experiment, run):
     """Whether a run was restored from results/: then it stays, whatever is made anew around it."""
     path = Path(f"build/results/{PROFILE}/{experiment}/{run}/record.json")

@@ -356,12 +356,14 @@ def prepare(cores: int) -> None:
     """Restore what is published, and say how long the rest takes."""
     restore_results()
     name = results_profile(asked_profile())
-    training = TRAIN in os.environ
-    minutes = _waiting_minutes(name, os.environ.get("EXPERIMENTS", "").split() if training else [])
+    settings, training = profile(name), TRAIN in os.environ
+    given = any("folder" in one for one in settings["data"].values())
+    wanted = os.environ.get("EXPERIMENTS", "").split()
+    minutes = [] if UNMADE in settings and not given else _waiting_minutes(name, wanted)  # only what is published
     texts = [f"{len(minutes)} runs, {sum(minutes) / cores:.0f} minutes"] if minutes else []
     if not training:
-        chapters = profile(name)["chapters"]
-        texts += [f"{len(chapters)} chapters and their pages, {len(chapters) * CHAPTER / cores:.0f} minutes"]
+        count = len(settings["chapters"])
+        texts += [f"{count} chapters and their pages, {count * CHAPTER / cores:.0f} minutes"]
     if texts:
         print(f"To be made where they are not current, on {cores} cores about: {'; '.join(texts)}", flush=True)
 

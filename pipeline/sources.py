@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -108,12 +107,15 @@ def code_fingerprint(notebook: str, *modules: str) -> str:
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 
-def _imported(path: Path) -> Iterator[str]:
+@cache
+def _imported(path: Path, modified_ns: int) -> list[str]:
+    names: list[str] = []
     for node in ast.walk(ast.parse(_code(path), filename=str(path))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 def sources(notebook: str | Path, *modules: str) -> list[Path]:
@@ -132,7 +134,8 @@ def sources(notebook: str | Path, *modules: str) -> list[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += [file for name in _imported(project_root() / path) for file in _files(name)]
+            whole = project_root() / path
+            waiting += [file for name in _imported(whole, whole.stat().st_mtime_ns) for file in _files(name)]
     return sorted(found)
 
 

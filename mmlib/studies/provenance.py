@@ -65,7 +65,7 @@ def said(table: pd.DataFrame, verified: Mapping[str, Any]) -> str:
     if not verified:
         return f"{text}; nothing was verified on this machine, `make verify` does it"
     words = [one["passed"] for one in verified["outcomes"]]
-    left = f", {words.count(None)} left open for want of published networks" if None in words else ""
+    left = f", {words.count(None)} left open" if None in words else ""
     known = stale["losses verified"].eq("yes").sum()
     return (
         f"{text}, and for {known} of those the first losses of their notebook and method come out as published; "

@@ -426,9 +426,7 @@ def test_what_is_counted_needs_no_control_and_some_sentences_are_not_asked_of_a_
 
 def test_a_claim_is_answered_by_any_question_and_by_proof(without_runs):
     found = answered(without_runs)
-    assert (
-        found["S3"] and found["S4"] and not found["S1"]
-    )  # by the paper's tables, by a theorem, by nothing without runs
+    assert found["S3"] and found["S4"] and not found["S1"], "by the paper's tables, by a theorem, by nothing"
 
 
 def test_what_cannot_appear_by_theorem_is_impossible_whatever_was_measured(tmp_path):
