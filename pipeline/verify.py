@@ -272,19 +272,27 @@ def _check_scores(
         from mmlib.data.splits import read_split, write_split
 
         parts = read_split(project_root() / again["split"] if again["split"].endswith(".csv") else again["split"])
-        scored = set(there["case"])  # by the case, or by the subject: IXI0120 of IXI0120-Phantom-0120
-        known = sorted(name for name in parts.test if {name, name.partition("-")[0]} & scored)
+        known = sorted(name for name in parts.test if len(of_cases(there, [name])))
         drawn = tuple(sorted(random.Random(seed).sample(known, min(CASES, len(known)))))
         path = filed.with_name(f"{filed.name}.csv")
         write_split(replace(parts, test=drawn), path)
         again |= {"split": str(path), "cases_test": 0}
         again |= {"cases_valid": 0} if "cases_valid" in again else {}
+        there = of_cases(there, drawn)
     if weights:
         _execute(notebook, again, filed, fit=partial(_load, published, filed))
     else:  # its networks are so small that it keeps none: the first are trained again
         again |= {name: again[name][:1] for name in ("seeds", "settings") if again.get(name)}
         _execute(notebook, again, filed)
     return compare_scores(there, records.read_scores(filed), record["method"] in SAMPLED)
+
+
+def of_cases(scores: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """The scores of some cases, under their names or their subjects' (IXI0120 of IXI0120-Phantom-0120).
+
+    What was measured over all cases together, such as a probe of features, is of none of them.
+    """
+    return scores[scores["case"].isin({own for name in names for own in (name, name.partition("-")[0])})]
 
 
 def compare_scores(there: pd.DataFrame, here: pd.DataFrame, sampled: bool = False) -> tuple[bool, str]:

@@ -11,7 +11,7 @@ from pipelines import HEAD, write_small_project
 
 from mmlib import records
 from pipeline import store
-from pipeline.verify import LOSSES, Outcome, _check_losses, chosen, compare_losses, compare_scores, unverified
+from pipeline.verify import LOSSES, Outcome, _check_losses, chosen, compare_losses, compare_scores, of_cases, unverified
 from pipeline.verify import verify as pipeline_verify
 
 TRAINING = (
@@ -237,6 +237,12 @@ def test_of_the_data_sets_that_nothing_else_needs_some_are_drawn(monkeypatch, tm
     assert len(of_all) == 9 and len({runs[folder]["data_fingerprint"] for _, folder in few}) == 3
     (losses,) = [folder for kind, folder in chosen(runs, 0, sets=2) if kind == "losses"]
     assert runs[losses]["data_fingerprint"] in {runs[folder]["data_fingerprint"] for _, folder in few}
+
+
+def test_what_was_measured_over_all_cases_is_not_compared_with_that_of_those_drawn():
+    scores = pd.DataFrame({"case": ["IXI0120", "phantom-0121", "phantom-0122", "all"]})
+    assert list(of_cases(scores, ["phantom-0121"])["case"]) == ["phantom-0121"]
+    assert list(of_cases(scores, ["IXI0120-Phantom-0120"])["case"]) == ["IXI0120"]
 
 
 def test_a_score_of_a_region_has_the_tolerance_of_its_metric():
