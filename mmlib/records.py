@@ -299,7 +299,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def git_state(folder: str | Path) -> tuple[str, bool | None]:
-    """The commit a folder is at, and whether tracked files differ from it; `("unknown", None)` outside git."""
+    """The commit a folder is at, and whether tracked files differ from it; `("unknown", None)` outside git.
+
+    The published results are left out of account: they are added to until they are committed.
+    """
 
     def ask(*arguments: str) -> str:
         return subprocess.run(
@@ -307,7 +310,9 @@ def git_state(folder: str | Path) -> tuple[str, bool | None]:
         ).stdout.strip()
 
     try:
-        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
+        return ask("rev-parse", "HEAD"), bool(
+            ask("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown", None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from mmlib import records
 from mmlib.analysis.statistics import by_seed_and_case, mean_interval
 from mmlib.modalities import label
 from mmlib.prediction import warning_of
-from mmlib.published import INDEX, MANIFEST, read_file, read_manifest, size_and_sum
-from pipeline.store import open_experiment, write_bytes
+from mmlib.published import INDEX, read_file, read_manifest, size_and_sum
+from pipeline.store import change_store, open_experiment
 
 DOES = {
     "segmentation": "outlines tumours in volumes, from any of its modalities that a case has",
@@ -63,13 +62,8 @@ def publish_networks(store: Path, profile: str, names: Mapping[str, str], spacin
     written[INDEX] = (records.to_json(index, INDEX) + "\n").encode()
     cards = {f"networks/{name}.md" for name in index}
     for gone in [file for file in sums if file.startswith("networks/") and file not in {INDEX, *cards}]:
-        (store / gone).unlink(missing_ok=True)
         del sums[gone]
-    for file, content in written.items():
-        (store / file).parent.mkdir(parents=True, exist_ok=True)
-        records.write_whole(store / file, partial(write_bytes, content))
-        sums[file] = size_and_sum(content)
-    records.write_whole(store / MANIFEST, partial(write_bytes, (records.to_json(sums, MANIFEST) + "\n").encode()))
+    change_store(store, written, sums)
     return sorted(index)
 
 

@@ -35,6 +35,7 @@ from pipeline.frame import stale_runs
 from pipeline.profiles import FOLDERS, RESULTS, list_runs, profile, project_root
 
 WEIGHTS = ".safetensors"
+STAGED = ".staged"  # where a change of the store is written before it is made
 ROWS = 200  # of a history that are kept, about
 TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
 Files = dict[str, bytes]  # of a run, by their names
@@ -72,22 +73,52 @@ def publish(
         place = f"{profile}/{experiment}/{run}/"
         files = _published(folder, place, about, networks, undrawn, folders or {})
         added.setdefault(f"{profile}/{experiment}", {})[run] = files
-    sums = read_manifest(store)
-    for experiment, new in added.items():
-        known = open_experiment(store, experiment, sums) if _archive(experiment) in sums else {}
-        runs_now = {**known, **new}
-        weights = {f"{experiment}/{run}/{name}": content for run, name, content in _weights(runs_now)}
-        for gone in [name for name in sums if name.startswith(f"{experiment}/") and name not in weights]:
-            (store / gone).unlink(missing_ok=True)
-            del sums[gone]
-        for name, content in {**weights, _archive(experiment): _packed(runs_now)}.items():
-            (store / name).parent.mkdir(parents=True, exist_ok=True)
-            records.write_whole(store / name, partial(write_bytes, content))
-            sums[name] = size_and_sum(content)
-    text = records.to_json(sums, MANIFEST) + "\n"
-    store.mkdir(parents=True, exist_ok=True)
-    records.write_whole(store / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+    with records.one_at_a_time(store):
+        settle(store)
+        sums = read_manifest(store)
+        changed: Files = {}
+        for experiment, new in added.items():
+            known = open_experiment(store, experiment, sums) if _archive(experiment) in sums else {}
+            runs_now = {**known, **new}
+            weights = {f"{experiment}/{run}/{name}": content for run, name, content in _weights(runs_now)}
+            for gone in [name for name in sums if name.startswith(f"{experiment}/") and name not in weights]:
+                del sums[gone]
+            changed |= {**weights, _archive(experiment): _packed(runs_now)}
+        change_store(store, changed, sums)
     return sorted(f"{experiment}/{run}" for experiment, new in added.items() for run in new)
+
+
+def change_store(store: Path, changed: Files, sums: dict[str, Any]) -> None:
+    """Write files and the manifest, and remove what it no longer lists: all of it, or nothing until `settle`.
+
+    Args:
+        store: the folder `results`.
+        changed: what is written.
+        sums: the new manifest, but for the sums of these.
+    """
+    staged = store / STAGED
+    sums |= {name: size_and_sum(content) for name, content in changed.items()}
+    manifest = (records.to_json(sums, MANIFEST) + "\n").encode()
+    for name, content in {**changed, MANIFEST: manifest}.items():  # the manifest last: with it, all are there
+        (staged / name).parent.mkdir(parents=True, exist_ok=True)
+        records.write_whole(staged / name, partial(write_bytes, content))
+    settle(store)
+
+
+def settle(store: Path) -> None:
+    """End what a killed process began: the change is made if all of it is there, else it is forgotten."""
+    staged = store / STAGED
+    if (staged / MANIFEST).is_file():
+        new = read_manifest(staged)
+        places = {name: staged / name if (staged / name).is_file() else store / name for name in new}
+        if all(path.is_file() and size_and_sum(path.read_bytes()) == new[name] for name, path in places.items()):
+            for name, path in places.items():
+                (store / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, store / name)
+            for gone in set(read_manifest(store)) - set(new):
+                (store / gone).unlink(missing_ok=True)
+            os.replace(staged / MANIFEST, store / MANIFEST)
+    shutil.rmtree(staged, ignore_errors=True)
 
 
 def _published(

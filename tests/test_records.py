@@ -326,12 +326,18 @@ def test_git_state_sees_a_change(tmp_path):
 
     git("init")
     (tmp_path / "a.py").write_text("1")
-    git("add", "a.py")
+    (tmp_path / "mmlib").mkdir()
+    (tmp_path / "results").mkdir()
+    for path in (tmp_path / "mmlib" / "b.py", tmp_path / "results" / "manifest.json"):
+        path.write_text("1")
+    git("add", ".")
     git("commit", "-m", "one")
     commit, dirty = git_state(tmp_path)
     assert len(commit) == 40 and dirty is False
+    (tmp_path / "results" / "manifest.json").write_text("2")
+    assert git_state(tmp_path) == git_state(tmp_path / "mmlib") == (commit, False)
     (tmp_path / "a.py").write_text("2")
-    assert git_state(tmp_path) == (commit, True)
+    assert git_state(tmp_path) == git_state(tmp_path / "mmlib") == (commit, True)
 
 
 def test_killed_while_saving_leaves_a_whole_record_or_none(tmp_path):

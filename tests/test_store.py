@@ -1,6 +1,8 @@
 """Published results come back byte for byte, what was made here is never replaced, and damage is named."""
 
 import io
+import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -91,6 +93,54 @@ def test_arrays_are_published_in_16_bits_where_they_fit(tmp_path):
         for name in ("far", "y", "who"):
             assert half[name].dtype == made[name].dtype and (half[name] == made[name]).all()
     assert store.half_arrays(once) == once
+
+
+def test_a_change_of_the_store_that_was_cut_off_is_ended_or_forgotten(tmp_path, monkeypatch):
+    folders = [finish(tmp_path / "made", f"shaspec-paper-s{seed}", seed) for seed in range(2)]
+    place = tmp_path / "store"
+
+    def content():
+        return {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    store.publish(place, folders[:1], ABOUT, ["*"])
+    before = content()
+    store.publish(place, folders, ABOUT)
+    after = content()
+    replace = store.os.replace
+    for cut in range(3):  # weights go: the archive is moved, then the manifest
+        shutil.rmtree(place)
+        for name, text in before.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(text)
+        moved = []
+
+        def stop(source, target, moved=moved, cut=cut):
+            if ".staged" in str(source) and ".staged" not in str(target):
+                if len(moved) == cut:
+                    raise KeyboardInterrupt
+                moved.append(target)
+            replace(source, target)
+
+        monkeypatch.setattr(store.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt) if cut < 2 else nullcontext():
+            store.publish(place, folders, ABOUT)
+        monkeypatch.setattr(store.os, "replace", replace)
+        store.settle(place)
+        assert content() == after
+    shutil.rmtree(place)
+    store.publish(place, folders[:1], ABOUT, ["*"])
+    staged = place / store.STAGED
+    staged.mkdir()
+    (staged / "book").mkdir()
+    (staged / "book" / "segmentation.tar.xz").write_bytes(b"of half a change")
+    store.settle(place)
+    assert content() == before
+    staged.mkdir()
+    (staged / MANIFEST).write_bytes(
+        (place / MANIFEST).read_bytes().replace(b"bytes", b"BYTES")
+    )  # of files that are gone
+    store.settle(place)
+    assert content() == before
 
 
 def test_what_an_earlier_restoration_left_goes(tmp_path):

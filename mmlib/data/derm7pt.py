@@ -149,9 +149,10 @@ def load(root: str | Path, size: int = 64) -> Derm7pt:
 
     Raises:
         FileNotFoundError: if meta.csv or an index file is missing.
-        ValueError: if one of them is no CSV (as `mmlib.data.csv_files.read_csv`), a column is missing, an index is no
-            row of meta.csv or is listed twice, a label is unknown, an image of a pair is not named, missing, outside
-            of images/ or no sound picture (as `mmlib.data.pictures.read_rgb`), or the training part lacks a class.
+        ValueError: if one of them is no CSV (as `mmlib.data.csv_files.read_csv`), a column is missing, a part lists no
+            case, an index is no row of meta.csv or is listed twice, a label is unknown, an image of a pair is not
+            named, missing, outside of images/ or no sound picture (as `mmlib.data.pictures.read_rgb`), or the training
+            part lacks a class.
 
     Warns:
         UserWarning: if another part lacks a class; its balanced accuracy is then over the classes it has. Or if an
@@ -216,6 +217,8 @@ def _indexes(root: Path, count: int) -> dict[str, list[int]]:
                 raise ValueError(f"{path}: index {text} is also in {places[int(text)]}; list every case once")
             places[int(text)] = path
             rows[part].append(int(text))
+        if not rows[part]:
+            raise ValueError(f"{path} lists no case; unpack the release again, or list the cases of the part")
     return rows
 
 
@@ -297,7 +300,10 @@ def read_image(path: Path, size: int) -> np.ndarray:
         ValueError: if it is missing, or as `mmlib.data.pictures.read_rgb`.
     """
     if not os.path.isfile(path):  # False for names that are too long, where Path.is_file raises
-        raise ValueError(f"{path} is missing; unpack the release again, or take the case out of the index files")
+        raise ValueError(
+            f"{path} is missing; unpack the release again, correct the row of meta/meta.csv that names it, or take the "
+            "case out of the index files"
+        )
     return read_rgb(path, size)
 
 

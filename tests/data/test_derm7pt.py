@@ -169,6 +169,13 @@ def test_an_index_out_of_range_is_named(tmp_path: Path, index: str) -> None:
         load(tmp_path, size=4)
 
 
+def test_a_part_without_a_case_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "meta" / "test_indexes.csv").write_text("indexes\n")
+    with pytest.raises(ValueError, match="test_indexes.csv lists no case"):
+        load(tmp_path, size=4)
+
+
 def test_a_case_in_two_parts_is_refused(tmp_path: Path) -> None:
     write(tmp_path, parts=(range(5), range(5, 10), [4, 11]))
     with pytest.raises(

@@ -32,7 +32,7 @@ if __name__ == "__main__":
         found.to_csv(given.output / f"{name}.csv", index=False)
         if found.empty:
             continue
-        print(found.pivot_table(index="where", columns="outcome", aggfunc="size", fill_value=0, margins=True), "\n")
+        print(pd.crosstab(found["where"], found["outcome"], margins=True), "\n")
         bad = found[found["outcome"].isin(campaign.BAD)]
         print(bad.to_string(index=False) + "\n" if len(bad) else "", end="")
         wrong += len(bad)
