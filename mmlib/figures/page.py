@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import textwrap
 from dataclasses import dataclass
 from html import escape
@@ -55,12 +56,16 @@ class Page:
     def glue(self, **values: object) -> None:
         """Hand numbers to the prose of a page: the text names a value given here by the role `glue:text`.
 
-        Where the profile gives no results, every value carries the label that says so.
+        Where the profile gives no results, every value carries the label that says so. JupyterLab knows no such role
+        and shows the names, so there the values are printed.
         """
         from myst_nb import glue
 
         for name, value in values.items():
-            glue(name, str(value) if self.is_result else f"{value} [smoke run, not a result]", display=False)
+            text = str(value) if self.is_result else f"{value} [smoke run, not a result]"
+            glue(name, text, display=False)
+            if "JPY_SESSION_NAME" in os.environ:  # set by the server of a notebook that somebody has opened
+                print(f"{name}: {text}")
 
     def table(self, frame: pd.DataFrame, caption: str, precision: int = 1, index: bool = True) -> Styler:
         """A table with its caption, which carries the label; without an index, texts are left aligned.

@@ -27,6 +27,19 @@ def test_a_caller_can_say_that_a_profile_gives_no_results():
     assert Page("smoke", is_result=True).caveat == ""
 
 
+def test_numbers_of_the_prose_are_printed_where_a_notebook_is_open(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, str] = {}
+    monkeypatch.setattr("myst_nb.glue", lambda name, value, display: given.update({name: value}))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    Page("quick").glue(gain="3 points")
+    assert given == {"gain": "3 points"} and not capsys.readouterr().out
+    monkeypatch.setenv("JPY_SESSION_NAME", "05_protokd.md")
+    Page("smoke").glue(gain="4 points")
+    assert given["gain"].startswith("4 points [smoke") and capsys.readouterr().out == f"gain: {given['gain']}\n"
+
+
 def test_published_runs_lead_to_their_place_on_the_page_on_provenance():
     records = pd.DataFrame(
         {"experiment": ["dial<1>", "dial<1>"], "run": ["a", "b"], "git_commit": ["c0ffee", "c0ffee"]}
