@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -265,15 +266,40 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder; False where another process holds it, the folder is none, or is gone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Give a folder to write in that takes the place of `target` where the block ends without an error.
 
     A reader sees the old folder or the whole new one, or for a moment none; also where several processes write the
-    same: then the last one stays.
+    same: then the last one stays. What a killed process left goes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-", suffix=".tmp") as place:
-        made = Path(place) / "new"
+    prefix = f".{target.name}-"
+    for left in {path.parent for path in target.parent.glob(glob.escape(prefix) + f"*{TEMPORARY}/*")}:
+        with _held(left) as dead:  # who is alive holds it before anything is in it
+            if dead:
+                shutil.rmtree(left, ignore_errors=True)
+    place = tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix, suffix=TEMPORARY, ignore_cleanup_errors=True)
+    with place, _held(Path(place.name)):
+        made = Path(place.name) / "new"
         made.mkdir()
         yield made
         for attempt in range(100):

@@ -376,6 +376,19 @@ def test_a_folder_takes_the_place_of_another_one_when_it_is_whole(tmp_path):
     assert (target / "file").read_text() == "two" and [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+def test_a_folder_that_a_killed_process_left_goes_and_that_of_another_one_stays(tmp_path):
+    target = tmp_path / "data"
+    left = tmp_path / ".data-killed.tmp"
+    (left / "new").mkdir(parents=True)
+    with new_folder(target) as first:
+        assert not left.exists()
+        with new_folder(target) as second:
+            assert first.exists()
+            (second / "file").write_text("second")
+        (first / "file").write_text("first")
+    assert (target / "file").read_text() == "first" and [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_hidden_folders_are_not_walked(tmp_path):
     for name in ("b/c", "a", ".hidden/d", "lost+found"):
         (tmp_path / name).mkdir(parents=True)
