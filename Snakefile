@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 from mmlib.records import folders_below
-from pipeline import make, profiles
+from pipeline import make, profiles, warm
 from pipeline.frame import stale_runs
 from pipeline.sources import book_files, sources
 
@@ -140,6 +140,10 @@ def size_and_age(folder):
     return [f"{file.relative_to(folder)} {state.st_size} {state.st_mtime_ns}" for file, state in states.items()]
 
 
+onstart:
+    warm.start()  # jobs on other machines find no server and need none
+
+
 wildcard_constraints:
     experiment="[^/]+",
     run="[^/]+",
@@ -180,7 +184,7 @@ rule data:
         files=lambda wildcards: size_and_age(SETTINGS["data"][wildcards.name].get("folder", "/nowhere")),
     priority: 2000
     shell:
-        "python -m pipeline data {PROFILE:q} {wildcards.name:q} > {log:q} 2>&1"
+        "python -S -E pipeline/warm.py -m pipeline data {PROFILE:q} {wildcards.name:q} > {log:q} 2>&1"
 
 
 rule run:
@@ -208,7 +212,7 @@ rule run:
         runtime=lambda wildcards: min(int(30 + 4 * minutes(wildcards)), LONGEST),
     shell:
         "export OMP_NUM_THREADS={threads};"
-        " python -m pipeline run {PROFILE:q} {wildcards.experiment:q} {wildcards.run:q} > {log:q} 2>&1"
+        " python -S -E pipeline/warm.py -m pipeline run {PROFILE:q} {wildcards.experiment:q} {wildcards.run:q} > {log:q} 2>&1"
         " && touch {output.record:q}"
 
 
@@ -231,7 +235,7 @@ rule chapter:
         runtime=60,
     shell:
         "export OMP_NUM_THREADS={threads};"
-        " python -m pipeline chapter {PROFILE:q} {wildcards.chapter:q} > {log:q} 2>&1"
+        " python -S -E pipeline/warm.py -m pipeline chapter {PROFILE:q} {wildcards.chapter:q} > {log:q} 2>&1"
 
 
 rule html:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from mmlib import records
 from mmlib.data.findings import printable
 from mmlib.published import STORE
-from pipeline import own
+from pipeline import own, warm
 from pipeline.lock import SNAKEMAKE, only_pipeline, run_pipeline
 from pipeline.profiles import (
     OWN,
@@ -59,7 +59,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     from traitlets.config import Config
 
     os.environ["TQDM_DISABLE"] = "1"  # progress bars are for those who watch
-    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
+    os.environ["PYTHONWARNINGS"] = warm.AT_START["PYTHONWARNINGS"]
     output.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(jupytext.read(notebook), output, fmt="ipynb")
     place = os.path.relpath(output)  # papermill notes it in the notebook, which is published

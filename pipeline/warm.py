@@ -1,0 +1,174 @@
+"""Python that has imported already: a process that has loaded the slow libraries forks one for each job and kernel.
+
+Loading them takes longer than much of what chapters and short runs compute. The pipeline starts the server with its
+first job (`start`), and jobs call `python pipeline/warm.py -m MODULE ARGUMENTS` for `python -m MODULE ARGUMENTS`; a
+kernel specification of its own lets papermill do likewise. Where no server answers (a node of a cluster, another
+number of threads, no Linux), it is a Python of its own. The server has loaded nothing of this project.
+
+This file is run by path and imports the standard library alone, so that the caller starts at once.
+"""
+
+import atexit
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+PLACE = "MMLIB_WARM"  # variable: the folder of the server's socket
+THREADS = "OMP_NUM_THREADS"
+# What Python and the libraries read when they start, so that the server's counts.
+AT_START = {
+    THREADS: "1",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+}
+_SERVERS: list[subprocess.Popen] = []
+LIBRARIES = (
+    *("numpy", "pandas", "scipy.stats", "scipy.ndimage", "matplotlib.pyplot", "seaborn", "sklearn.ensemble", "nibabel"),
+    *("torch", "torch.func", "monai.inferers", "monai.metrics", "monai.networks.nets", "nilearn.datasets"),
+    *("safetensors.torch", "psutil", "yaml", "pyarrow.parquet"),
+    *("ipykernel.ipkernel", "ipywidgets", "myst_nb", "jupytext", "papermill"),
+)
+
+
+def start() -> None:
+    """Start a server for the jobs and kernels of this process; it ends with it."""
+    if not hasattr(os, "pidfd_open"):
+        return
+    place = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp"))  # the path of a socket must be short
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    kernel = place / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    argv = [
+        sys.executable,
+        "-S",
+        "-E",
+        os.path.abspath(__file__),
+        "-m",
+        "ipykernel_launcher",
+        "-f",
+        "{connection_file}",
+    ]
+    spec = {
+        "argv": [*argv, "{connection_file}"],
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "metadata": {"debugger": True},
+    }
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(place), os.environ.get("JUPYTER_PATH")]))
+    os.environ[PLACE] = str(place)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(f"{place}/socket")
+        door.listen(64)  # who calls while the libraries are loaded waits
+        command = [sys.executable, os.path.abspath(__file__), "--serve", str(door.fileno())]
+        server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, env={**os.environ, **AT_START}, pass_fds=[door.fileno()]
+        )
+    _SERVERS.append(server)  # this end of the pipe is kept, and closes with this process
+
+
+# ------------------------------------------------------------------------------------------------------ the caller
+def call(arguments: list[str]) -> int:
+    """Let the server run `python ARGUMENTS` with this process's files, folder and environment; its exit status."""
+    place = os.environ.get(PLACE)
+    if not place or os.environ.get(THREADS) != AT_START[THREADS]:
+        return _alone(arguments)
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.connect(f"{place}/socket")
+        request = json.dumps({"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
+        socket.send_fds(line, [len(request).to_bytes(8, "big")], [0, 1, 2])
+        line.sendall(request)
+        answer = line.makefile("r")
+        process = int(answer.readline())
+    except (OSError, ValueError):
+        return _alone(arguments)
+
+    def forward(number: int, frame: object) -> None:
+        os.kill(process, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, forward)
+    status = int(answer.readline() or -signal.SIGKILL)
+    return status if status >= 0 else 128 - status
+
+
+def _alone(arguments: list[str]) -> int:
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
+# ------------------------------------------------------------------------------------------------------ the server
+def serve(door: socket.socket) -> None:
+    """Load the libraries and fork for each call, until the process that started this one has ended."""
+    del sys.path[0]  # the folder of this file
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the callers pass it on
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked
+    for name in LIBRARIES:
+        with suppress(ImportError):  # an extra that is not installed; who needs it says so
+            importlib.import_module(name)
+    while True:
+        ready, _, _ = select.select([door, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        line, _ = door.accept()
+        if os.fork() == 0:
+            door.close()
+            _attend(line)
+        line.close()
+
+
+def _attend(line: socket.socket) -> None:
+    """Fork what the caller asks for, and tell it how that ended; where the caller is gone, so is what it asked for."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, files, _, _ = socket.recv_fds(line, 8, 3)
+    request = b""
+    while len(request) < int.from_bytes(size, "big"):
+        request += line.recv(1 << 16)
+    process = os.fork()
+    if process == 0:
+        line.close()
+        _become(json.loads(request), files)
+    line.sendall(f"{process}\n".encode())
+    ended = os.pidfd_open(process)
+    ready, _, _ = select.select([line.fileno(), ended], [], [])
+    if ended not in ready:
+        os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    with suppress(OSError):
+        line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _become(asked: dict, files: list[int]) -> None:
+    """Be the process that `python -m MODULE ARGUMENTS` starts."""
+    os.setsid()  # a terminal's signals come from the caller alone
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["folder"])
+    _, module, *arguments = asked["arguments"]
+    sys.argv = [module, *arguments]
+    sys.path.insert(0, os.getcwd())
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        serve(socket.socket(fileno=int(sys.argv[2])))
+    else:
+        sys.exit(call(sys.argv[1:]))
