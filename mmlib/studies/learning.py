@@ -225,12 +225,7 @@ def bars(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows.items(), columns=["bar, fixed before the runs", "measured"])
 
 
-def tree_sets() -> list[tuple[str, ...]]:
-    """The sets of modalities that trees are fitted to: each alone, and all."""
-    return [*((name,) for name in MRI), MRI]
-
-
-def tested(results: Results) -> list[str]:
-    """The test cases that every segmentation run scored."""
-    dice = _dice(results, "segmentation")
-    return sorted(set.intersection(*(set(part["case"]) for _, part in dice.groupby("run"))))
+def asked_of_trees(results: Results) -> pd.DataFrame:
+    """Dice of the trees with the sets of modalities that the bars compare: each alone, and all."""
+    trees = results.scores[results.scores["experiment"].eq("trees")]
+    return trees[trees["available"].isin([*MRI, ALL])]

@@ -58,7 +58,7 @@ def test_test_scores_choose_no_setting():
 
 
 def trees(value):
-    every = [(label(names, MRI), "a", target, value) for names in study.tree_sets() for target in study.REGIONS]
+    every = [(names, "a", target, value) for names in [*MRI, ALL] for target in study.REGIONS]
     return pd.DataFrame(every, columns=["available", "case", "target", "value"])
 
 
