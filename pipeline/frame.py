@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from mmlib import records
 from mmlib.methods import MODULES, module_of
 from pipeline.make import data_folder
 from pipeline.profiles import RESULTS, project_root, read_manifest, run_name
+from pipeline.profiles import profile as settings_of
 from pipeline.sources import code_fingerprint, parameters_of
 
 
@@ -120,13 +121,18 @@ def _fingerprint_of(folder: Path) -> str:
         return ""
 
 
-def case_folder(profile: str, data: str) -> Path:
-    """The folder of a run's cases; a phantom of the profile is made where it is missing or no longer what was made."""
-    root = project_root()
-    folder = root / data
-    known = folder.with_name(f"{folder.name}.json").is_file() or not folder.is_dir()
-    if known and folder.parent == root / "build" / "data" / profile:
-        data_folder(profile, folder.name)
+def case_folder(profile: str, data: str, cases: Collection[str] = ()) -> Path:
+    """The folder of a run's cases; a phantom of the profile is made where it is missing or no longer what was made.
+
+    Args:
+        profile: its name.
+        data: the folder, from the root of the project.
+        cases: as `pipeline.make.data_folder`.
+    """
+    folder = project_root() / data
+    made = folder.parent == project_root() / "build" / "data" / profile
+    if made and folder.name in settings_of(profile)["data"]:
+        data_folder(profile, folder.name, cases)
     return folder
 
 

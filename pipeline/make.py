@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from importlib import import_module
@@ -112,9 +112,10 @@ def _make_data(profile_name: str, name: str) -> Path:
         from mmlib.data.splits import read_split
 
         split = read_split(data["split"]).head(data["train"], data["valid"], data["test"])
-        seeds = [int(case.rsplit("-", 1)[1]) for case in (*split.train, *split.valid, *split.test)]
         with records.naming_a_full_disk(target):
-            _write_phantom(data["layout"])(target, seeds, **data["phantom"])
+            _write_phantom(data["layout"])(
+                target, _seeds([*split.train, *split.valid, *split.test]), **data["phantom"]
+            )
     cases = Path(data.get("folder", target))
     content = {"settings": data, "stand_in": "phantom" in data}
     content |= {"fingerprint": records.data_fingerprint(cases)} if cases.is_dir() else {}
@@ -147,18 +148,33 @@ def _content(folder: Path) -> str:
     return total.hexdigest()
 
 
+def _seeds(cases: Collection[str]) -> list[int]:
+    """The seeds of phantom cases, as their names have them."""
+    return [int(case.rsplit("-", 1)[1]) for case in cases]
+
+
 def _write_phantom(layout: str) -> Callable[..., Any]:
     return getattr(import_module(PHANTOMS[layout]), f"write_{layout}")
 
 
-def data_folder(profile_name: str, name: str = "brats") -> Path:
-    """The folder of a data set's cases; a phantom is made where it is missing, and anew where its files changed."""
+def data_folder(profile_name: str, name: str = "brats", cases: Collection[str] = ()) -> Path:
+    """The folder of a data set's cases; a phantom is made where it is missing, and anew where its files changed.
+
+    Args:
+        profile_name: see `profiles/`.
+        name: of the data set.
+        cases: those that are opened; where nothing of a phantom has been made, no others are.
+    """
     data = profile(profile_name)["data"][name]
     target = project_root() / "build" / "data" / profile_name / name
     if _as_made(data, target):
         return Path(data.get("folder", target))
     with _only_maker(profile_name, name):
         if not _as_made(data, target):  # else another process made it while this one waited
+            if cases and "phantom" in data and data["layout"] not in SPLIT_WITHIN and not read_manifest(target):
+                with records.naming_a_full_disk(target):
+                    _write_phantom(data["layout"])(target, _seeds(cases), **data["phantom"])
+                return target
             if "phantom" in data and read_manifest(target).get("settings") == data and target.is_dir():
                 print(f"{target}: files are not those that were made; all are made anew", flush=True)
                 shutil.rmtree(target)

@@ -641,6 +641,19 @@ def test_made_data_that_are_not_what_was_made_are_made_anew(
     assert (manifest.stat().st_mtime_ns == written) == (harm != "manifest"), "nothing seems newer than it is"
 
 
+def test_of_a_phantom_the_cases_that_a_chapter_opens_are_made_and_all_where_a_run_asks(
+    monkeypatch: pytest.MonkeyPatch, paired: Path
+) -> None:
+    monkeypatch.setattr(frame, "project_root", lambda: paired)
+    place = "build/data/tiny/brats"
+    opened = frame.case_folder("tiny", place, ["phantom-0007"])
+    assert list(BratsFolder(opened)) == ["phantom-0007"] and not opened.with_suffix(".json").exists()
+    frame.case_folder("tiny", place, ["phantom-0008"])
+    assert list(BratsFolder(opened)) == ["phantom-0007", "phantom-0008"]
+    assert {"phantom-0007", "phantom-0008"} < set(BratsFolder(frame.case_folder("tiny", place)))
+    assert opened.with_suffix(".json").exists()
+
+
 def test_made_data_are_not_made_twice(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
     data_folder("tiny", "radpath")
     monkeypatch.setattr(make, "_make_data", lambda *_: pytest.fail("made again"))

@@ -234,18 +234,27 @@ def printed_psnr(published: Mapping[int, pd.DataFrame], method: str, missing: st
     return float(published[7].set_index(["method", "missing"]).loc[(method, missing), "psnr_db"])
 
 
-def example_slices(cases: Any, record: pd.Series, modalities: Sequence[str], root: Path) -> Slices:
-    """The slices of the first test case of a run.
+def example_case(record: pd.Series, root: Path) -> str:
+    """The name of the first test case of a run.
 
     Args:
-        cases: such as `BratsFolder(root)` or `IxiFolder(root)`.
-        record: of the run; names its split and size.
+        record: of the run; names its split.
         root: of the project, where a split that is a file lies.
     """
     split = record["parameters.split"]
-    parts = read_split(root / split if split.endswith(".csv") else split)
+    return read_split(root / split if split.endswith(".csv") else split).test[0]
+
+
+def example_slices(cases: Any, name: str, record: pd.Series, modalities: Sequence[str]) -> Slices:
+    """The slices of a case, of the size that a run took.
+
+    Args:
+        cases: such as `BratsFolder(root)` or `IxiFolder(root)`.
+        name: of the case.
+        record: of the run.
+    """
     height, width = record["parameters.size"]
-    return axial_slices(cases[[parts.test[0]]], modalities, size=(height, width), stride=8, least_brain=0.15)
+    return axial_slices(cases[[name]], modalities, size=(height, width), stride=8, least_brain=0.15)
 
 
 def data_table(study: Study) -> pd.DataFrame:
