@@ -113,9 +113,7 @@ def _make_data(profile_name: str, name: str) -> Path:
 
         split = read_split(data["split"]).head(data["train"], data["valid"], data["test"])
         with records.naming_a_full_disk(target):
-            _write_phantom(data["layout"])(
-                target, _seeds([*split.train, *split.valid, *split.test]), **data["phantom"]
-            )
+            _write_phantom(data["layout"])(target, _seeds([*split.train, *split.valid, *split.test]), **data["phantom"])
     cases = Path(data.get("folder", target))
     content = {"settings": data, "stand_in": "phantom" in data}
     content |= {"fingerprint": records.data_fingerprint(cases)} if cases.is_dir() else {}

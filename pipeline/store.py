@@ -331,6 +331,12 @@ def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:
         StoreError: if a published file is missing or damaged; nothing of its experiment is restored.
     """
     sums = read_manifest(store)
+    stamp = target / f".restored-{profile}.json"  # where no file changed since, nothing is unpacked
+    with suppress(OSError, ValueError):
+        known = json.loads(stamp.read_text(encoding="utf-8"))
+        if known["files"] == _state(store, target / profile):
+            said = known["done"]
+            return {"restored": [], "there": sorted(said["restored"] + said["there"]), "kept": said["kept"]}
     done: dict[str, list[str]] = {"restored": [], "there": [], "kept": []}
     for file in sorted(sums):
         if not file.startswith(f"{profile}/") or not file.endswith(".tar.xz"):
@@ -344,7 +350,17 @@ def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:
         with suppress(records.RecordError):
             if "published" in records.read_record(folder):
                 shutil.rmtree(folder)
+    if sums:
+        target.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"files": _state(store, target / profile), "done": done}).encode()
+        records.write_whole(stamp, partial(write_bytes, content))
     return done
+
+
+def _state(*folders: Path) -> dict[str, list[int]]:
+    """Size and time of every file below some folders."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
 
 
 def _put(folder: Path, files: Files) -> str:

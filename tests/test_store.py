@@ -143,6 +143,26 @@ def test_a_change_of_the_store_that_was_cut_off_is_ended_or_forgotten(tmp_path, 
     assert content() == before
 
 
+def test_nothing_is_unpacked_where_nothing_changed_and_what_is_gone_comes_back(tmp_path, monkeypatch):
+    store.publish(tmp_path / "store", [finish(tmp_path / "made")], ABOUT)
+    first = store.restore(tmp_path / "store", "book", tmp_path / "back")
+    unpack = store.open_experiment
+    monkeypatch.setattr(store, "open_experiment", lambda *_: pytest.fail("unpacked"))
+    assert store.restore(tmp_path / "store", "book", tmp_path / "back") == {
+        "restored": [],
+        "there": first["restored"],
+        "kept": [],
+    }
+    monkeypatch.setattr(store, "open_experiment", unpack)
+    (restored(tmp_path) / "record.json").unlink()
+    assert store.restore(tmp_path / "store", "book", tmp_path / "back") == first
+    made_here = finish(tmp_path / "back")
+    kept = {"restored": [], "there": [], "kept": first["restored"]}
+    assert [store.restore(tmp_path / "store", "book", tmp_path / "back") for _ in range(2)] == [kept, kept]
+    shutil.rmtree(made_here)
+    assert store.restore(tmp_path / "store", "book", tmp_path / "back") == first
+
+
 def test_what_an_earlier_restoration_left_goes(tmp_path):
     folder = finish(tmp_path / "made")
     store.publish(tmp_path / "store", [folder], ABOUT)
