@@ -227,6 +227,7 @@ rule chapter:
         f"build/logs/{PROFILE}/{{chapter}}.log",
     params:
         asked=lambda wildcards: SETTINGS["chapters"][wildcards.chapter],
+    priority: lambda wildcards: (SETTINGS["chapters"][wildcards.chapter] or {}).get("seconds", 0)  # the longest first
     threads: 1
     group:
         "chapters"

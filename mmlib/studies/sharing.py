@@ -142,12 +142,12 @@ def read_dial(results: Results, places: Mapping[str, float | None]) -> Dial:
 
 
 # ------------------------------------------------------------------------------------------------------------- ceiling
-def blind_dice(dial: Dial, folder_of: Callable[[str], Path]) -> float:
+def blind_dice(dial: Dial, folder_of: Callable[[str, list[str]], Path]) -> float:
     """The best mean Dice for whole tumour without seeing it: `best_fixed_marking` of the test cases at the first place.
 
     Args:
         dial: the runs.
-        folder_of: experiment -> the BraTS folder of its cases; asked for one alone.
+        folder_of: experiment, names of cases -> the BraTS folder that holds these; asked for one experiment alone.
 
     Returns:
         In [0, 1]; NaN where nothing was run.
@@ -155,8 +155,9 @@ def blind_dice(dial: Dial, folder_of: Callable[[str], Path]) -> float:
     if not dial.places:
         return np.nan
     first = dial.dice[dial.dice["shared"].eq(dial.places[0])]
-    cases = BratsFolder(folder_of(first["experiment"].iloc[0]))
-    return best_fixed_marking(np.stack([np.asarray(cases[name].labels) > 0 for name in sorted(set(first["case"]))]))
+    names = sorted(set(first["case"]))
+    cases = BratsFolder(folder_of(first["experiment"].iloc[0], names))
+    return best_fixed_marking(np.stack([np.asarray(cases[name].labels) > 0 for name in names]))
 
 
 def ceiling(shared: float, names: str, blind: float) -> float:

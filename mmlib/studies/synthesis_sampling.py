@@ -20,7 +20,7 @@ STAGES = {"untrained": "untrained", "brief": "briefly trained", "fit": "trained"
 
 # ------------------------------------------------------------------------------------------------------------- samplers
 def samplers(study: Study) -> pd.DataFrame:
-    """Every sampler and the one-pass networks of the experiment `synthesis-sampling`.
+    """Every sampler and the one-pass networks of the experiment `synthesis-sampling`, of the first seed.
 
     Returns:
         Index: the sampler, such as `paper ddim-25`. Columns: name, net (`paper`, `unet`; of one pass: its own name),
@@ -29,6 +29,7 @@ def samplers(study: Study) -> pd.DataFrame:
         subjects (their number).
     """
     part = study.part("synthesis-sampling")
+    part = part[part["seed"].eq(part["seed"].min())]
     psnr = part[part["metric"] == "psnr"].groupby("variant")["value"].mean()
     subjects = part[part["metric"] == "psnr"].groupby("variant")["case"].nunique()
     seconds = part[part["metric"] == "sample-seconds"].groupby("variant")["value"].median()

@@ -117,7 +117,7 @@ def test_the_best_blind_marking_is_of_the_test_cases(tmp_path: Path) -> None:
             nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / case / f"{case}_{name}.nii.gz")
     dial = dial_of(scores_of([study.PAPER], ["sharing-0"]))
     # one voxel has a Dice of 2/3, 1 and 1; two have 1, 2/3 and 2/3
-    assert study.blind_dice(dial, {"sharing-0": tmp_path}.__getitem__) == pytest.approx(8 / 9)
+    assert study.blind_dice(dial, lambda name, cases: {"sharing-0": tmp_path}[name]) == pytest.approx(8 / 9)
 
 
 def test_the_figures_draw_a_line_per_arm_and_the_ceiling(dial: study.Dial) -> None:
@@ -170,7 +170,7 @@ def test_without_any_run_on_the_dial_there_are_sentences_and_no_error() -> None:
         dial = dial_of(scores, places)
         rows = study.reached(dial)
         assert rows.empty and study.gains(dial).empty and dial.features.empty
-        assert np.isnan(study.blind_dice(dial, {}.__getitem__))
+        assert np.isnan(study.blind_dice(dial, lambda name, cases: {}[name]))
         assert set(study.facts(dial, rows, np.nan)) == set(study.facts(dial_of(scores_of()), rows, 0.2))
     assert study.places_text({}) == study.NOTHING
 
