@@ -999,8 +999,13 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin the pipeline of a project in a process group of its own, as a shell does."""
     inherited = {name: value for name, value in os.environ.items() if name not in CALLERS} | {"PROFILE": "quick"}
     command = [sys.executable, "-m", "pipeline", "book", "--cores", "1", *arguments]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=inherited, start_new_session=True, **options)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen(command, cwd=folder, env=inherited, preexec_fn=_listen, **options)
+
+
+def _listen() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):  # which these tests may be started to ignore
+        signal.signal(number, signal.SIG_DFL)
 
 
 def until(done: Callable[[], bool], seconds: float = 120) -> None:
