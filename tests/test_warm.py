@@ -86,7 +86,7 @@ def test_without_a_server_or_with_other_threads_it_is_a_python_of_its_own(folder
 def test_a_signal_reaches_it_and_a_caller_that_is_killed_takes_it_along(
     folder: Path, server: dict[str, str], number: int, status: int
 ) -> None:
-    caller = subprocess.Popen([*CALL, "wait"], cwd=folder, env=server, start_new_session=True)
+    caller = subprocess.Popen([*CALL, "wait"], cwd=folder, env=server, start_new_session=True, preexec_fn=_listen)
     limit = time.monotonic() + 120
     while not (folder / "began").exists() and time.monotonic() < limit:
         time.sleep(0.05)
@@ -94,6 +94,10 @@ def test_a_signal_reaches_it_and_a_caller_that_is_killed_takes_it_along(
     caller.send_signal(number)
     assert caller.wait(60) == status
     forked.wait(60)
+
+
+def _listen() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which these tests may be started to ignore
 
 
 def _is_in(process: psutil.Process, folder: Path) -> bool:
