@@ -332,7 +332,7 @@ def restore(store: Path, profile: str, target: Path) -> dict[str, list[str]]:
     """
     sums = read_manifest(store)
     stamp = target / f".restored-{profile}.json"  # where no file changed since, nothing is unpacked
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, KeyError):
         known = json.loads(stamp.read_text(encoding="utf-8"))
         if known["files"] == _state(store, target / profile):
             said = known["done"]

@@ -35,7 +35,7 @@ _SERVERS: list[subprocess.Popen] = []
 LIBRARIES = (
     *("numpy", "pandas", "scipy.stats", "scipy.ndimage", "matplotlib.pyplot", "seaborn", "sklearn.ensemble", "nibabel"),
     *("torch", "torch.func", "monai.inferers", "monai.metrics", "monai.networks.nets", "nilearn.datasets"),
-    *("safetensors.torch", "psutil", "yaml", "pyarrow.parquet"),
+    *("safetensors.torch", "psutil", "yaml"),
     *("ipykernel.ipkernel", "ipywidgets", "myst_nb", "jupytext", "papermill"),
 )
 
@@ -48,22 +48,8 @@ def start() -> None:
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     kernel = place / "kernels" / "python3"
     kernel.mkdir(parents=True)
-    argv = [
-        sys.executable,
-        "-S",
-        "-E",
-        os.path.abspath(__file__),
-        "-m",
-        "ipykernel_launcher",
-        "-f",
-        "{connection_file}",
-    ]
-    spec = {
-        "argv": [*argv, "{connection_file}"],
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-        "metadata": {"debugger": True},
-    }
+    argv = [sys.executable, "-S", "-E", os.path.abspath(__file__), "-m", "ipykernel_launcher", "-f"]
+    spec = {"argv": [*argv, "{connection_file}"], "display_name": "Python 3 (ipykernel)", "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(spec))
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(place), os.environ.get("JUPYTER_PATH")]))
     os.environ[PLACE] = str(place)
@@ -95,7 +81,8 @@ def call(arguments: list[str]) -> int:
         return _alone(arguments)
 
     def forward(number: int, frame: object) -> None:
-        os.kill(process, number)
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -134,7 +121,9 @@ def _attend(line: socket.socket) -> None:
     size, files, _, _ = socket.recv_fds(line, 8, 3)
     request = b""
     while len(request) < int.from_bytes(size, "big"):
-        request += line.recv(1 << 16)
+        if not (part := line.recv(1 << 16)):
+            os._exit(1)  # the caller was killed while it asked
+        request += part
     process = os.fork()
     if process == 0:
         line.close()
