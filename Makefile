@@ -28,6 +28,9 @@ TYPED   := PROFILE DATA IXI AVMNIST DERM7PT RADPATH MS TCGA EXPERIMENTS EXPERIME
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 
+# Where nothing keeps what Python has compiled, as in many containers, each of many processes compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN     := $(VENV)/bin
 GPUS    := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 PIPELINE = $(BIN)/python -m pipeline book --cores $(JOBS) --resources gpu=$(GPUS) --show-failed-logs --quiet host reason

@@ -22,7 +22,8 @@ SETTINGS = profiles.profile(PROFILE)
 HTML = os.environ.get("HTML") or "build/html"
 CHAPTERS = list(SETTINGS["chapters"])
 EXPERIMENTS = {
-    name: (profiles.list_runs(PROFILE, name), profiles.groups(PROFILE, name)) for name in SETTINGS["experiments"]
+    name: (profiles.list_runs(PROFILE, name, SETTINGS), profiles.groups(PROFILE, name, SETTINGS))
+    for name in SETTINGS["experiments"]
 }
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 # Runs whose minutes are those of a GPU ask for one, where there are any: here, or on the nodes (profiles/slurm says so).
@@ -259,6 +260,5 @@ rule html:
         # the book's source is put together anew; the last good pages stay until the new ones are complete
         "exec > {log:q} 2>&1; export PROFILE={PROFILE:q} NO_COLOR=1; rm -rf {params.book:q} && mkdir -p {params.book:q}/chapters"
         " && cp -R book/. {params.book:q}/ && cp {input.chapters:q} {params.book:q}/chapters/"
-        " && python -m pipeline pages {PROFILE:q} {params.book:q} && jupyter-book build {params.book:q} --config _config.yml"
-        "    --path-output {params.book:q} -W --keep-going --quiet"
+        " && python -S -E pipeline/warm.py -m pipeline pages {PROFILE:q} {params.book:q}"
         " && rm -rf {params.html:q} && mv {params.book:q}/_build/html {params.html:q}"

@@ -155,13 +155,14 @@ def _write_phantom(layout: str) -> Callable[..., Any]:
     return getattr(import_module(PHANTOMS[layout]), f"write_{layout}")
 
 
-def data_folder(profile_name: str, name: str = "brats", cases: Collection[str] = ()) -> Path:
+def data_folder(profile_name: str, name: str = "brats", cases: Collection[str] = (), most: int = 0) -> Path:
     """The folder of a data set's cases; a phantom is made where it is missing, and anew where its files changed.
 
     Args:
         profile_name: see `profiles/`.
         name: of the data set.
         cases: those that are opened; where nothing of a phantom has been made, no others are.
+        most: of a layout that says itself which cases are for testing: so many of each part are opened; likewise.
     """
     data = profile(profile_name)["data"][name]
     target = project_root() / "build" / "data" / profile_name / name
@@ -169,9 +170,11 @@ def data_folder(profile_name: str, name: str = "brats", cases: Collection[str] =
         return Path(data.get("folder", target))
     with _only_maker(profile_name, name):
         if not _as_made(data, target):  # else another process made it while this one waited
-            if cases and "phantom" in data and data["layout"] not in SPLIT_WITHIN and not read_manifest(target):
+            if (cases or most) and "phantom" in data and not read_manifest(target):
+                parts = [min(most, data[part]) for part in ("train", "valid", "test")]
+                which = parts if data["layout"] in SPLIT_WITHIN else [_seeds(cases)]
                 with records.naming_a_full_disk(target):
-                    _write_phantom(data["layout"])(target, _seeds(cases), **data["phantom"])
+                    _write_phantom(data["layout"])(target, *which, **data["phantom"])
                 return target
             if "phantom" in data and read_manifest(target).get("settings") == data and target.is_dir():
                 print(f"{target}: files are not those that were made; all are made anew", flush=True)
@@ -349,6 +352,20 @@ def write_absent_chapters(profile_name: str, book: Path) -> None:
         page.write_text(json.dumps(notebook), encoding="utf-8")
 
 
+def make_pages(profile_name: str, book: Path) -> None:
+    """Build the pages of a book whose source was put together, with warnings as errors, into `_build/html` in it.
+
+    Args:
+        profile_name: see `profiles/`.
+        book: the folder of the source.
+    """
+    from jupyter_book.cli.main import build
+
+    write_absent_chapters(profile_name, book)
+    strictly = ["-W", "--keep-going", "--quiet"]
+    build([str(book), "--config", "_config.yml", "--path-output", str(book), *strictly], prog_name="jupyter-book build")
+
+
 def use_a_home() -> None:
     """Where the home folder is missing or cannot be written, let what caches there (matplotlib, IPython) use build."""
     home = Path.home() if "HOME" in os.environ else None
@@ -447,7 +464,7 @@ def main() -> None:
     if given["command"] in ("data", "run", "publish", "verify", "reproduce"):
         os.environ[TRAIN] = "1"  # also what chapters leave out, since it is not there yet
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
-    actions["pages"] = write_absent_chapters
+    actions["pages"] = make_pages
     if given["command"] == "publish":
         from pipeline.store import publish_profile
 

@@ -290,20 +290,28 @@ def _listed(
             yield name, {**filed, "variant": variant, "seed": seed, **cases, **given, **taught}, group
 
 
-def list_runs(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
+def list_runs(profile_name: str, experiment: str, settings: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     """List the runs of an experiment: name -> parameters of its training notebook: plain values and lists of them.
+
+    Args:
+        profile_name: see `profiles/`.
+        experiment: of the profile.
+        settings: the profile as read, for who asks many times.
 
     Raises:
         ValueError: as `profile`.
     """
-    return {name: parameters for name, parameters, _ in _listed(profile(profile_name), profile_name, experiment)}
+    listed = _listed(settings or profile(profile_name), profile_name, experiment)
+    return {name: parameters for name, parameters, _ in listed}
 
 
-def groups(profile_name: str, experiment: str) -> dict[str, dict[str, Any]]:
-    """Run name -> the entry of the profile that it comes from: its method, its `minutes` on one core."""
-    return {name: group for name, _, group in _listed(profile(profile_name), profile_name, experiment)}
+def groups(profile_name: str, experiment: str, settings: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """Run name -> the entry of the profile it comes from: its method, its `minutes` on one core; see `list_runs`."""
+    return {name: group for name, _, group in _listed(settings or profile(profile_name), profile_name, experiment)}
 
 
 def asked_runs(profile_name: str, chapter: str) -> dict[str, list[str]]:
     """Experiment -> names of the runs that a profile asks for, of the experiments that a chapter reads."""
-    return {name: list(list_runs(profile_name, name)) for name in experiments_of(profile_name, chapter)}
+    settings = profile(profile_name)
+    experiments = (settings["chapters"].get(chapter) or {}).get("experiments", [])
+    return {name: list(list_runs(profile_name, name, settings)) for name in experiments}

@@ -594,6 +594,17 @@ def test_phantoms_with_a_split_of_their_own_are_written_and_read(paired: Path) -
     assert made["root"] == "build/data/tiny/derm7pt" and made["seeds"] == [0, 1] and "split" not in made
 
 
+def test_where_little_is_opened_little_is_made(paired: Path) -> None:
+    few = radpath.load(data_folder("tiny", "radpath", most=12))
+    assert [len(part) for part in (few.train, few.valid, few.test)] == [12, 12, 12]
+    assert not (paired / "build" / "data" / "tiny" / "radpath.json").exists(), "what was asked for was not made"
+    whole = radpath.load(data_folder("tiny", "radpath"))
+    assert len(whole.train) == 16
+    assert few.test.labels.equal(whole.test.labels[:12]), "the same cases"
+    again = radpath.load(data_folder("tiny", "radpath", most=12))
+    assert len(again.train) == 16, "what is there stays"
+
+
 def test_the_options_of_a_phantom_reach_its_maker_and_the_manifest(paired: Path) -> None:
     settings = {"spacing": 4.0, "preset": "realistic", "shared": 0.5}
     file = paired / "profiles" / "tiny.yaml"

@@ -49,6 +49,12 @@ def link(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree
             buttons.insert(1, source)
 
 
+def leave_bare(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Show the pages of source code without the tree of chapters, which takes longer to draw than all else on them."""
+    if page.startswith("_modules/"):
+        context["sidebars"] = []
+
+
 def _is_thebe(script: Any) -> bool:
     """Scripts of sphinx-thebe name a remote address; no page here starts a kernel."""
     body = getattr(script, "attributes", {}).get("body") or ""
@@ -58,5 +64,6 @@ def _is_thebe(script: Any) -> bool:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the hooks; the theme's own run at 501 and 502."""
     app.connect("config-inited", announce, priority=900)
+    app.connect("html-page-context", leave_bare, priority=400)
     app.connect("html-page-context", link, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

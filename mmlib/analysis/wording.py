@@ -58,6 +58,11 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def quick(scores: pd.DataFrame) -> pd.DataFrame:
+    """The same scores with categories for texts: of millions of rows those that meet a condition are found sooner."""
+    return scores.astype(dict.fromkeys(scores.select_dtypes("str").columns, "category"))
+
+
 def select(scores: pd.DataFrame, **conditions: str | float | Iterable[str | float]) -> pd.DataFrame:
     """The scores that meet conditions, as a table (seeds, cases); means over what is left open.
 

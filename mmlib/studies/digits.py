@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, cell_means, holm, mcnemar, paired_effects, shared_effect
-from mmlib.analysis.wording import counted, format_effect, format_interval, outcome, select
+from mmlib.analysis.wording import counted, format_effect, format_interval, outcome, quick, select
 from mmlib.data import avmnist
 from mmlib.data.avmnist import Pairs
 from mmlib.figures.style import (
@@ -183,7 +183,7 @@ def read_study(results: Results) -> Study:
         value=100 * right["value"],
         arm=right["method"].where(plain, right["method"] + " " + label[0]),
     )
-    return Study(Results(records, scores), right)
+    return Study(Results(records, scores), quick(right))
 
 
 # ------------------------------------------------------------------------------------------------------ paper and data

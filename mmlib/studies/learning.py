@@ -59,11 +59,13 @@ def tried(results: Results, experiment: str) -> pd.DataFrame:
     """
     tuning = TUNED[experiment]
     scores = results.scores[results.scores["experiment"].eq(experiment)]
-    scores = scores[scores[list(tuning.where)].eq(pd.Series(tuning.where)).all(axis=1)]
-    scores = scores[scores["run"].map(lambda run: bool(SETTING.search(run)))]  # not the teacher of those that are tuned
+    for name, value in tuning.where.items():
+        scores = scores[scores[name].eq(value)]
+    settings = {run: _named(SETTING.findall(run)) for run in scores["run"].unique() if SETTING.search(run)}
+    scores = scores[scores["run"].isin(settings)]  # not the teacher of those that are tuned
     if scores.empty:
         return pd.DataFrame()
-    setting = scores["run"].map(lambda run: _named(SETTING.findall(run)))
+    setting = scores["run"].map(settings)
     scores = scores.assign(value=scores["value"] * tuning.scale, setting=setting, arm=arm_of(scores))
     return scores.pivot_table(index="arm", columns="setting", values="value", sort=False)
 

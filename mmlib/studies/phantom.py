@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmlib.analysis.overlap import brain_values, modality_overlap
-from mmlib.data.cases import Case
+from mmlib.data.cases import REGIONS, Case, regions
 from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_subject, make_tissues
 from mmlib.data.phantoms.options import REALISTIC, Options, enhancement_ceiling, tumour_ceiling
 from mmlib.figures.overlays import axial
@@ -26,6 +26,47 @@ SHOWN = {  # what the figure of options shows
     "realistic": REALISTIC,
 }
 DIAL = np.linspace(0, 1, 41)
+
+
+def as_score(case: str, target: str, metric: str, value: float) -> pd.DataFrame:
+    """One row of scores."""
+    return pd.DataFrame([{"case": case, "available": "none", "target": target, "metric": metric, "value": value}])
+
+
+def facts_of_subjects(seeds: Iterable[int], spacing: float) -> tuple[pd.DataFrame, np.ndarray]:
+    """What subjects of the plain phantom hold.
+
+    Args:
+        seeds: of the subjects.
+        spacing: mm.
+
+    Returns:
+        Scores (case: the seed, available, target, metric, value): the metric `ml` of each region and of necrosis, and
+        `ceiling`, see `ceiling_without_t1ce`, of `et`; and the whole tumours, (N, X, Y, Z) bool.
+    """
+    rows, masks = [], []
+    for seed in seeds:
+        truth = make_tissues(seed, spacing)
+        parts = dict(zip(REGIONS, regions(truth.labels, 4), strict=True))
+        parts["necrosis"] = truth.fractions["necrosis"] > 0.5
+        values = [(name, "ml", part.sum() * spacing**3 / 1000) for name, part in parts.items()]
+        rows += [as_score(str(seed), *one) for one in [*values, ("et", "ceiling", ceiling_without_t1ce(truth))]]
+        masks.append(truth.labels > 0)
+    return pd.concat(rows, ignore_index=True), np.stack(masks)
+
+
+def read_facts(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """The volumes, ml, and the ceilings that `facts_of_subjects` found: a row per seed, a column per region."""
+    own = scores[scores["case"].str.fullmatch(r"\d+")].astype({"case": int})
+    sizes = own[own["metric"].eq("ml")].pivot(index="case", columns="target", values="value")
+    return sizes, own[own["metric"].eq("ceiling")].set_index("case")["value"].sort_index()
+
+
+def read_overlap(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What `overlap_of` found, by the name of the options: tables for `overlap_table`."""
+    found = scores[scores["case"].str.contains(": ")]
+    found = found.rename(columns={"available": "source", "metric": "kind"})
+    return dict(list(found.groupby(found["case"].str.split(": ").str[0], sort=False)))
 
 
 def overlap_of(options: Options, seeds: Iterable[int], spacing: float, most: int) -> pd.DataFrame:

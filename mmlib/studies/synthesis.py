@@ -27,7 +27,7 @@ from mmlib.analysis.statistics import (
     page_trend,
     shared_effect,
 )
-from mmlib.analysis.wording import counted, format_effect, format_interval, listed, select
+from mmlib.analysis.wording import counted, format_effect, format_interval, listed, quick, select
 from mmlib.data.slices import Slices, axial_slices, patterns
 from mmlib.data.splits import read_split
 from mmlib.figures.results import arm_of
@@ -190,7 +190,7 @@ class Study:
 def read_study(results: Results) -> Study:
     """The runs of the chapter's experiments, with the arm of each score."""
     records, scores = (part[part["experiment"].isin(EXPERIMENTS)] for part in (results.records, results.scores))
-    return Study(Results(records, scores), scores.assign(arm=arm_of(scores)))
+    return Study(Results(records, scores), quick(scores.assign(arm=arm_of(scores))))
 
 
 def contrasts(study: Study, rows: Iterable[tuple[str, str, str, str, str]]) -> pd.DataFrame:

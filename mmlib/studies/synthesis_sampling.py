@@ -170,8 +170,13 @@ def error_by_time(study: Study) -> pd.DataFrame:
     """Squared error of the predicted missing image; rows: time t, columns: the U-Net ever longer trained, as drawn."""
     part = study.part("synthesis-sampling")
     errors = part[part["metric"].str.startswith("mse-t")]
-    errors = errors.assign(t=errors["metric"].str[5:].astype(int)).replace({"variant": {"paper": "as drawn"}})
-    return errors.groupby(["variant", "t"])["value"].mean().unstack(0)[list(STAGES.values())]
+    errors = errors.assign(t=errors["metric"].str[5:].astype(int))
+    return (
+        errors.groupby(["variant", "t"])["value"]
+        .mean()
+        .unstack(0)
+        .rename(columns={"paper": "as drawn"})[list(STAGES.values())]
+    )
 
 
 @styled

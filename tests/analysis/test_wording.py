@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mmlib.analysis.statistics import paired_effects
-from mmlib.analysis.wording import format_effect, format_effects, format_interval, outcome
+from mmlib.analysis.wording import format_effect, format_effects, format_interval, outcome, quick, select
 from mmlib.ledgers.claims import effect_rows, judge, what_it_would_take
 
 
@@ -43,3 +43,13 @@ def test_rows_of_one_case_are_drawn_and_written(of_one_case) -> None:
     figure = forest(rows, ["wt", "tc"])
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["wt", "tc"]
     figure.canvas.draw()
+
+
+def test_selecting_from_categories_gives_the_same_table() -> None:
+    rows = [(arm, seed, case, seed + len(case)) for arm in "ab" for seed in (0, 1) for case in ("x", "yy")]
+    scores = pd.DataFrame(rows, columns=["arm", "seed", "case", "value"])
+    found = select(quick(scores), arm="b")
+    assert isinstance(quick(scores)["arm"].dtype, pd.CategoricalDtype)
+    assert found.to_numpy().tolist() == select(scores, arm="b").to_numpy().tolist() == [[1, 2], [2, 3]]
+    with pytest.raises(ValueError, match="no scores with"):
+        select(quick(scores), arm="c")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues
 from mmlib.data.phantoms.options import PLAIN
 from mmlib.modalities import MRI
 from mmlib.studies import phantom as study
@@ -36,6 +37,27 @@ def test_the_best_fixed_marking_by_hand():
 def test_without_a_tumour_there_is_nothing_to_mark():
     with pytest.raises(ValueError, match="none of the masks holds a tumour"):
         study.best_fixed_marking(np.zeros((2, 1, 1, 3), dtype=bool))
+
+
+def test_what_subjects_hold_is_filed_as_scores_and_read_again():
+    seeds = range(100, 103)
+    facts, masks = study.facts_of_subjects(seeds, 4.0)
+    found = study.overlap_of(PLAIN, (0, 1), 4.0, 400)
+    named = {"subject": "case", "source": "available", "kind": "metric"}
+    filed = found.rename(columns=named).assign(case="plain: " + found["subject"])
+    dial = study.as_score("predictable 0.5", "et", "ceiling", 0.4)
+    scores = pd.concat([facts, filed, dial], ignore_index=True)
+    assert not scores.duplicated(["case", "available", "target", "metric"]).any(), "a run would refuse them"
+
+    sizes, ceilings = study.read_facts(scores)
+    truths = {seed: make_tissues(seed, 4.0) for seed in seeds}
+    for place, (seed, truth) in enumerate(truths.items()):
+        assert sizes.loc[seed, "et"] == pytest.approx((truth.labels == 4).sum() * 0.064), "voxels of 4 mm in ml"
+        assert np.array_equal(masks[place], truth.labels > 0)
+    assert ceilings.to_dict() == {seed: ceiling_without_t1ce(truth) for seed, truth in truths.items()}
+    (name, alike), *others = study.read_overlap(scores).items()
+    assert name == "plain" and not others
+    pd.testing.assert_frame_equal(study.overlap_table({name: alike}), study.overlap_table({name: found}))
 
 
 def test_phantom_modalities_predict_each_other_in_part():
