@@ -49,23 +49,27 @@ def project_root() -> Path:
 
 @lru_cache
 def _parsed(path: Path, modified_ns: int) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _written(name: str) -> dict[str, Any]:
-    """A profile as its file has it."""
+    """A profile as its file has it; a copy, to be changed."""
+    written = copy.deepcopy(_read(name))
+    return {**written, "chapters": written["chapters"] or {}}
+
+
+def _read(name: str) -> dict[str, Any]:
     path = project_root() / "profiles" / f"{name}.yaml"
     if not path.is_file():
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
         raise ValueError(f"there is no profile {name!r}; choose one of {', '.join(known)}")
-    written = copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
-    return {**written, "chapters": written["chapters"] or {}}
+    return _parsed(path, path.stat().st_mtime_ns)
 
 
 def results_profile(name: str) -> str:
     """The name a profile's results are filed under: `quick`, or `quick-own` where data of the reader's are used."""
     replaced = any(
-        _has_default(data) and os.environ.get(data.get("replaced_by", "")) for data in _written(name)["data"].values()
+        _has_default(data) and os.environ.get(data.get("replaced_by", "")) for data in _read(name)["data"].values()
     )
     return f"{name}{OWN}" if replaced else name
 

@@ -595,14 +595,17 @@ def test_phantoms_with_a_split_of_their_own_are_written_and_read(paired: Path) -
 
 
 def test_where_little_is_opened_little_is_made(paired: Path) -> None:
-    few = radpath.load(data_folder("tiny", "radpath", most=12))
-    assert [len(part) for part in (few.train, few.valid, few.test)] == [12, 12, 12]
-    assert not (paired / "build" / "data" / "tiny" / "radpath.json").exists(), "what was asked for was not made"
-    whole = radpath.load(data_folder("tiny", "radpath"))
-    assert len(whole.train) == 16
-    assert few.test.labels.equal(whole.test.labels[:12]), "the same cases"
-    again = radpath.load(data_folder("tiny", "radpath", most=12))
-    assert len(again.train) == 16, "what is there stays"
+    few = data_folder("tiny", "radpath", most=12)
+    assert not few.with_suffix(".json").exists(), "what was asked for was not made"
+    parts = pd.read_csv(few / "split.csv")
+    assert parts.value_counts("part").eq(12).all()
+    known = parts.merge(pd.read_csv(few / "classes.csv"))
+    whole = pd.read_csv(data_folder("tiny", "radpath") / "split.csv")
+    assert whole.value_counts("part").eq(16).all()
+    found = known.merge(whole.merge(pd.read_csv(few / "classes.csv")))
+    assert sorted(found["case"]) == sorted(known["case"]), "the same cases, of the same class"
+    again = pd.read_csv(data_folder("tiny", "radpath", most=12) / "split.csv")
+    assert again.equals(whole), "what is there stays"
 
 
 def test_the_options_of_a_phantom_reach_its_maker_and_the_manifest(paired: Path) -> None:
