@@ -50,9 +50,9 @@ def link(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree
 
 
 def leave_bare(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
-    """Show the pages of source code without the tree of chapters, which takes longer to draw than all else on them."""
+    """Show source code without the tree of chapters, which takes longer to draw than all else; the logo leads home."""
     if page.startswith("_modules/"):
-        context["sidebars"] = []
+        context["sidebars"] = [one for one in context["sidebars"] if one != "sbt-sidebar-nav.html"]
 
 
 def _is_thebe(script: Any) -> bool:
