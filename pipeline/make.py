@@ -38,7 +38,7 @@ from pipeline.profiles import (
     results_profile,
 )
 
-CHAPTER = 1.1  # minutes of one core that a chapter and its page take, on average
+CHAPTER = 0.9  # minutes of one core that a chapter and its page take, on average
 IN_PIPELINE = "MADE_BY_THE_PIPELINE"  # environment variable of chapters that the pipeline makes
 PHANTOMS = {
     "brats": "mmlib.data.phantoms.brain",

@@ -53,12 +53,13 @@ def _parsed(path: Path, modified_ns: int) -> dict[str, Any]:
 
 
 def _written(name: str) -> dict[str, Any]:
-    """A profile as its file has it; a copy, to be changed."""
+    """A copy of a profile as its file has it."""
     written = copy.deepcopy(_read(name))
     return {**written, "chapters": written["chapters"] or {}}
 
 
 def _read(name: str) -> dict[str, Any]:
+    """A profile as its file has it, not to be changed."""
     path = project_root() / "profiles" / f"{name}.yaml"
     if not path.is_file():
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
