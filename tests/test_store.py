@@ -84,6 +84,24 @@ def test_scores_are_published_to_seven_digits_and_the_record_says_so(tmp_path):
     assert store.rounded(text) == text
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"case,value\na,0.5\nb,\na,0.5\n,\n",
+        "case,value\n\u00e4 b,-1e-09\n".encode(),
+        b"case,value\n" + b"".join(b"%d,%d\n" % (row % 7, row) for row in range(70_000)),  # more than 16 bits count
+    ],
+)
+def test_a_table_by_columns_comes_back_byte_for_byte(table):
+    columns = store.by_columns(table)
+    assert columns and store.from_columns(columns) == table
+
+
+@pytest.mark.parametrize("table", [b"", b"case,value\n", b"case\na", b'case,value\n"a,b",1\n', b"case,value\na\n"])
+def test_what_is_no_plain_table_stays_as_it_is(table):
+    assert store.by_columns(table) is None
+
+
 def test_arrays_are_published_in_16_bits_where_they_fit(tmp_path):
     made = {"x": np.float32([0.1, np.nan]), "far": np.array([1e5]), "y": np.arange(3), "who": np.array(["a"])}
     np.savez_compressed(tmp_path / "made.npz", **made)
