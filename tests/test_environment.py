@@ -43,7 +43,8 @@ def version_of(requirement: Requirement) -> str:
 
 def asked_for() -> list[Requirement]:
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
-    return [Requirement(text) for group in groups for text in group]
+    found = [Requirement(text) for group in groups for text in group]
+    return [one for one in found if one.name != PROJECT["name"]]  # an extra may take others in
 
 
 def test_the_lock_satisfies_every_range_of_the_project() -> None:
@@ -171,3 +172,33 @@ def test_the_repository_is_told_alike() -> None:
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert config["repository"]["url"] == citation["repository-code"] == PROJECT["urls"]["Repository"]
+
+
+def test_the_library_alone_evaluates_and_predicts_without_the_packages_of_its_extras(tmp_path) -> None:
+    extras = PROJECT["optional-dependencies"]
+    blocked = [Requirement(text).name for one in ("audio", "embeddings", "phantoms") for text in extras[one]]
+    names = {"umap-learn": "umap", "scikit-image": "skimage"}
+    code = f"""
+import sys
+for name in {[names.get(name, name) for name in blocked]!r}:
+    sys.modules[name] = None
+import torch
+from torch import nn
+import mmlib.__main__, mmlib.figures.results, mmlib.official, mmlib.prediction, mmlib.training
+from mmlib.tasks.segmentation import evaluate_combinations
+from monai.networks.nets import SegResNet
+images = torch.randn(2, 8, 8, 8)
+case = {{"image": images, "label": images[:1] > 1}}
+network = SegResNet(3, init_filters=8, in_channels=2, out_channels=1, blocks_down=(1, 1), blocks_up=(1,))
+network.modalities = ("pet", "ct")
+table = evaluate_combinations(network, [case], regions=["tumour"], hausdorff=False)
+assert list(table["available"]) == ["pet", "ct", "pet+ct"], table
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "mmlib" / "py.typed").is_file()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["mmlib"]

@@ -229,6 +229,7 @@ def encode_rows(encoder: nn.Module, volumes: Tensor, rows: Tensor, blank: bool =
     Where no row is True and zeros are wanted, the encoder runs on two strides a side only: its weights get a gradient
     of zero, as in every other step.
     """
+    volumes = volumes.as_subclass(Tensor)  # of MONAI's batches no row can be taken while they carry their metadata
     inputs = volumes[rows]  # n D H W, n rows being True
     grid = volumes.shape[1:]
     if blank:
@@ -275,7 +276,8 @@ def masked_images(images: Tensor, available: Tensor) -> Tensor:
     Returns:
         (B, M, D, H, W).
     """
-    return torch.where(available[..., None, None, None], images, 0)  # mask: B M 1 1 1
+    plain = images.as_subclass(Tensor)  # MONAI's tensors with metadata are tensors here
+    return torch.where(available[..., None, None, None], plain, 0)  # mask: B M 1 1 1
 
 
 def check_grid(images: Tensor, available: Tensor, stride: Sequence[int]) -> None:

@@ -49,6 +49,8 @@ def dependencies(project: str = "mmlib") -> pd.DataFrame:
     extras = distribution.metadata.get_all("Provides-Extra", [])
     waiting: list[tuple[str, str]] = []
     for requirement in map(Requirement, distribution.requires or ()):
+        if requirement.name == project:
+            continue  # an extra that takes in others
         for extra in ["", *extras]:
             if _holds(requirement, extra) and (not extra or not _holds(requirement, "")):
                 wanted.setdefault(canonicalize_name(requirement.name), set()).add(extra or "library")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mmlib import modalities as names
-from mmlib.data.cases import Case, Frame, Orientation, box_of, tensors, usable
+from mmlib.data.cases import REGIONS, Case, Frame, Orientation, box_of, tensors, usable
+from mmlib.modalities import MRI
+from mmlib.tasks.any_network import Sample, as_segmenter, samples
 
 WINDOW = 128  # voxels a side, where the training crops of a network are not known
 OVERLAP = 1 / 3  # of neighbouring windows, as in the released ShaSpec code
@@ -105,7 +107,7 @@ def probabilities(
         (K, R, D, H, W) probabilities in [0, 1], on the CPU.
     """
     names.check_available(available, model.modalities)
-    device = next(model.parameters()).device
+    device = next(model.parameters(), images).device  # a rule has no parameters
     acquired = available.any(dim=0)  # M
     grid = images.shape[1:]
     stride = model.stride
@@ -130,19 +132,22 @@ def probabilities(
 
 
 def evaluate_combinations(
-    model: Segmenter,
-    cases: Iterable[Case] | Mapping[str, Case],
+    model: Any,
+    cases: Iterable[Case | Mapping[str, Any]] | Mapping[str, Case],
     combinations: Sequence[Sequence[str]] | None = None,
     *,
+    regions: Sequence[str] = (),
     window: int | Sequence[int] | None = None,
     hausdorff: bool = True,
 ) -> pd.DataFrame:
-    """Score a model on whole volumes, for every combination of the modalities that a case has.
+    """Score a network on whole volumes, for every combination of the modalities that a case has.
 
     Args:
-        model: see the module.
-        cases: with labels; a mapping by name is read one case at a time.
+        model: a `Segmenter`, or any `nn.Module`: see `mmlib.tasks.any_network`.
+        cases: with labels; a mapping by name is read one case at a time. Or dictionaries, as a data set or a loader of
+            MONAI gives them: these go to the network as they are, see `mmlib.tasks.any_network.samples`.
         combinations: modality names each; None: all 2^M - 1.
+        regions: what the outputs of the network mark, in their order; empty: the regions of the cases.
         window: see `probabilities`.
         hausdorff: compute HD95 too, the slower half of the metrics.
 
@@ -153,43 +158,104 @@ def evaluate_combinations(
         (dice in [0, 1], hd95 in mm), value. Combinations with a modality that a case lacks are left out for that case.
 
     Raises:
-        ValueError: if a case has no labels or is stored along other axes than the first, or nothing at all could be
-            scored.
+        ValueError: if a case has no labels or is stored along other axes than the first, if the network has not one
+            output for each region or refuses the images, or if nothing at all could be scored.
     """
-    wanted = names.combinations(model.modalities) if combinations is None else [tuple(one) for one in combinations]
     every = (cases[name] for name in cases) if isinstance(cases, Mapping) else cases
     total = len(cases) if isinstance(cases, Sized) else None
-    rows, orientation = [], Orientation()
+    wanted = None if combinations is None else [tuple(one) for one in combinations]
+    rows: list[tuple] = []
+    orientation = Orientation()
     was_training = model.training
     model.train(False)
-    for case in tqdm(every, total=total, desc="evaluate", mininterval=10):
-        orientation.check(case.name, case.axes)
-        if case.labels is None:
-            raise ValueError(f"case {case.name} has no labels, so it cannot be scored: leave it out, or use `predict`")
-        possible = [one for one in wanted if all(name in case.images for name in one)]
-        boxes: dict[Frame, list[tuple[str, ...]]] = {}
-        for one in possible:
-            boxes.setdefault(box_of(case, one), []).append(one)
-        predicted: dict[tuple[str, ...], np.ndarray] = {}
-        for frame, together in boxes.items():
-            used = usable(case, model.modalities, sum(together, ()))
-            sample, _ = tensors(case, model.modalities, combination=used)
-            available = torch.stack([names.mask(one, model.modalities) for one in together])  # K M
-            found = probabilities(model, sample["images"], available, window) > 0.5  # K R D H W
-            predicted |= {one: frame.to_native(part.numpy()) for one, part in zip(together, found, strict=True)}
-        truth = torch.from_numpy(case.regions)  # R X Y Z
-        for one in possible:
-            label, marked = names.label(one, case.modalities), torch.from_numpy(predicted[one])  # R X Y Z
-            overlap = dice(marked[None], truth)[0]  # R
-            for region, target in enumerate(case.targets):
-                rows.append((case.name, label, target, "dice", float(overlap[region])))
+    for item in tqdm(every, total=total, desc="evaluate", mininterval=10):
+        if isinstance(item, Case):
+            orientation.check(item.name, item.axes)
+            found = _of_case(as_segmenter(model, item.modalities), item, wanted, regions, window)
+        elif isinstance(item, Mapping):
+            batch = samples(item, tuple(regions) or REGIONS, len({row[0] for row in rows}))
+            found = _of_samples(as_segmenter(model, MRI), batch, wanted, tuple(regions) or REGIONS, window)
+        else:
+            raise ValueError(f"cases must be `Case` or dictionaries with image and label; got {type(item).__name__}")
+        for one in found:
+            if len(one.marked) != len(one.targets):
+                raise ValueError(
+                    f"case {one.case}: the network has {len(one.marked)} outputs, but the regions are "
+                    f"{', '.join(one.targets)}: name those that it marks, in their order, with regions=(...)"
+                )
+            overlap = dice(one.marked[None], one.truth)[0]  # R
+            for region, target in enumerate(one.targets):
+                rows.append((one.case, one.available, target, "dice", float(overlap[region])))
                 if hausdorff:
-                    value = hd95(marked[region], truth[region], case.spacing)
-                    rows.append((case.name, label, target, "hd95", value))
+                    value = hd95(one.marked[region], one.truth[region], one.spacing)
+                    rows.append((one.case, one.available, target, "hd95", value))
     model.train(was_training)
     if not rows:
-        raise ValueError(f"nothing to score: no case has all modalities of one of {wanted}")
+        raise ValueError(f"nothing to score: no case has all modalities of one of {wanted or 'its combinations'}")
     return pd.DataFrame(rows, columns=["case", "available", "target", "metric", "value"])
+
+
+class _Scored(NamedTuple):
+    """What was marked of a case in one combination, and the truth: (R, X, Y, Z) bool each, spacing in mm."""
+
+    case: str
+    available: str
+    targets: Sequence[str]
+    marked: Tensor
+    truth: Tensor
+    spacing: Sequence[float]
+
+
+def _of_case(
+    model: Segmenter,
+    case: Case,
+    combinations: Sequence[tuple[str, ...]] | None,
+    regions: Sequence[str],
+    window: int | Sequence[int] | None,
+) -> Iterator[_Scored]:
+    """A case in every combination that it has: what shows the brain in the same box is predicted together."""
+    if case.labels is None:
+        raise ValueError(f"case {case.name} has no labels, so it cannot be scored: leave it out, or use `predict`")
+    targets = tuple(regions) or case.targets
+    if unknown := [name for name in targets if name not in case.targets]:
+        raise ValueError(f"case {case.name} has the regions {', '.join(case.targets)}, not {', '.join(unknown)}")
+    wanted = names.combinations(model.modalities) if combinations is None else combinations
+    possible = [one for one in wanted if all(name in case.images for name in one)]
+    boxes: dict[Frame, list[tuple[str, ...]]] = {}
+    for one in possible:
+        boxes.setdefault(box_of(case, one), []).append(one)
+    predicted: dict[tuple[str, ...], Tensor] = {}
+    for frame, together in boxes.items():
+        used = usable(case, model.modalities, sum(together, ()))
+        sample, _ = tensors(case, model.modalities, combination=used)
+        available = torch.stack([names.mask(one, model.modalities) for one in together])  # K M
+        found = probabilities(model, sample["images"], available, window) > 0.5  # K R D H W
+        for one, part in zip(together, found, strict=True):
+            predicted[one] = torch.from_numpy(frame.to_native(part.numpy()))  # R X Y Z
+    truth = torch.from_numpy(case.regions)[[case.targets.index(name) for name in targets]]  # R X Y Z
+    for one in possible:
+        yield _Scored(case.name, names.label(one, case.modalities), targets, predicted[one], truth, case.spacing)
+
+
+def _of_samples(
+    model: Segmenter,
+    cases: Iterable[Sample],
+    combinations: Sequence[tuple[str, ...]] | None,
+    targets: Sequence[str],
+    window: int | Sequence[int] | None,
+) -> Iterator[_Scored]:
+    """As `_of_case`, of images that go to the network as they are."""
+    order = model.modalities
+    for one in cases:
+        if len(one.images) != len(order):
+            raise ValueError(f"case {one.case} has {len(one.images)} images, but the network takes {'+'.join(order)}")
+        every = names.combinations(order) if combinations is None else combinations
+        masks = {names.label(each, order): names.mask(each, order) for each in every}
+        possible = {label: mask for label, mask in masks.items() if not (mask & ~one.available).any()}
+        if possible:
+            found = probabilities(model, one.images, torch.stack(list(possible.values())), window) > 0.5  # K R X Y Z
+            for label, marked in zip(possible, found, strict=True):
+                yield _Scored(one.case, label, targets, marked, one.truth.cpu(), one.spacing)
 
 
 def watched_dice(cases: Iterable[Case], combination: Sequence[str] | None = None) -> Callable[[Segmenter], float]:
