@@ -1,4 +1,4 @@
-"""The command line: `python -m mmlib doctor`, `networks`, `segment`, `complete`, `convert` and `fetch`."""
+"""The command line: `python -m mmlib doctor`, `networks`, `segment`, `complete`, `compare`, `convert` and `fetch`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mmlib.data import ms
 from mmlib.data.findings import printable
 
 if TYPE_CHECKING:
+    from mmlib.data.nifti import Cases
     from mmlib.prediction import Network
 
 
@@ -164,15 +165,14 @@ def _command(synthesises: bool) -> str:
     return "complete" if synthesises else "segment"
 
 
-def _run(network: Network, places: list[Path], output: Path, layout: Volumes | None, card: str) -> None:
-    from tqdm.auto import tqdm
-
+def _checked_cases(places: list[Path], layout: Volumes | None, labelled: bool = False) -> Cases:
+    """The cases of folders and tables; what the doctor finds is printed, and an error of his stops."""
     from mmlib import prediction  # torch and MONAI take seconds
 
     sets, findings = [], []
     for place in places:
         kind = layout.value if layout else prediction.find_layout(place)
-        findings += doctors.examine(kind, place, progress=True, labelled=False)
+        findings += doctors.examine(kind, place, progress=True, labelled=labelled)
         if not any(one.severity == "error" for one in findings):
             sets.append(prediction.open_cases(kind, place))
     faults = doctors.faults(findings)
@@ -180,7 +180,15 @@ def _run(network: Network, places: list[Path], output: Path, layout: Volumes | N
         typer.echo(doctors.report(faults))
     if any(one.severity == "error" for one in findings):
         raise ValueError("the doctor found errors, each with its remedy above: nothing was written")
-    cases = prediction.joined(sets)
+    return prediction.joined(sets)
+
+
+def _run(network: Network, places: list[Path], output: Path, layout: Volumes | None, card: str) -> None:
+    from tqdm.auto import tqdm
+
+    from mmlib import prediction  # torch and MONAI take seconds
+
+    cases = _checked_cases(places, layout)
     prediction.check_files(network, cases, output, places)
     rows = []
     files = prediction.complete_files if network.synthesises else prediction.segment_files
@@ -192,6 +200,44 @@ def _run(network: Network, places: list[Path], output: Path, layout: Volumes | N
     prediction.write_about(network, rows, output, card)
     count = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
     typer.echo(f"{output}: {count}, {prediction.TABLE}, {network.name}.md. {network.warning.capitalize()}.")
+
+
+@app.command()
+def compare(
+    network: Annotated[
+        str, typer.Option(help="module:function that returns a torch.nn.Module; see the page Your network")
+    ],
+    output: Annotated[Path, typer.Option(help="folder of the tables, the page and the figure")],
+    data: Annotated[
+        Path | None, typer.Option(help="cases with segmentations; the phantom's test cases if left out")
+    ] = None,
+    layout: Kind = None,
+    name: Annotated[str, typer.Option(help="of your network in the table")] = "yours",
+    cases: Annotated[int, typer.Option(help="at most so many cases; 0: all", min=0)] = 0,
+) -> None:
+    """Score your network in every combination, beside the published ones: exit 0 if written, 1 if it is refused."""
+    from mmlib.analysis import leaks  # torch and MONAI take seconds
+    from mmlib.studies import own_network
+
+    try:
+        found = own_network.read_network(network)
+        if data is None:
+            given = own_network.phantom_cases(output / "phantom", cases or own_network.TESTED)
+            about, beside = "Test cases of the phantom", own_network.published_on_phantoms(list(given))
+        else:
+            given = _checked_cases([data], layout, labelled=True)
+            given = given[list(given)[: cases or None]]
+            about, beside = f"Cases of {data}", own_network.published_on(given)
+        scores = own_network.compare(found, given, beside, name)
+        limits = {} if data else own_network.phantom_limits(given)
+        complete = next((one for one in given.values() if all(one.available.values())), None)
+        suspicious = leaks.examine(found, complete, scores[scores["arm"].eq(name)], limits) if complete else []
+        kinds = next(iter(given.values())).modalities
+        written = own_network.write(scores, name, about, output, suspicious, kinds)
+    except (ValueError, OSError) as error:
+        raise _stop(error) from None
+    typer.echo(written[2].read_text(encoding="utf-8"))
+    typer.echo(f"{output}: {', '.join(file.name for file in written)}")
 
 
 @app.command()

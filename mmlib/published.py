@@ -7,11 +7,17 @@ networks that have a name, `networks/<name>.md` the card of each. Nothing is rea
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
 import os
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
 
 from mmlib import records
 
@@ -23,6 +29,9 @@ STORE = "results"
 DIGITS = 7  # of scores, as they are published
 MANIFEST = "manifest.json"
 INDEX = "networks/index.json"
+WEIGHTS = ".safetensors"
+COLUMNS = ".columns"  # ending of a table that lies by columns
+Files = dict[str, bytes]  # of a run, by their names
 
 
 class StoreError(ValueError):
@@ -94,6 +103,73 @@ def read_file(store: Path, name: str, sums: Mapping[str, Any]) -> bytes:
     if size_and_sum(content) != sums[name]:
         raise StoreError(f"{path} is not the file that {MANIFEST} lists (changed or cut): {remedy}")
     return content
+
+
+def archive_of(experiment: str) -> str:
+    """The file of the runs of an experiment `<profile>/<experiment>`, from the store."""
+    return f"{experiment}.tar.xz"
+
+
+def from_columns(content: bytes) -> bytes:
+    """The text of a table from what `pipeline.store.by_columns` made of it."""
+    line, _, numbers = content.partition(b"\n")
+    columns = json.loads(line)
+    planes = np.frombuffer(numbers, np.uint8).reshape(len(columns), 4, -1)
+    rows = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<u4")[..., 0]  # columns rows
+    fields = (map(values.__getitem__, row.tolist()) for values, row in zip(columns.values(), rows, strict=True))
+    lines = (",".join(row) for row in zip(*fields, strict=True))
+    return ("\n".join([",".join(columns), *lines]) + "\n").encode()
+
+
+def open_experiment(store: Path, experiment: str, sums: Mapping[str, Any]) -> dict[str, Files]:
+    """The runs of a published experiment, checked against the manifest.
+
+    Args:
+        store: the folder `results`.
+        experiment: `<profile>/<experiment>`.
+        sums: of `read_manifest`.
+
+    Raises:
+        StoreError: if a file is missing or damaged.
+    """
+    runs: dict[str, Files] = {}
+    packed = lzma.decompress(read_file(store, archive_of(experiment), sums))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        for entry in archive:
+            run, _, name = entry.name.partition("/")
+            stream = archive.extractfile(entry)
+            assert stream is not None  # the store holds plain files only
+            content = stream.read()
+            if name.endswith(COLUMNS):
+                name, content = name.removesuffix(COLUMNS), from_columns(content)
+            runs.setdefault(run, {})[name] = content
+    for file in sums:
+        if file.startswith(f"{experiment}/") and file.endswith(WEIGHTS):
+            run, _, name = file.removeprefix(f"{experiment}/").partition("/")
+            runs[run][name] = read_file(store, file, sums)
+    return runs
+
+
+def scores(experiment: str, store: Path | None = None) -> pd.DataFrame:
+    """The published scores of an experiment.
+
+    Args:
+        experiment: such as `book/segmentation`.
+        store: its folder; None: as `find_store`.
+
+    Returns:
+        Tidy: run, method, variant, seed, then as `mmlib.records.SCORE_COLUMNS`.
+
+    Raises:
+        StoreError: if there is no store, or the experiment is not in it or damaged.
+    """
+    store = store or find_store()
+    tables = []
+    for run, files in open_experiment(store, experiment, read_manifest(store)).items():
+        record, table = json.loads(files["record.json"]), pd.read_csv(io.BytesIO(files["scores.csv"]))
+        known = {"run": run, **{name: record[name] for name in ("method", "variant", "seed")}}
+        tables.append(table.assign(**{name: value for name, value in known.items() if name not in table}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def networks(store: Path | None = None) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,8 @@ from mmlib import records
 from mmlib.analysis.statistics import by_seed_and_case, mean_interval
 from mmlib.modalities import label
 from mmlib.prediction import warning_of
-from mmlib.published import INDEX, read_file, read_manifest, size_and_sum
-from pipeline.store import change_store, open_experiment
+from mmlib.published import INDEX, open_experiment, read_file, read_manifest, size_and_sum
+from pipeline.store import change_store
 
 DOES = {
     "segmentation": "outlines tumours in volumes, from any of its modalities that a case has",

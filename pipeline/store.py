@@ -31,16 +31,24 @@ import pandas as pd
 from safetensors.numpy import load, save
 
 from mmlib import records
-from mmlib.published import DIGITS, MANIFEST, STORE, read_file, read_manifest, size_and_sum
+from mmlib.published import (
+    COLUMNS,
+    DIGITS,
+    MANIFEST,
+    STORE,
+    WEIGHTS,
+    Files,
+    archive_of,
+    open_experiment,
+    read_manifest,
+    size_and_sum,
+)
 from pipeline.frame import stale_runs
 from pipeline.profiles import FOLDERS, RESULTS, list_runs, profile, project_root
 
-WEIGHTS = ".safetensors"
 STAGED = ".staged"  # where a change of the store is written before it is made
-COLUMNS = ".columns"  # ending of a table that lies by columns
 ROWS = 200  # of a history that are kept, about
 TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
-Files = dict[str, bytes]  # of a run, by their names
 
 
 # ------------------------------------------------------------------------------------------------------ publishing
@@ -80,12 +88,12 @@ def publish(
         sums = read_manifest(store)
         changed: Files = {}
         for experiment, new in added.items():
-            known = open_experiment(store, experiment, sums) if _archive(experiment) in sums else {}
+            known = open_experiment(store, experiment, sums) if archive_of(experiment) in sums else {}
             runs_now = {**known, **new}
             weights = {f"{experiment}/{run}/{name}": content for run, name, content in _weights(runs_now)}
             for gone in [name for name in sums if name.startswith(f"{experiment}/") and name not in weights]:
                 del sums[gone]
-            changed |= {**weights, _archive(experiment): _packed(runs_now)}
+            changed |= {**weights, archive_of(experiment): _packed(runs_now)}
         change_store(store, changed, sums)
     return sorted(f"{experiment}/{run}" for experiment, new in added.items() for run in new)
 
@@ -210,10 +218,10 @@ def half_weights(content: bytes) -> bytes:
 
 
 def by_columns(table: bytes) -> bytes | None:
-    """A CSV table as its columns, each the distinct values and a number for every row; `from_columns` turns it back.
+    """A CSV table as its columns, each the distinct values and a number for every row.
 
-    Parquet's dictionaries do the same; pyarrow would be the largest package of the book but torch, and its files pack
-    no better.
+    `mmlib.published.from_columns` turns it back. Parquet's dictionaries do the same; pyarrow would be the largest
+    package of the book but torch, and its files pack no better.
 
     Args:
         table: a header, then rows, a line each.
@@ -233,24 +241,9 @@ def by_columns(table: bytes) -> bytes | None:
     return json.dumps(columns).encode() + b"\n" + numbers
 
 
-def from_columns(content: bytes) -> bytes:
-    """The text of a table from what `by_columns` made of it."""
-    line, _, numbers = content.partition(b"\n")
-    columns = json.loads(line)
-    planes = np.frombuffer(numbers, np.uint8).reshape(len(columns), 4, -1)
-    rows = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<u4")[..., 0]  # columns rows
-    fields = (map(values.__getitem__, row.tolist()) for values, row in zip(columns.values(), rows, strict=True))
-    lines = (",".join(row) for row in zip(*fields, strict=True))
-    return ("\n".join([",".join(columns), *lines]) + "\n").encode()
-
-
 def write_bytes(content: bytes, path: Path) -> None:
     """For `records.write_whole`, by `partial`."""
     path.write_bytes(content)
-
-
-def _archive(experiment: str) -> str:
-    return f"{experiment}.tar.xz"
 
 
 def _weights(runs: Mapping[str, Files]) -> Iterator[tuple[str, str, bytes]]:
@@ -312,35 +305,6 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- reading
-def open_experiment(store: Path, experiment: str, sums: Mapping[str, Any]) -> dict[str, Files]:
-    """The runs of a published experiment, checked against the manifest.
-
-    Args:
-        store: the folder `results`.
-        experiment: `<profile>/<experiment>`.
-        sums: of `mmlib.published.read_manifest`.
-
-    Raises:
-        StoreError: if a file is missing or damaged.
-    """
-    runs: dict[str, Files] = {}
-    packed = lzma.decompress(read_file(store, _archive(experiment), sums))
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        for entry in archive:
-            run, _, name = entry.name.partition("/")
-            stream = archive.extractfile(entry)
-            assert stream is not None  # the store holds plain files only
-            content = stream.read()
-            if name.endswith(COLUMNS):
-                name, content = name.removesuffix(COLUMNS), from_columns(content)
-            runs.setdefault(run, {})[name] = content
-    for file in sums:
-        if file.startswith(f"{experiment}/") and file.endswith(WEIGHTS):
-            run, _, name = file.removeprefix(f"{experiment}/").partition("/")
-            runs[run][name] = read_file(store, file, sums)
-    return runs
-
-
 def read_records(store: Path, profile: str) -> dict[str, dict[str, Any]]:
     """`<experiment>/<run>` -> record, of what is published of a profile.
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mmlib import records
-from mmlib.published import MANIFEST, StoreError, read_manifest
+from mmlib.published import MANIFEST, StoreError, from_columns, read_manifest
 from pipeline import frame, store
 from pipeline.frame import code_changed, stale_because
 from pipeline.sources import parameters_of
@@ -94,7 +94,7 @@ def test_scores_are_published_to_seven_digits_and_the_record_says_so(tmp_path):
 )
 def test_a_table_by_columns_comes_back_byte_for_byte(table):
     columns = store.by_columns(table)
-    assert columns and store.from_columns(columns) == table
+    assert columns and from_columns(columns) == table
 
 
 @pytest.mark.parametrize("table", [b"", b"case,value\n", b"case\na", b'case,value\n"a,b",1\n', b"case,value\na\n"])

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmlib.analysis.leaks import best_fixed_marking as best_fixed_marking
 from mmlib.analysis.overlap import brain_values, modality_overlap
 from mmlib.data.cases import REGIONS, Case, regions
 from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_subject, make_tissues
@@ -96,30 +97,6 @@ def overlap_table(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         rows[name] = {f"R² {target}": value for target, value in trees.items()}
         rows[name] |= {f"r {source}, {target}": value for (target, source), value in pairs.items()}
     return pd.DataFrame(rows).T
-
-
-def best_fixed_marking(masks: np.ndarray) -> float:
-    """The highest mean Dice of one marking that is the same for all subjects: a level set of how often tumour is there.
-
-    Args:
-        masks: (N, X, Y, Z) bool, the tumours; empty ones are left out.
-
-    Returns:
-        In [0, 1]. It is found on the subjects that it is scored on, so it errs upwards.
-
-    Raises:
-        ValueError: if no mask holds anything.
-    """
-    flat = masks.reshape(len(masks), -1)
-    flat = flat[flat.any(axis=1)]
-    if not len(flat):
-        raise ValueError("none of the masks holds a tumour")
-    chance = flat.mean(axis=0)
-    scores = []
-    for cut in np.unique(np.quantile(chance[chance > 0], np.linspace(0, 0.995, 25))):
-        marked = chance >= cut
-        scores.append((2 * flat[:, marked].sum(axis=1) / (flat.sum(axis=1) + marked.sum())).mean())
-    return float(max(scores))
 
 
 def simulated_ceiling(predictable: float, seeds: Iterable[int], spacing: float) -> float:

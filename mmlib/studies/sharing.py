@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mmlib.analysis.leaks import best_fixed_marking
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, mean_interval, paired_effects, shared_effect
 from mmlib.analysis.wording import counted, format_effect, listed, outcome, select
@@ -25,7 +26,6 @@ from mmlib.data.cases import REGIONS
 from mmlib.data.phantoms.options import read_options, tumour_ceiling
 from mmlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, new_figure, styled
 from mmlib.modalities import MRI, combinations, label
-from mmlib.studies.phantom import best_fixed_marking
 
 EXPERIMENTS = ("sharing-0", "sharing-50", "sharing-100")
 CLAIMS = ("S14", "S15", "S16")  # in the claims ledger
