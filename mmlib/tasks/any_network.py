@@ -2,6 +2,7 @@
 
 A network is called as it is: with the stacked images alone, as MONAI's are, or with `available` too where its
 `forward` has a parameter of that name. What a combination lacks is zero, or what `fill` puts there, and is never read.
+Tensors of this package are (z, y, x), those of MONAI (x, y, z): a network of stacked images alone gets MONAI's order.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ class AnySegmenter(nn.Module):
         fill: what stands for a missing modality: a number, or a function (images, available) -> images, such as a
             network that synthesises; what it returns where a modality is there is not used.
         stride: what sides of the grid must be multiples of; a window of whole volumes is rounded up to it.
+        axes: "xyz" or "zyx", the order of the axes that it has learned with; empty: as the module says.
 
     Raises:
-        ValueError: in `decode`, if the network refuses the images or returns another grid; names the shapes.
+        ValueError: on other axes; in `decode`, if the network refuses the images or returns another grid; names the shapes.
     """
 
     def __init__(
@@ -49,11 +51,15 @@ class AnySegmenter(nn.Module):
         classes: Sequence[Sequence[int]] = (),
         fill: Fill = 0.0,
         stride: int = STRIDE,
+        axes: str = "",
     ):
         super().__init__()
         self.network, self.modalities, self.stride = network, tuple(modalities), (stride,) * 3
         self.classes, self.fill = [list(one) for one in classes], fill
         self.asks = "available" in inspect.signature(network.forward).parameters
+        if axes not in ("", "xyz", "zyx"):
+            raise ValueError(f"axes must be xyz (as MONAI's) or zyx (as this package's); got {axes}")
+        self.turned = axes == "xyz" or not (axes or self.asks)
 
     def encode(self, images: Tensor, available: Tensor) -> Tensor:
         """The images themselves."""
@@ -68,6 +74,7 @@ class AnySegmenter(nn.Module):
             images = torch.where(available[..., None, None, None], images, self.fill(images, available))
         elif self.fill:
             images = images + self.fill * ~available[..., None, None, None]
+        images = self._turn(images)
         try:
             found = self.network(images, available) if self.asks else self.network(images)
         except (RuntimeError, ValueError) as error:
@@ -82,13 +89,18 @@ class AnySegmenter(nn.Module):
                 f"the network turns images {tuple(images.shape)} into {tuple(logits.shape)}: expected logits of the "
                 f"same batch and grid, ({len(images)}, regions, {', '.join(map(str, images.shape[2:]))})"
             )
-        logits = logits.as_subclass(Tensor)
+        return self._turn(self._of_regions(logits.as_subclass(Tensor)))
+
+    def _turn(self, volumes: Tensor) -> Tensor:
+        """(..., z, y, x) to the network's axes, or back."""
+        return volumes.transpose(-3, -1).contiguous() if self.turned else volumes
+
+    def _of_regions(self, logits: Tensor) -> Tensor:
         if not self.classes:
             return logits
-        if (last := max(map(max, self.classes))) >= logits.shape[1]:
-            raise ValueError(
-                f"classes go up to {last}, but the network has {logits.shape[1]}: 0 to {logits.shape[1] - 1}"
-            )
+        last, count = max(map(max, self.classes)), logits.shape[1]
+        if last >= count:
+            raise ValueError(f"classes go up to {last}, but the network has {count}: 0 to {count - 1}")
         shares = logits.softmax(dim=1)
         return torch.stack([shares[:, one].sum(dim=1) for one in self.classes], dim=1).logit(eps=1e-6)
 
@@ -106,13 +118,13 @@ def as_segmenter(network: Any, modalities: Sequence[str]) -> Any:
 
 @dataclass(frozen=True)
 class Sample:
-    """One case of a batch, as it is: neither normalised nor cut, its axes as they come.
+    """One case of a batch, as it is: neither normalised nor cut.
 
     Attributes:
         case: its name.
-        images: (M, X, Y, Z).
+        images: (M, D, H, W), (z, y, x) as everywhere in this package.
         available: (M,) bool.
-        truth: (R, X, Y, Z) bool.
+        truth: (R, D, H, W) bool.
         spacing: mm, along the axes.
     """
 
@@ -127,17 +139,18 @@ def samples(batch: Mapping[str, Any], targets: Sequence[str], first: int = 0) ->
     """The cases of a dictionary of MONAI's, or of a batch of this package.
 
     Args:
-        batch: `image` (or `images`), (M, X, Y, Z) or (B, M, X, Y, Z); `label` (or `regions`), the same with R regions
-            or one channel of raw labels; `available`, (M,) or (B, M) bool, all where it is not there; `case`, names.
-            Sizes of voxels and names are taken from MONAI's metadata where there are any.
+        batch: MONAI's `image` and `label`, (M, X, Y, Z) or (B, M, X, Y, Z); or this package's `images` and `regions`,
+            (M, D, H, W) or (B, M, D, H, W). A label has R channels, or one of raw labels. `available`, (M,) or (B, M)
+            bool, all where it is not there; `case`, names. Sizes of voxels and names are taken from MONAI's metadata
+            where there are any.
         targets: names of the R regions.
         first: number of its first case, for a name where there is none.
 
     Raises:
         ValueError: if a key is missing or shapes do not fit; names what there is.
     """
-    image = batch.get("images", batch.get("image"))
-    label = batch.get("regions", batch.get("label"))
+    ours = "images" in batch
+    image, label = (batch.get(key) for key in (("images", "regions") if ours else ("image", "label")))
     if image is None or label is None:
         raise ValueError(f"a dictionary needs image and label, or images and regions; it has {sorted(map(str, batch))}")
     images, labels = (torch.as_tensor(one).as_subclass(Tensor) for one in (image, label))
@@ -153,15 +166,17 @@ def samples(batch: Mapping[str, Any], targets: Sequence[str], first: int = 0) ->
     files = getattr(image, "meta", {}).get("filename_or_obj", [None] * count)
     said = batch.get("case", [files] if single and not isinstance(files, list) else files)
     cases = [said] if isinstance(said, str) else list(said)
+    if not ours:
+        images, labels = images.transpose(-3, -1), labels.transpose(-3, -1)
     for row, (one, affine, case) in enumerate(zip(images, affines, cases, strict=True)):
         name = Path(case).name.removesuffix(".gz").removesuffix(".nii") if case else f"case-{first + row}"
-        spacing = tuple(affine[:3, :3].square().sum(dim=0).sqrt().tolist())
+        spacing = affine[:3, :3].square().sum(dim=0).sqrt().flip(0).tolist()
         available = there.reshape(count, -1)[row].bool()
-        yield Sample(name, one, available, _regions(labels[row], targets, name), spacing)
+        yield Sample(name, one, available, _regions(labels[row], targets, name), tuple(spacing))
 
 
 def _regions(labels: Tensor, targets: Sequence[str], case: str) -> Tensor:
-    """(R, X, Y, Z) bool of regions, or of raw labels (1, X, Y, Z)."""
+    """(R, D, H, W) bool of regions, or of raw labels (1, D, H, W)."""
     if len(labels) == len(targets):
         return labels > 0
     if len(labels) == 1 and set(targets) <= set(REGIONS):

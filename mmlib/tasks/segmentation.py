@@ -196,7 +196,7 @@ def evaluate_combinations(
 
 
 class _Scored(NamedTuple):
-    """What was marked of a case in one combination, and the truth: (R, X, Y, Z) bool each, spacing in mm."""
+    """What was marked of a case in one combination, and the truth: (R, ...) bool each, spacing in mm."""
 
     case: str
     available: str
@@ -253,7 +253,7 @@ def _of_samples(
         masks = {names.label(each, order): names.mask(each, order) for each in every}
         possible = {label: mask for label, mask in masks.items() if not (mask & ~one.available).any()}
         if possible:
-            found = probabilities(model, one.images, torch.stack(list(possible.values())), window) > 0.5  # K R X Y Z
+            found = probabilities(model, one.images, torch.stack(list(possible.values())), window) > 0.5  # K R D H W
             for label, marked in zip(possible, found, strict=True):
                 yield _Scored(one.case, label, targets, marked, one.truth.cpu(), one.spacing)
 

@@ -10,7 +10,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.networks.nets import SegResNet, SwinUNETR
 from torch import nn
 
-from mmlib.data.cases import REGIONS
+from mmlib.data.cases import REGIONS, Case
 from mmlib.data.phantoms.brain import make_subject
 from mmlib.methods.baselines import EarlyFusionUNet, UHeMIS
 from mmlib.methods.shaspec import ShaSpecSegmenter
@@ -193,7 +193,8 @@ def test_raw_labels_of_brats_become_regions_and_spacing_comes_from_the_affine():
     raw = torch.zeros(1, 16, 16, 16, dtype=torch.uint8)
     raw[:, :4], raw[:, 4:6], raw[:, 6:7] = 2, 1, 4
     (sample,) = samples({**one, "label": raw}, ("et", "wt"))
-    assert sample.truth.sum(dim=(1, 2, 3)).tolist() == [256, 7 * 256] and sample.spacing == (1.0, 2.0, 3.0)
+    assert sample.truth.sum(dim=(1, 2, 3)).tolist() == [256, 7 * 256] and sample.spacing == (3.0, 2.0, 1.0)
+    assert torch.equal(sample.truth[1, 0, 0], (raw[0, :, 0, 0] > 0))  # (z, y, x)
 
 
 @pytest.mark.parametrize(
@@ -221,3 +222,39 @@ def test_networks_of_the_book_take_batches_of_monai(kind):
     assert torch.equal(network(batch["image"], available).logits, plain) and type(plain) is torch.Tensor
     scores = evaluate_combinations(network, [batch], [("t1",)], hausdorff=False)
     assert len(scores) == 6
+
+
+class AlongFirst(nn.Module):
+    """Grows along the first axis that it is given: tells (x, y, z) from (z, y, x)."""
+
+    def forward(self, x):
+        place = torch.arange(x.shape[2]).view(1, 1, -1, 1, 1) - (x.shape[2] - 1) / 2  # windows are padded
+        return (x[:, :1] * 0 + place).expand(-1, 3, -1, -1, -1)
+
+
+class AlongFirstAsking(AlongFirst):
+    def forward(self, images, available):
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("network", "axis"),
+    [
+        (AlongFirst(), 0),  # as MONAI's: x
+        (AlongFirstAsking(), 2),  # as this package's: z
+        (AnySegmenter(AlongFirst(), MRI, axes="zyx", stride=4), 2),
+        (AnySegmenter(AlongFirstAsking(), MRI, axes="xyz", stride=4), 0),
+    ],
+)
+def test_a_network_sees_the_axes_that_it_has_learned_with(network, axis):
+    label = torch.zeros(3, 16, 16, 16)
+    label.transpose(1, axis + 1)[:, 8:] = 1
+    monai = {"image": torch.ones(4, 16, 16, 16), "label": label}
+    ours = {"images": torch.ones(4, 16, 16, 16), "regions": label.transpose(1, 3)}
+    images = dict.fromkeys(MRI, np.random.default_rng(0).uniform(1, 2, (16, 16, 16)).astype(np.float32))
+    case = Case("made", images, np.eye(4), 4 * label[0].numpy().astype(np.int16))
+    for given in (monai, ours, case):
+        values = evaluate_combinations(network, [given], [MRI], hausdorff=False)["value"]
+        assert (values == 1).all()
+    with pytest.raises(ValueError, match="axes must be xyz .* got yxz"):
+        AnySegmenter(AlongFirst(), MRI, axes="yxz")
