@@ -40,7 +40,8 @@ class AnySegmenter(nn.Module):
         axes: "xyz" or "zyx", the order of the axes that it has learned with; empty: as the module says.
 
     Raises:
-        ValueError: on other axes; in `decode`, if the network refuses the images or returns another grid; names the shapes.
+        ValueError: on other axes; in `decode`, if the network refuses the images or returns another grid; names the
+            shapes.
     """
 
     def __init__(
