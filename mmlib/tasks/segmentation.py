@@ -139,6 +139,7 @@ def evaluate_combinations(
     regions: Sequence[str] = (),
     window: int | Sequence[int] | None = None,
     hausdorff: bool = True,
+    calibration: bool = False,
 ) -> pd.DataFrame:
     """Score a network on whole volumes, for every combination of the modalities that a case has.
 
@@ -150,12 +151,13 @@ def evaluate_combinations(
         regions: what the outputs of the network mark, in their order; empty: the regions of the cases.
         window: see `probabilities`.
         hausdorff: compute HD95 too, the slower half of the metrics.
+        calibration: compute `calibration_error` (ece) and `entropy` in the brain and in the tumour too.
 
     Scores are of the whole grid of the case, whatever the box.
 
     Returns:
         Tidy: case, available (label of the combination), target (a region of the case: wt, tc, et, or lesion), metric
-        (dice in [0, 1], hd95 in mm), value. Combinations with a modality that a case lacks are left out for that case.
+        (dice in [0, 1], hd95 in mm; ece in [0, 1], entropy and entropy-inside in bits), value. Combinations with a modality that a case lacks are left out for that case.
 
     Raises:
         ValueError: if a case has no labels or is stored along other axes than the first, if the network has not one
@@ -171,7 +173,8 @@ def evaluate_combinations(
     for item in tqdm(every, total=total, desc="evaluate", mininterval=10):
         if isinstance(item, Case):
             orientation.check(item.name, item.axes)
-            found = _of_case(as_segmenter(model, item.modalities), item, wanted, regions, window)
+            network = as_segmenter(model, item.modalities)
+            found = _of_case(network, item, wanted, regions, window, calibration)
         elif isinstance(item, Mapping):
             batch = samples(item, tuple(regions) or REGIONS, len({row[0] for row in rows}))
             found = _of_samples(as_segmenter(model, MRI), batch, wanted, tuple(regions) or REGIONS, window)
@@ -183,12 +186,19 @@ def evaluate_combinations(
                     f"case {one.case}: the network has {len(one.marked)} outputs, but the regions are "
                     f"{', '.join(one.targets)}: name those that it marks, in their order, with regions=(...)"
                 )
-            overlap = dice(one.marked[None], one.truth)[0]  # R
+            marked = one.marked > 0.5  # R ...
+            overlap = dice(marked[None], one.truth)[0]  # R
             for region, target in enumerate(one.targets):
                 rows.append((one.case, one.available, target, "dice", float(overlap[region])))
                 if hausdorff:
-                    value = hd95(one.marked[region], one.truth[region], one.spacing)
+                    value = hd95(marked[region], one.truth[region], one.spacing)
                     rows.append((one.case, one.available, target, "hd95", value))
+                if calibration:
+                    share, true = one.marked[region].double(), one.truth[region]
+                    tumour = entropy(share[one.truth.any(dim=0)])
+                    rows.append((one.case, one.available, target, "ece", calibration_error(share, true, one.inside)))
+                    rows.append((one.case, one.available, target, "entropy", entropy(share[one.inside])))
+                    rows.append((one.case, one.available, target, "entropy-inside", tumour))
     model.train(was_training)
     if not rows:
         raise ValueError(f"nothing to score: no case has all modalities of one of {wanted or 'its combinations'}")
@@ -196,13 +206,17 @@ def evaluate_combinations(
 
 
 class _Scored(NamedTuple):
-    """What was marked of a case in one combination, and the truth: (R, ...) bool each, spacing in mm."""
+    """What was marked of a case in one combination, and the truth: (R, ...), spacing in mm.
+
+    Marked is bool, or probabilities where they are asked for; truth is bool; `inside` (...) bool is the brain.
+    """
 
     case: str
     available: str
     targets: Sequence[str]
     marked: Tensor
     truth: Tensor
+    inside: Tensor
     spacing: Sequence[float]
 
 
@@ -212,6 +226,7 @@ def _of_case(
     combinations: Sequence[tuple[str, ...]] | None,
     regions: Sequence[str],
     window: int | Sequence[int] | None,
+    calibration: bool,
 ) -> Iterator[_Scored]:
     """A case in every combination that it has: what shows the brain in the same box is predicted together."""
     if case.labels is None:
@@ -229,12 +244,14 @@ def _of_case(
         used = usable(case, model.modalities, sum(together, ()))
         sample, _ = tensors(case, model.modalities, combination=used)
         available = torch.stack([names.mask(one, model.modalities) for one in together])  # K M
-        found = probabilities(model, sample["images"], available, window) > 0.5  # K R D H W
-        for one, part in zip(together, found, strict=True):
+        found = probabilities(model, sample["images"], available, window)  # K R D H W
+        for one, part in zip(together, found if calibration else found > 0.5, strict=True):
             predicted[one] = torch.from_numpy(frame.to_native(part.numpy()))  # R X Y Z
     truth = torch.from_numpy(case.regions)[[case.targets.index(name) for name in targets]]  # R X Y Z
+    inside = torch.from_numpy(case.brain_mask)
     for one in possible:
-        yield _Scored(case.name, names.label(one, case.modalities), targets, predicted[one], truth, case.spacing)
+        label = names.label(one, case.modalities)
+        yield _Scored(case.name, label, targets, predicted[one], truth, inside, case.spacing)
 
 
 def _of_samples(
@@ -253,9 +270,10 @@ def _of_samples(
         masks = {names.label(each, order): names.mask(each, order) for each in every}
         possible = {label: mask for label, mask in masks.items() if not (mask & ~one.available).any()}
         if possible:
-            found = probabilities(model, one.images, torch.stack(list(possible.values())), window) > 0.5  # K R D H W
+            found = probabilities(model, one.images, torch.stack(list(possible.values())), window)  # K R D H W
+            inside = (one.images[one.available] != 0).any(dim=0).cpu()
             for label, marked in zip(possible, found, strict=True):
-                yield _Scored(one.case, label, targets, marked, one.truth.cpu(), one.spacing)
+                yield _Scored(one.case, label, targets, marked, one.truth.cpu(), inside, one.spacing)
 
 
 def watched_dice(cases: Iterable[Case], combination: Sequence[str] | None = None) -> Callable[[Segmenter], float]:
@@ -324,6 +342,36 @@ def dice(predicted: Tensor, truth: Tensor) -> Tensor:
     both = (predicted & truth).sum(space).double()  # K R; the truth is broadcast over K
     total = (predicted.sum(space) + truth.sum(space)).double()
     return torch.where(total > 0, 2 * both / total, 1.0)
+
+
+def calibration_error(probability: Tensor, truth: Tensor, inside: Tensor, bins: int = 15) -> float:
+    """Expected calibration error of one region: how far probabilities lie from frequencies, weighted by how many.
+
+    Guo et al., On calibration of modern neural networks, ICML 2017, for a probability of its own each voxel.
+
+    Args:
+        probability: (...) in [0, 1].
+        truth: (...) bool.
+        inside: (...) bool, the voxels that count.
+        bins: of equal width.
+
+    Returns:
+        In [0, 1]; NaN where no voxel counts.
+    """
+    share, true = probability[inside].double(), truth[inside].double()
+    if not len(share):
+        return float("nan")
+    place = (share * bins).long().clamp(max=bins - 1)
+    sums = torch.zeros(2, bins, dtype=torch.float64)
+    sums[0].index_add_(0, place, share)
+    sums[1].index_add_(0, place, true)
+    return float((sums[0] - sums[1]).abs().sum() / len(share))
+
+
+def entropy(probability: Tensor) -> float:
+    """Mean entropy of voxels that are region or not, bits in [0, 1]; NaN of no voxel."""
+    share = probability.double()
+    return float(-(share.xlogy(share) + (1 - share).xlogy(1 - share)).mean() / math.log(2))
 
 
 def hd95(predicted: Tensor, truth: Tensor, spacing: Sequence[float]) -> float:

@@ -14,7 +14,9 @@ from mmlib.data.phantoms.brain import make_subject
 from mmlib.methods.shaspec import ShaSpecSegmenter
 from mmlib.modalities import MRI, combinations, mask
 from mmlib.tasks.segmentation import (
+    calibration_error,
     dice,
+    entropy,
     evaluate_combinations,
     hd95,
     pooled_features,
@@ -223,3 +225,32 @@ def test_errors():
         evaluate_combinations(Threshold(), [case(lacking=("t1",))], [("t1",)])
     with pytest.raises(ValueError, match=r"case made lacks \['t1'\]"):
         predict(Threshold(), case(lacking=("t1",)), ("t1", "t2"))
+
+
+def test_calibration_by_hand():
+    probability = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.1, 0.5])
+    truth = torch.tensor([True, True, True, False, False, True])
+    inside = torch.tensor([True, True, True, True, True, False])
+    # one bin of four: 0.9 said, 0.75 true; one of one: 0.1 said, 0 true
+    assert calibration_error(probability, truth, inside) == pytest.approx(4 / 5 * 0.15 + 1 / 5 * 0.1)
+    assert calibration_error(truth.float(), truth, inside) == 0
+    assert math.isnan(calibration_error(probability, truth, ~inside & inside))
+    assert entropy(torch.tensor([0.5, 0.0, 1.0, 0.25])) == pytest.approx((1 + 0.811278) / 4, rel=1e-5)
+    assert math.isnan(entropy(torch.tensor([])))
+
+
+def test_calibration_is_computed_in_the_brain_and_leaves_dice_as_it_is():
+    plain = evaluate_combinations(Threshold(), [case()], hausdorff=False)
+    scores = evaluate_combinations(Threshold(), [case()], hausdorff=False, calibration=True)
+    assert scores[scores["metric"] == "dice"].reset_index(drop=True).equals(plain)
+    assert scores["metric"].value_counts().to_dict() == {
+        name: 45 for name in ("dice", "ece", "entropy", "entropy-inside")
+    }
+    values = scores[(scores["available"] == "t1") & (scores["target"] == "wt")].set_index("metric")["value"]
+    made = case()
+    brain = made.brain_mask
+    image = made.images["t1"]
+    share = torch.from_numpy((image - image[brain].mean()) / image[brain].std()).mul(10).sigmoid()[brain]
+    assert values["entropy"] == pytest.approx(entropy(share), rel=1e-4)
+    truth, inside = torch.from_numpy(made.labels > 0)[brain], torch.ones(int(brain.sum()), dtype=torch.bool)
+    assert values["ece"] == pytest.approx(calibration_error(share, truth, inside), rel=1e-4)
