@@ -15,6 +15,7 @@ MODULES = {  # task -> method -> the module that holds it
         "shaspec": f"{_HERE}.shaspec",
         "u-hved": f"{_HERE}.uhved",
         **dict.fromkeys(("zero-fill", "dropout-unet", "u-hemis", "dedicated"), f"{_HERE}.baselines"),
+        "rfnet": f"{_HERE}.rfnet",
     },
     "classification": {
         "shaspec": f"{_HERE}.shaspec.classification",
