@@ -16,6 +16,7 @@ MODULES = {  # task -> method -> the module that holds it
         "u-hved": f"{_HERE}.uhved",
         **dict.fromkeys(("zero-fill", "dropout-unet", "u-hemis", "dedicated"), f"{_HERE}.baselines"),
         "rfnet": f"{_HERE}.rfnet",
+        "mmformer": f"{_HERE}.mmformer",
     },
     "classification": {
         "shaspec": f"{_HERE}.shaspec.classification",

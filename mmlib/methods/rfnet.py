@@ -17,8 +17,8 @@ What differs
 - The weights of modalities are free sigmoids, summed, as in the released code, whose comment says that this does as
   well as another way. We take that other way, UNVERIFIED, to divide by the sum of the available weights: the variant
   `normalised`. `unregularised` leaves the shared decoder out (the paper's own ablation).
-- The released code trains the first 100 of 300 epochs without the loss of the fused output. Here it counts from the
-  first step on: the stopping rule scores that output from the first step on.
+- The released code trains its first epochs without the loss of the fused output (100 of 300, 20 in its job script).
+  Here it counts from the first step on: the stopping rule scores that output from the first step on.
 - The Dice term of the probability maps leaves out voxels and classes in nothing, as released; it is a sum over the
   batch. Probability maps are raised to the full grid by trilinear interpolation, and get no gradient from the fusion,
   both as released.

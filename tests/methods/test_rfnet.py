@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from golden import waves
 
 from mmlib.methods.rfnet import VARIANTS, RegionAwareFusion, RFNet, class_loss, classes_of, recipe, rfnet_loss
 from mmlib.modalities import MRI, combinations, mask
@@ -29,6 +30,15 @@ def test_class_loss_by_hand():
     cross_entropy = -(0.25 * 3 * math.log(0.8) + 0.75 * math.log(0.6)) / 4
     dice = (2 * 2.4 / (2.8 + 3) + 2 * 0.6 / (1.2 + 1)) / 2
     assert class_loss(maps, target).item() == pytest.approx(cross_entropy + 1 - dice, abs=1e-6)
+
+
+def test_golden_class_loss():
+    """The sum of both losses of the released code, at 2 x 4^3 voxels of four classes."""
+    index = torch.arange(128)
+    labels = ((7 * index + index // 5) % 4).view(2, 4, 4, 4)
+    target = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1).double()
+    found = class_loss(waves((2, 4, 4, 4, 4), 0.37, 3, 0).softmax(dim=1), target)
+    assert found.item() == pytest.approx(2.0113824088 + 0.7487101006, abs=1e-6)
 
 
 def test_class_loss_of_certain_errors_is_bounded_and_of_coarse_maps_is_defined():
