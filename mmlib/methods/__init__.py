@@ -17,6 +17,7 @@ MODULES = {  # task -> method -> the module that holds it
         **dict.fromkeys(("zero-fill", "dropout-unet", "u-hemis", "dedicated"), f"{_HERE}.baselines"),
         "rfnet": f"{_HERE}.rfnet",
         "mmformer": f"{_HERE}.mmformer",
+        "m3ae": f"{_HERE}.m3ae",
     },
     "classification": {
         "shaspec": f"{_HERE}.shaspec.classification",

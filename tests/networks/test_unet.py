@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmlib.methods.baselines import EarlyFusionUNet, UHeMIS
+from mmlib.methods.m3ae import M3AE
 from mmlib.methods.mmformer import MmFormer
 from mmlib.methods.rfnet import RFNet
 from mmlib.methods.shaspec import ShaSpecSegmenter
@@ -19,6 +20,7 @@ NETWORKS = {
     "u-hemis": lambda: UHeMIS(MRI, (8, 16)),
     "u-hved": lambda: UHVED(MRI, (8, 16)),
     "rfnet": lambda: RFNet(MRI, (8, 16)),
+    "m3ae": lambda: M3AE(MRI, (8, 16)),
     "mmformer": lambda: MmFormer(MRI, (8, 16)),
     "shaspec": lambda: ShaSpecSegmenter(MRI, (8, 16)),
     "mean-skips": lambda: ShaSpecSegmenter(MRI, (8, 16), variant=VARIANTS["mean-skips"]),
