@@ -120,8 +120,8 @@ class M3AE(nn.Module):
         Returns:
             (B, M, D, H, W).
         """
-        patch = self.substitute if learn else self.substitute.detach()
-        repeated = patch.repeat(1, *(side // PATCH for side in images.shape[2:]))  # M D H W
+        with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
+            repeated = self.substitute.repeat(1, *(side // PATCH for side in images.shape[2:]))  # M D H W
         return torch.where(shown, images, repeated.to(images.dtype))
 
     def _maps(self, filled: Tensor) -> tuple[Tensor, Tensor]:
