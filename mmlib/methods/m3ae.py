@@ -108,20 +108,25 @@ class M3AE(nn.Module):
         self.decoder = Decoder(widths, 1, regions, count)
         self.painter = nn.Conv3d(FINE[1], count, 1)  # takes the place of the decoder's last layer in pre-training
         self.substitute = nn.Parameter(torch.zeros(count, PATCH, PATCH, PATCH))
+        self.take_stage(painting=False)
 
-    def fill(self, images: Tensor, shown: Tensor, learn: bool = False) -> Tensor:
+    def take_stage(self, painting: bool) -> None:
+        """Say which parts learn: the painter and the learnt image in the first stage, the last layer in the second."""
+        self.painter.requires_grad_(painting)
+        self.substitute.requires_grad_(painting)
+        self.decoder.out.requires_grad_(not painting)
+
+    def fill(self, images: Tensor, shown: Tensor) -> Tensor:
         """Put the learnt image where nothing is shown.
 
         Args:
             images: (B, M, D, H, W) or, for one case in B situations, (1, M, D, H, W); what is not shown is not read.
             shown: (B, M, 1, 1, 1) or (B, M, D, H, W) bool.
-            learn: let the image have a gradient, as in pre-training alone.
 
         Returns:
             (B, M, D, H, W).
         """
-        with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
-            repeated = self.substitute.repeat(1, *(side // PATCH for side in images.shape[2:]))  # M D H W
+        repeated = self.substitute.repeat(1, *(side // PATCH for side in images.shape[2:]))  # M D H W
         return torch.where(shown, images, repeated.to(images.dtype))
 
     def _maps(self, filled: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +139,7 @@ class M3AE(nn.Module):
 
     def paint(self, images: Tensor, shown: Tensor) -> Tensor:
         """All images from the patches that are shown; (B, M, D, H, W) each."""
-        return self.painter(self._maps(self.fill(images, shown, learn=True))[0])
+        return self.painter(self._maps(self.fill(images, shown))[0])
 
     def encode(self, images: Tensor, available: Tensor) -> Tensor:
         """Nothing can be computed before the combination is known: the images themselves, zero where missing."""
@@ -265,7 +270,10 @@ def pretrain(model: M3AE, batches: Crops, *, seed: int, **settings: Any) -> pd.D
         seed, settings: as `mmlib.training.fit`.
     """
     loss: Callable[..., Any] = painting_loss
-    return fit(model, MaskedPatches(batches, seed), loss, seed=seed, name="pretraining", **settings)
+    model.take_stage(painting=True)
+    history = fit(model, MaskedPatches(batches, seed), loss, seed=seed, name="pretraining", **settings)
+    model.take_stage(painting=False)
+    return history
 
 
 def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int], regions: int = 3) -> Recipe:

@@ -271,7 +271,10 @@ def pretrain(model: SimMLM, batches: Crops, *, seed: int, **settings: Any) -> pd
     whole = copy.copy(batches)
     whole.complete_steps = sys.maxsize
     loss: Callable[..., Any] = apart_loss
-    return fit(model, whole, loss, seed=seed, name="pretraining", **settings)
+    model.gate.requires_grad_(False)
+    history = fit(model, whole, loss, seed=seed, name="pretraining", **settings)
+    model.gate.requires_grad_(True)
+    return history
 
 
 def recipe(method: str, variant: str, modalities: Sequence[str], widths: Sequence[int], regions: int = 3) -> Recipe:

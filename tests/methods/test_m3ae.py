@@ -112,10 +112,12 @@ def test_painting_loss_by_hand():
 def test_gradients_of_the_first_stage_reach_the_substitute_and_those_of_the_second_do_not():
     torch.manual_seed(0)
     model = M3AE(MRI, WIDTHS)
+    model.take_stage(painting=True)
     painting_loss(model, MaskedPatches(crops_of(), seed=0)[0])[0].backward()
     idle = {name for name, weights in model.named_parameters() if weights.grad is None}
     assert idle == {"decoder.out.weight", "decoder.out.bias"} and model.substitute.grad.any()
     model.zero_grad()
+    model.take_stage(painting=False)
     total, parts = m3ae_loss(model, Situations(crops_of(), seed=0)[0])
     total.backward()
     idle = {name for name, weights in model.named_parameters() if weights.grad is None}
@@ -169,6 +171,7 @@ def test_both_stages_learn_and_the_second_goes_on_from_the_first(tmp_path):
     painted = made.before(made.network, crops, seed=0, **settings)
     assert painted["painting"].iloc[-5:].mean() < 0.9 * painted["painting"].iloc[0]
     held = made.network.substitute.detach().clone()
+    assert not made.network.substitute.requires_grad and made.network.decoder.out.weight.requires_grad
     assert held.any() and (tmp_path / "pretraining.safetensors").is_file()
     learnt = fit(made.network, made.batches(crops, 0), made.loss, seed=0, **settings)
     assert learnt["task"].iloc[-5:].mean() < 0.8 * learnt["task"].iloc[0]

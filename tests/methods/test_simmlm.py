@@ -159,7 +159,7 @@ def test_both_stages_learn(tmp_path):
     crops = crops_of()
     apart = made.before(made.network, crops, seed=0, **settings)
     assert apart["loss"].iloc[-3:].mean() < 0.9 * apart["loss"].iloc[0]
-    assert (tmp_path / "pretraining.safetensors").is_file()
+    assert (tmp_path / "pretraining.safetensors").is_file() and made.network.gate.out.weight.requires_grad
     mixed = fit(made.network, made.batches(crops, 0), made.loss, seed=0, **settings)
     assert mixed["task"].iloc[0] < 0.5 * apart["loss"].iloc[0], "it goes on from there"
     assert mixed["task"].iloc[-3:].mean() < 0.9 * mixed["task"].iloc[0]
