@@ -3,8 +3,8 @@
 Paper: Hong Liu, Dong Wei, Donghuan Lu, Jinghan Sun, Liansheng Wang, Yefeng Zheng, "M3AE: Multimodal Representation
 Learning for Brain Tumor Segmentation with Missing Modalities", AAAI 2023, arXiv 2303.05302. Implemented: pre-training
 as a masked autoencoder, the image that stands for missing modalities (model inversion), and fine-tuning with
-self-distillation. Released code consulted: ccarliu/m3ae at 3a5eb45, which has no licence; nothing of it is copied. The
-paper was read in its abstract; what is said of it below beyond that is UNVERIFIED.
+self-distillation. Released code consulted: ccarliu/m3ae at 3a5eb45, which has no licence; nothing of it is copied.
+What goes beyond the paper's abstract and that code is UNVERIFIED.
 
 What differs
 - The U-Net is that of the book's dropout U-Net (released: four scales from the full grid on, group norm, deep

@@ -3,7 +3,7 @@
 Paper: Yuhang Ding, Xin Yu, Yi Yang, "RFNet: Region-aware Fusion Network for Incomplete Multi-modal Brain Tumor
 Segmentation", ICCV 2021. Implemented: the region-aware fusion module (RFM) with its probability maps, and the
 segmentation-based regulariser. Released code consulted: dyh127/RFNet at 6938e79, which has no licence; nothing of it
-is copied. Its equations are named in words here: the paper itself could not be read while this file was written.
+is copied. Equations are named in words, for their numbers in the paper are UNVERIFIED.
 
 What differs
 - Encoders and decoders are the book's own blocks: a strided stem, as many scales as widths (released: four, from the

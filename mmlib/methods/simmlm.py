@@ -3,12 +3,12 @@
 Paper: Sijie Li, Chen Chen, Jungong Han, "SimMLM: A Simple Framework for Multi-modal Learning with Missing Modality",
 ICCV 2025, arXiv 2507.19264. Implemented: the dynamic mixture of modality experts (DMoME) at the level of outputs,
 its two stages, and the More vs. Fewer (MoFe) ranking loss. Released code consulted: Tony-Khor/simmlm at aa1aea2, which
-has no licence and whose read-me calls itself that of the paper (the paper names LezJ/SimMLM); nothing of it is copied.
-The paper was read in its abstract and figure; what is said of it beyond that is UNVERIFIED.
+has no licence and whose read-me calls it that of the paper (the paper names LezJ/SimMLM); nothing of it is copied.
+What goes beyond the paper's abstract, its first figure and that code is UNVERIFIED.
 
 Why this one of the methods of 2024 to 2026: on BraTS 2018 it is quoted with mean Dice 87.67 (WT), 80.20 (TC), 67.16
 (ET) over the 15 combinations, where ShaSpec has 85.92, 77.45, 61.58 and no other method has more on average
-(UNVERIFIED: the table was not seen). It needs no kernels of a GPU, and as its fusion comes last it is the opposite of
+(UNVERIFIED). It needs no kernels of a GPU, and as its fusion comes last it is the opposite of
 all others here.
 
 What differs
