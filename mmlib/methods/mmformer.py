@@ -15,8 +15,8 @@ What differs
 - After the inter-modal transformer a place of the bottleneck gets the tokens of its own place, one from each modality.
   The released code reshapes tokens of one modality after another, so that a place gets M neighbours in the list
   instead, mostly of one modality and of other places. That is the variant `released`.
-- Missing modalities are zero tokens with a position, and attention sees them, as in the released code. The variant `masked`
-  hides them from it. `convolutional` has no transformer, `unregularised` no auxiliary loss (the paper ablates both).
+- Missing modalities are zero tokens with a position, and attention sees them, as in the released code. The variant
+  `masked` hides them. `convolutional` has no transformer, `unregularised` no auxiliary loss.
 - The last layers give R sigmoids with the book's loss; the released ones a softmax with weighted cross-entropy and
   Dice. Deep supervision reads every scale below the last, raised by trilinear interpolation, as released.
 - A batch holds images of the available modalities only. So the shared auxiliary decoder segments these (released: all
