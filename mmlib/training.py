@@ -91,6 +91,7 @@ class Recipe:
         overrides: arguments of `fit` that differ from the run's own.
         combination: the modalities that the network is trained with, where these are always the same.
         batches: (batches, seed) -> what is trained on, where a method draws more than availability.
+        before: (network, batches, **settings of `fit`) -> history of an earlier stage, where a method has one.
         dedicated: one network is trained for each pattern of missing modalities.
     """
 
@@ -98,7 +99,8 @@ class Recipe:
     loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
     overrides: dict[str, Any] = field(default_factory=dict)
     combination: tuple[str, ...] | None = None
-    batches: Callable[[Any, int], Dataset] = lambda batches, _: batches
+    batches: Callable[[Any, int], Any] = lambda batches, _: batches
+    before: Callable[..., pd.DataFrame] | None = None
     dedicated: bool = False
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmlib.data.avmnist import Pairs
 from mmlib.data.cases import Case
-from mmlib.methods import MODULES, guidance, module_of
+from mmlib.methods import MODULES, guidance, m3ae, module_of, simmlm
 from mmlib.methods.m2dn import diffusion
 from mmlib.methods.shaspec import segmentation as shaspec
 from mmlib.methods.translation import MMGAN
@@ -142,6 +142,15 @@ def test_segmentation_follows_the_device(method: str, variant: str) -> None:
     recipe.network.eval()
     found = probabilities(recipe.network, batch["images"][0], batch["available"], window=16)
     assert type(found) is Tensor and found.shape == (2, 3, 16, 16, 16)
+
+
+def test_pairs_of_sets_and_earlier_stages_follow_the_device() -> None:
+    fewer = AVAILABLE & torch.tensor([[True, False, False, True], [False, True, True, False]])
+    batch = {**volumes(), "other": fewer, "fewer": fewer, "shown": torch.rand(2, 4, 16, 16, 16) > 0.8}
+    for loss in (m3ae.painting_loss, m3ae.m3ae_loss):
+        step(m3ae.M3AE(MRI, [8, 16]), batch, loss)
+    for loss in (simmlm.apart_loss, simmlm.simmlm_loss):
+        step(simmlm.SimMLM(MRI, [8, 16]), batch, loss)
 
 
 def test_features_follow_the_device() -> None:

@@ -15,6 +15,10 @@ MODULES = {  # task -> method -> the module that holds it
         "shaspec": f"{_HERE}.shaspec",
         "u-hved": f"{_HERE}.uhved",
         **dict.fromkeys(("zero-fill", "dropout-unet", "u-hemis", "dedicated"), f"{_HERE}.baselines"),
+        "rfnet": f"{_HERE}.rfnet",
+        "mmformer": f"{_HERE}.mmformer",
+        "m3ae": f"{_HERE}.m3ae",
+        "simmlm": f"{_HERE}.simmlm",
     },
     "classification": {
         "shaspec": f"{_HERE}.shaspec.classification",

@@ -6,8 +6,12 @@ import pytest
 import torch
 
 from mmlib.methods.baselines import EarlyFusionUNet, UHeMIS
+from mmlib.methods.m3ae import M3AE
+from mmlib.methods.mmformer import MmFormer
+from mmlib.methods.rfnet import RFNet
 from mmlib.methods.shaspec import ShaSpecSegmenter
 from mmlib.methods.shaspec.segmentation import VARIANTS, Encoding
+from mmlib.methods.simmlm import SimMLM
 from mmlib.methods.uhved import UHVED
 from mmlib.modalities import MRI
 from mmlib.networks.unet import Encoder, available_mean, encode_rows
@@ -16,6 +20,10 @@ NETWORKS = {
     "early": lambda: EarlyFusionUNet(MRI, (8, 16)),
     "u-hemis": lambda: UHeMIS(MRI, (8, 16)),
     "u-hved": lambda: UHVED(MRI, (8, 16)),
+    "rfnet": lambda: RFNet(MRI, (8, 16)),
+    "simmlm": lambda: SimMLM(MRI, (8, 16)),
+    "m3ae": lambda: M3AE(MRI, (8, 16)),
+    "mmformer": lambda: MmFormer(MRI, (8, 16)),
     "shaspec": lambda: ShaSpecSegmenter(MRI, (8, 16)),
     "mean-skips": lambda: ShaSpecSegmenter(MRI, (8, 16), variant=VARIANTS["mean-skips"]),
     "released": lambda: ShaSpecSegmenter(MRI, (8, 16), variant=VARIANTS["released"]),
