@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau, spearmanr
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import (
@@ -138,17 +138,19 @@ def _by_cell(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
 
 def _by_nested_pair(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per nested pair and target: what the larger combination gains."""
-    contrast = claim["contrast"]
-    (arm,) = contrast["first"]
-    tables = _tables(_scores(runs, arm, [contrast["metric"]]), contrast)
-    modalities = tuple(max((name for name, _ in tables), key=len).split("+"))
-    keys = [(small, large, target) for small, large in nested_pairs(modalities) for target in contrast["targets"]]
-    names = [f"{target.upper()}, {small} to {large}" for small, large, target in keys]
-    parts = _judged(names, [(tables[large, target], tables[small, target]) for small, large, target in keys], claim)
-    rate = violation_rate(tables, modalities)
-    bounds = "one case: no interval" if np.isnan(rate.low) else f"95 % interval {rate.low:.1%} to {rate.high:.1%}"
-    interval = f"{rate.rate:.1%}, {bounds}"
-    return parts, f"Lower in {rate.count} of {rate.pairs} nested pairs ({interval})."
+    contrast, names, pairs, notes = claim["contrast"], [], [], []
+    for arm in contrast["first"]:
+        tables = _tables(_scores(runs, arm, [contrast["metric"]]), contrast)
+        modalities = tuple(max((name for name, _ in tables), key=len).split("+"))
+        of = f", {_name(arm)}" if len(contrast["first"]) > 1 else ""
+        for small, large in nested_pairs(modalities):
+            for target in contrast["targets"]:
+                names.append(f"{target.upper()}, {small} to {large}{of}")
+                pairs.append((tables[large, target], tables[small, target]))
+        rate = violation_rate(tables, modalities)
+        bounds = "one case: no interval" if np.isnan(rate.low) else f"95 % interval {rate.low:.1%} to {rate.high:.1%}"
+        notes.append(f"Lower in {rate.count} of {rate.pairs} nested pairs ({rate.rate:.1%}, {bounds}){of}.")
+    return _judged(names, pairs, claim), " ".join(notes)
 
 
 def _by_probe(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
@@ -312,6 +314,25 @@ def _gain_and_gap(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str
     return [(name, seed_effect(found, 0.0), claim["sesoi"], claim["rule"])], ""
 
 
+def _by_order(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
+    """Kendall's tau of the order of methods by one set of combinations with that by another, one value a seed.
+
+    The mean over targets, combinations and cases orders the methods of `first`, by `available` and by `and`.
+    """
+    contrast = claim["contrast"]
+    means: dict[str, pd.DataFrame] = {}  # side -> (seeds, methods)
+    for side in ("available", "and"):
+        arms = [{**arm, "metric": contrast["metric"], "target": contrast["targets"]} for arm in contrast["first"]]
+        tables = {_name(arm): _arm_table(runs, {**arm, "available": contrast[side]}, PERCENT) for arm in arms}
+        means[side] = pd.DataFrame({name: table.mean(axis=1) for name, table in tables.items()}).dropna()
+    seeds = means["available"].index.intersection(means["and"].index)
+    if not len(seeds):
+        raise NotTestedError("the methods share no seed")
+    found = [kendalltau(means["available"].loc[seed], means["and"].loc[seed]).statistic for seed in seeds]
+    name = f"Kendall's tau over {means['and'].shape[1]} methods"
+    return [(name, seed_effect(found, 0.0), claim["sesoi"], claim["rule"])], ""
+
+
 # -------------------------------------------------------------------------------------------- contrasts of classifiers
 def _at(arm: dict[str, str], rate: float) -> dict[str, str]:
     """An arm at an audio rate: `paper@{rate}` becomes `paper@5`."""
@@ -415,6 +436,7 @@ MEASURED: dict[str, Callable[[dict[str, Any], Results], tuple[list[Part], str]]]
     "linear": _linear,
     "repeats": _by_repeat,
     "gain-and-gap": _gain_and_gap,
+    "order": _by_order,
     "rates": _by_rate,
     "trend": _by_trend,
     "audit": _by_audit,

@@ -157,7 +157,8 @@ def evaluate_combinations(
 
     Returns:
         Tidy: case, available (label of the combination), target (a region of the case: wt, tc, et, or lesion), metric
-        (dice in [0, 1], hd95 in mm; ece in [0, 1], entropy and entropy-inside in bits), value. Combinations with a modality that a case lacks are left out for that case.
+        (dice in [0, 1], hd95 in mm; ece in [0, 1], entropy and entropy-inside in bits), value. Combinations with a
+        modality that a case lacks are left out for that case.
 
     Raises:
         ValueError: if a case has no labels or is stored along other axes than the first, if the network has not one

@@ -631,9 +631,9 @@ def test_arms_scored_on_other_combinations_and_ambiguous_arms_are_refused(tmp_pa
 
 
 # ------------------------------------------------------------------------------------------------------- the ledger
-def test_the_ledger_names_every_claim_of_the_five_papers():
+def test_the_ledger_names_every_claim_of_the_five_papers_and_across_them():
     entries = read_ledger(LEDGER)
-    expected = {"S": 16, "K": 11, "M": 17, "G": 24, "L": 9}
+    expected = {"S": 16, "K": 11, "M": 17, "G": 24, "L": 9, "X": 6}
     asked = {entry["id"].rstrip("rf") for entry in entries}  # r: of radiology and pathology; f: on a fixed test part
     assert asked == {f"{a}{i}" for a, n in expected.items() for i in range(1, n + 1)}
     used = {entry[side]["statistic"] for entry in entries for side in ("measured", "arithmetic") if side in entry}
@@ -673,8 +673,38 @@ def test_count_has_a_column_for_every_word_and_every_claim_once(without_runs):
     for question, words in QUESTIONS.items():
         table = count(claims.weakest(without_runs), question)
         assert tuple(table.columns) == words and table.to_numpy().sum() == len(read_ledger(LEDGER))
-        assert table.index.tolist() == ["ShaSpec", "ProtoKD", "M2DN", "Deep Guidance", "SMIL"]
+        assert table.index.tolist() == ["ShaSpec", "ProtoKD", "M2DN", "Deep Guidance", "SMIL", "Across papers"]
     assert table.loc["ProtoKD", "NOT RUN"] == 11
+
+
+# ------------------------------------------------------------------------------------------------------ across papers
+METHODS = ("dropout-unet", "u-hemis", "u-hved", "shaspec", "rfnet", "mmformer", "m3ae", "simmlm")
+
+
+def make_comparison(root, value):
+    """Runs of every method of `comparison`; value(place of the method, combination) is the Dice of all regions."""
+    for place, method in enumerate(METHODS):
+        variant = "paper" if method == "shaspec" else "standard"
+        make(root, method, variant, lambda name, target, place=place: value(place, name), experiment="comparison")
+    make(root, "zero-fill", "standard", level(-0.4), experiment="comparison")
+
+
+def test_an_order_that_stays_is_a_tau_of_one_and_one_that_turns_of_minus_one(tmp_path):
+    (tmp_path / "turned").mkdir()
+    make_comparison(tmp_path, lambda place, name: 0.4 + 0.01 * place)
+    assert decide(tmp_path, "X5")["effect"] == pytest.approx(1)
+    make_comparison(tmp_path / "turned", lambda place, name: 0.4 + (0.01 if size(name) == 4 else -0.01) * place)
+    assert decide(tmp_path / "turned", "X5")["effect"] == pytest.approx(-1)
+
+
+def test_violations_are_counted_for_every_method(tmp_path):
+    def value(place, name):
+        return 0.4 + 0.02 * size(name) - (0.1 if METHODS[place] == "rfnet" and name == "t1+flair" else 0)
+
+    make_comparison(tmp_path, value)
+    note = decide(tmp_path, "X6")["reason"]
+    assert "Lower in 6 of 84 nested pairs" in note and "rfnet" in note  # t1 and flair to t1+flair, three regions
+    assert note.count("Lower in 0 of 84 nested pairs") == 7
 
 
 # --------------------------------------------------------------------------------------------- classifiers of digits
