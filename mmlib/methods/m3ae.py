@@ -21,7 +21,7 @@ What differs
   The released code does so with the logits of its coarsest scale, once more with weights from running means of Dice.
   The variant `logits` takes the logits of the output, without such weights.
 - Both situations of a case are drawn here, by the run's sampler; the loss of the task is the mean over both.
-- The last layer gives R sigmoids with the book's loss, as released but for its Dice of squares.
+- The last layer gives R sigmoids with the book's loss (released: R sigmoids with a Dice loss, at three scales).
 """
 
 from __future__ import annotations
