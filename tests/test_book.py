@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
-import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,14 +21,6 @@ from pipeline import asked_runs
 
 pytestmark = pytest.mark.pipeline
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
 PHONE = {"width": 390, "height": 844}  # CSS pixels
 DESK = {"width": 1280, "height": 900}
 LOCAL = re.compile(r"http://127\.0\.0\.1:|data:|blob:|file:")
@@ -77,11 +67,6 @@ class Page:
     text: str = ""
 
 
-def find_browser() -> str | None:
-    given = os.environ.get("CHROMIUM")
-    return given or next((path for name in BROWSERS if (path := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="module")
 def address(smoke_book: Path) -> Iterator[str]:
     """The book behind a server on this machine."""
@@ -95,23 +80,6 @@ def address(smoke_book: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A window of a real browser, which finds no address but that of this machine."""
-    path = find_browser()
-    if path is None:
-        message = f"no browser found (looked for {', '.join(BROWSERS)}); install chromium, or set CHROMIUM to its path"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield started.new_context()
-        started.close()
 
 
 def look(context: Any, url: str, name: str) -> Page:

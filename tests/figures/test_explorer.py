@@ -1,0 +1,52 @@
+"""What the explorer puts into a page comes out again."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from made_explorer import explored, means
+
+from mmlib.figures.explorer import explorer, pack, regions_of, runs_of
+from mmlib.figures.overlays import axial
+
+
+def test_runs_hold_regions_exactly():
+    regions = np.random.default_rng(0).random((3, 4, 5, 6)) > 0.6
+    np.testing.assert_array_equal(regions_of(runs_of(regions), (4, 5, 6)), regions)
+    nothing = runs_of(np.zeros((3, 4, 5, 6), bool))
+    assert nothing.tolist() == [120 << 3]
+    with pytest.raises(ValueError, match="three bits"):
+        runs_of(np.zeros((4, 1), bool))
+
+
+def test_masks_are_those_of_the_case_around_its_brain():
+    one = explored()
+    packed = pack([one], means(), 40, 0.56)
+    (case,) = packed["cases"]
+    runs = np.frombuffer(base64.b64decode(case["truth"]), "<u4")
+    turned = axial(one.case.regions, one.case.affine)
+    restored = regions_of(runs, case["shape"])
+    assert restored.sum() == turned.sum() and case["shape"] == [10, 12, 8]
+    image = np.frombuffer(base64.b64decode(case["images"]["t1ce"]), "u1").reshape(case["shape"])
+    assert image[restored[2]].min() > image[~restored[0]].max(), "what enhances is bright in t1ce"
+    assert image[0].max() == 0, "a margin around the brain"
+    assert case["spacing"] == [3.0, 2.0, 4.0], "rows run front to back, columns left to right"
+    at = case["start"]
+    assert restored[0][:, :, at[0]].any() and restored[0][at[1]].any() and restored[0][:, at[2]].any()
+
+
+def test_a_combination_that_was_not_predicted_is_an_error():
+    one = explored()
+    del one.predicted["dropout-unet"]["t1"]
+    with pytest.raises(ValueError, match=r"dropout-unet lacks predictions from \['t1'\]"):
+        pack([one], means(), 40)
+    with pytest.raises(ValueError, match="no case"):
+        pack([], {}, 0)
+
+
+def test_the_page_holds_data_that_cannot_end_its_script():
+    packed = pack([explored(rule="</script>")], means(), 40, None, "Smoke run. ")
+    html = explorer(packed, "draw()", ".explorer {}", "a < b").html
+    inside = html.split('<script type="application/json">')[1].split("</script>")[0]
+    assert json.loads(inside) == packed and "a &lt; b" in html and html.count("</script>") == 2
