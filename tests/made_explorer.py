@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mmlib.data.cases import Case
-from mmlib.figures.explorer import Explored
+from mmlib.figures.explorer import Explored, Filled
 from mmlib.modalities import MRI, combinations, label
 from mmlib.tasks.segmentation import dice
 
@@ -26,6 +26,14 @@ def case(name: str = "made-1") -> Case:
     return Case(name, images, np.diag([2.0, 3.0, 4.0, 1.0]), labels, enhancing_label=4)
 
 
+def filled() -> Filled:
+    """A slice of 4 x 5 pixels, and a network that makes every missing image grey, with the same error."""
+    acquired = {kind: np.linspace(-1, 1, 20).reshape(4, 5) for kind in MRI}
+    grey = np.zeros((4, 5))
+    made = {have: {kind: (grey, 12.34) for kind in MRI if kind not in have.split("+")} for have in LABELS[:-1]}
+    return Filled(3, acquired, {"regression unet": made})
+
+
 def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one") -> Explored:
     """With t1ce all is found; without it the share of `ARMS` of what enhances."""
     one = case(name)
@@ -43,7 +51,7 @@ def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one
         }
         for arm, by in predicted.items()
     }
-    return Explored(one, why, rule, predicted, scored, 0.6)
+    return Explored(one, why, rule, predicted, scored, 0.6, filled())
 
 
 def means() -> dict[str, dict[str, list[float]]]:

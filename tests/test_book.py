@@ -213,6 +213,45 @@ def test_claims_are_there_for_every_paper_and_can_be_filtered_by_verdict(smoke_b
     tab.close()
 
 
+def test_pages_that_are_looked_at_are_light_and_show_what_they_promise(smoke_book: Path, browser: Any) -> None:
+    most = {"index": 0.5, "chapters/95_explorer": 12, "chapters/96_results": 2}  # MB, of a page with its data
+    assert {name for name, size in most.items() if (smoke_book / f"{name}.html").stat().st_size > size * 1e6} == set()
+    tab = browser.new_page()
+    tab.goto(f"file://{smoke_book}/index.html")
+    assert tab.locator(".lanes g.point title").count() >= 15, "a point for each combination"
+    assert "not a result" in (tab.get_attribute(".lanes .sides", "aria-label") or "")
+    tab.locator(".lanes g.point").last.hover()
+    assert "Dice of the enhancing tumour, %" in tab.inner_text(".lanes output")
+    tab.goto(f"file://{smoke_book}/chapters/95_explorer.html")
+    tab.locator(".explorer .tile input[value=t1ce]").click()
+    link = tab.evaluate("location.href")
+    assert "have=t1+t2+flair" in link and tab.locator(".explorer tr[data-method]").count() >= 1
+    other = browser.new_page()
+    other.goto(link)
+    assert other.inner_text(".explorer table.scores") == tab.inner_text(".explorer table.scores")
+    tab.goto(f"file://{smoke_book}/chapters/96_results.html")
+    assert tab.locator(".asking g.point").count() >= 15
+    assert "not a result" in tab.inner_text(".asking figcaption")
+    tab.close()
+    other.close()
+
+
+def test_claims_can_be_filtered_by_paper_and_sentence(smoke_book: Path, browser: Any) -> None:
+    tab = browser.new_page()
+    tab.goto(f"file://{smoke_book}/chapters/90_claims.html")
+    ledger = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())["claims"]
+    tab.select_option("[data-fact=paper]", "SMIL")
+    tab.select_option("[data-fact=sentence]", "ours")
+    wanted = [one["id"] for one in ledger if one["paper"] == "SMIL" and one["sentence"] == "ours"]
+    shown = [
+        row.locator("td").first.inner_text() for row in tab.locator("table.ledger tbody tr").all() if row.is_visible()
+    ]
+    assert sorted(shown) == sorted(wanted) and shown
+    assert not tab.locator("h3", has_text="ProtoKD").is_visible()
+    assert tab.inner_text(".ledger-filter output") == f"{len(wanted)} of {len(ledger)}"
+    tab.close()
+
+
 def test_a_second_call_runs_nothing(smoke_book: Path) -> None:
     again = snakemake(ROOT, PROFILE="smoke", HTML=smoke_book.relative_to(ROOT).as_posix())
     assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr

@@ -28,7 +28,7 @@ def text(name: str) -> str:
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Any]:
     made = [explored(), explored("made-2", "typical", "the second one")]
-    return pack(made, means(), 40, 0.56)
+    return pack(made, means(), 40, 0.56, fillers={"regression unet": "regression"})
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,22 @@ def test_a_link_opens_in_the_same_state(browser: Any, explorer_page: str) -> Non
     assert not other.locator("tr[data-method=dropout-unet]").count() and other.problems == []
     tab.close()
     other.close()
+
+
+def test_what_is_missing_is_shown_as_acquired_and_as_made_up(browser: Any, explorer_page: str) -> None:
+    tab = opened(browser, explorer_page)
+    made = tab.locator(".explorer .filled")
+    assert not made.is_visible(), "nothing is missing"
+    switch(tab, "t1ce")
+    switch(tab, "t2")
+    assert made.locator(".top").all_inner_texts() == [
+        "t1ce, acquired (not given)",
+        "t1ce by regression: 12.3 dB",
+        "t2, acquired (not given)",
+        "t2 by regression: 12.3 dB",
+    ]
+    assert made.locator("h3").inner_text().endswith("axial slice 4"), "counted as the slider counts"
+    tab.close()
 
 
 def test_a_link_to_another_part_of_the_page_changes_nothing(browser: Any, explorer_page: str) -> None:

@@ -123,6 +123,29 @@
       make("label", {}, "overlay ", opacity), set("Networks", ...methods), link),
     make("div", { class: "tiles" }, ...outputs.map(one => one.tile)), legend, said, table);
 
+  // One slice of each missing image, as it was acquired and as networks make it up.
+  const filled = make("section", { class: "filled" });
+  figure.querySelector("noscript").before(filled);
+  function fill(one, have) {
+    const missing = names.filter(name => !state.have.has(name));
+    filled.hidden = !one.filled || !data.fillers.length || !missing.length;
+    if (filled.hidden) return;
+    const { number, shape: [height, width], acquired, made } = one.filled;
+    const tile = (title, text) => {
+      const canvas = make("canvas", { role: "img", "aria-label": title }), cut = once(text, bytes);
+      const grey = { width, height, size: [PIXELS, Math.round(PIXELS * height / width)] };
+      [canvas.width, canvas.height] = grey.size;
+      canvas.getContext("2d").drawImage(scaled(grey, to => cut.forEach((v, i) => to.set([v, v, v, 255], 4 * i))), 0, 0);
+      return make("div", { class: "tile" }, make("span", { class: "top" }, title), make("span", { class: "picture" }, canvas));
+    };
+    filled.replaceChildren(make("h3", {}, `Made up for what is missing, axial slice ${number}`), ...missing.map(name => make("div", { class: "tiles" },
+      tile(`${name}, acquired (not given)`, acquired[name]),
+      ...data.fillers.map(({ key, name: who }) => {
+        const [image, psnr] = made[key][have][name];
+        return tile(`${name} by ${who}: ${psnr.toFixed(1)} dB`, image);
+      }))));
+  }
+
   const now = () => names.filter(name => state.have.has(name)).join("+");
   const percent = value => `${(100 * value).toFixed(0)}`;
   function enter(i) { // a case opens on the slices with most tumour
@@ -184,6 +207,7 @@
       canvas.setAttribute("aria-label", `${name} on ${behind}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);
     });
     scores(one, have);
+    fill(one, have);
     if (keep === true) write();
   }
 

@@ -26,6 +26,22 @@ MARGIN = 1  # voxels around the brain
 
 
 @dataclass(frozen=True)
+class Filled:
+    """One axial slice of a case, and what networks make up for the images that are missing.
+
+    Attributes:
+        number: of the slice, from below, the lowest with brain being 1.
+        acquired: modality -> (H, W) in [-1, 1], front up, the patient's right on the left.
+        made: arm -> label of a combination -> modality that is missing in it -> such an image, and its PSNR in the
+            brain, dB.
+    """
+
+    number: int
+    acquired: Mapping[str, np.ndarray]
+    made: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, float]]]]
+
+
+@dataclass(frozen=True)
 class Explored:
     """A case and what networks make of it.
 
@@ -36,6 +52,7 @@ class Explored:
         predicted: arm -> label of a combination -> (R, X, Y, Z) bool on the grid of the case.
         dice: arm -> label of a combination -> Dice in [0, 1], one a region.
         known: the best Dice of the enhancing tumour that can be expected without t1ce, in [0, 1]; None: nobody knows.
+        filled: a slice with what networks of synthesis make of it; None: there are none.
     """
 
     case: Case
@@ -44,6 +61,7 @@ class Explored:
     predicted: Mapping[str, Mapping[str, np.ndarray]]
     dice: Mapping[str, Mapping[str, Sequence[float]]]
     known: float | None = None
+    filled: Filled | None = None
 
 
 def runs_of(regions: np.ndarray) -> np.ndarray:
@@ -68,6 +86,27 @@ def regions_of(runs: np.ndarray, shape: Sequence[int], count: int = 3) -> np.nda
 
 def _text(array: np.ndarray, kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array.astype(kind)).tobytes()).decode()
+
+
+def _packed_slice(filled: Filled | None, below: int) -> dict[str, Any] | None:
+    if filled is None:
+        return None
+
+    def grey(image: np.ndarray) -> str:
+        return _text((255 * (image + 1) / 2).clip(0, 255), "u1")
+
+    return {
+        "number": filled.number + below,
+        "shape": list(next(iter(filled.acquired.values())).shape),
+        "acquired": {name: grey(image) for name, image in filled.acquired.items()},
+        "made": {
+            arm: {
+                have: {name: [grey(image), round(psnr, 1)] for name, (image, psnr) in by.items()}
+                for have, by in every.items()
+            }
+            for arm, every in filled.made.items()
+        },
+    }
 
 
 def _packed(one: Explored) -> dict[str, Any]:
@@ -103,6 +142,7 @@ def _packed(one: Explored) -> dict[str, Any]:
             arm: {k: [round(float(v), 4) for v in values] for k, values in by.items()} for arm, by in one.dice.items()
         },
         "known": None if one.known is None else round(one.known, 4),
+        "filled": _packed_slice(one.filled, int(lines[2][0] - box[2].start)),
     }
 
 
@@ -112,6 +152,7 @@ def pack(
     cases: int,
     known: float | None = None,
     caveat: str = "",
+    fillers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What the page needs, as plain values.
 
@@ -121,6 +162,7 @@ def pack(
         cases: how many these are.
         known: as `Explored.known`, mean of all test cases.
         caveat: stands before numbers that are no results.
+        fillers: arm of `Filled` -> its name.
 
     Raises:
         ValueError: if there is no case, or a combination was not predicted.
@@ -146,6 +188,7 @@ def pack(
         "means": {
             arm: {have: [round(float(v), 4) for v in one] for have, one in by.items()} for arm, by in means.items()
         },
+        "fillers": [{"key": arm, "name": name} for arm, name in (fillers or {}).items()],
         "cases": [_packed(one) for one in explored],
     }
 

@@ -36,6 +36,17 @@ def test_masks_are_those_of_the_case_around_its_brain():
     assert restored[0][:, :, at[0]].any() and restored[0][at[1]].any() and restored[0][:, at[2]].any()
 
 
+def test_slices_of_synthesis_are_packed_with_their_error():
+    (case,) = pack([explored()], means(), 40, fillers={"regression unet": "regression"})["cases"]
+    filled = case["filled"]
+    assert filled["shape"] == [4, 5] and filled["number"] == 4, "one voxel of margin lies below the brain"
+    grey = np.frombuffer(base64.b64decode(filled["acquired"]["t2"]), "u1")
+    assert (grey[0], grey[-1]) == (0, 255)
+    image, psnr = filled["made"]["regression unet"]["t1+t1ce"]["flair"]
+    assert psnr == 12.3 and set(np.frombuffer(base64.b64decode(image), "u1")) == {127}
+    assert "flair" not in filled["made"]["regression unet"]["flair"]
+
+
 def test_a_combination_that_was_not_predicted_is_an_error():
     one = explored()
     del one.predicted["dropout-unet"]["t1"]

@@ -13,6 +13,7 @@ from made_explorer import case
 from made_segmentation import CASES, made_runs, results_of, rows_of
 
 from mmlib.analysis.results import Results
+from mmlib.data.nifti import CaseFiles, Cases
 from mmlib.methods import baselines
 from mmlib.modalities import MRI
 from mmlib.studies import asking, exploring, overview
@@ -87,6 +88,35 @@ def test_networks_without_weights_are_left_out(runs: study.Study, tmp_path) -> N
     (tmp_path / "shaspec-paper-s1" / "fit.safetensors").touch()
     with_folders = study.read_study(Results(records, runs.results.scores))
     assert exploring.kept_runs(with_folders) == {"shaspec paper": "shaspec-paper-s1"}
+
+
+class One(Cases):
+    """A data set of the made-up case."""
+
+    def __init__(self) -> None:
+        super().__init__([CaseFiles("made-1", {})], "made")
+
+    def __getitem__(self, key):
+        return case()
+
+
+def test_missing_images_are_filled_in_the_slice_with_most_tumour(tmp_path) -> None:
+    seen: list[torch.Tensor] = []
+
+    def synthesise(images: torch.Tensor, available: torch.Tensor) -> torch.Tensor:
+        assert images[~available].abs().max() == 0, "what is missing is not given"
+        seen.append(available)
+        return torch.full_like(images, 0.5)
+
+    filler = exploring.Filler("grey", "run", synthesise, (16, 16), 8)
+    filled = exploring.fill(One(), {"regression unet": filler})
+    assert filled is not None and filled.number in (3, 4) and seen[0].shape == (14, 4)
+    image, error = filled.made["regression unet"]["t1+t2"]["t1ce"]
+    assert image.shape == (16, 16) and (image == 0.5).all() and 0 < error < 30
+    assert set(filled.made["regression unet"]["t1+t2"]) == {"t1ce", "flair"}
+    assert filled.acquired["t1ce"].max() == pytest.approx(1)
+    assert exploring.fill(One(), {}) is None
+    assert exploring.read_fillers(results_of(pd.DataFrame(rows_of("shaspec", "paper", 0.5)))) == {}
 
 
 def test_volumes_and_means_are_in_ml_and_shares(runs: study.Study) -> None:
