@@ -15,14 +15,14 @@ from mmlib.figures.components import component
 from mmlib.figures.explorer import explorer, pack
 from mmlib.studies.asking import TOPICS, packed
 
-STATIC = ROOT / "book" / "_static"
+COMPONENTS = ROOT / "book" / "_components"
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PAGE = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><body>'
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def text(name: str) -> str:
-    return (STATIC / name).read_text()
+    return (COMPONENTS / name).read_text()
 
 
 @pytest.fixture(scope="module")

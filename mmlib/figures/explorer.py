@@ -1,7 +1,7 @@
 """Drop a modality: the data of a page on which a reader switches images of a case on and off, packed into the page.
 
 Images become 8 bits, masks runs of one value; both stand as text in the page, so that it needs no server, no network
-and no kernel. What draws them is a script that the caller hands over, `book/_static/explorer.js`.
+and no kernel. What draws them is a script that the caller hands over, `book/_components/explorer.js`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ SHAPES = {  # marker of matplotlib -> outline around 0 0, pixels
 LANES_CSS = """
 .lanes { margin: 1em 0; font-size: 14px; }
 .lanes .sides { display: grid; grid-template-columns: 112px 1fr; }
-.lanes svg { display: block; width: 100%; overflow: visible; font-size: 13px; }
+.lanes svg { display: block; width: 100%; overflow: visible; font-size: 12px; }
 .lanes text { fill: currentColor; }
 .lanes .line { stroke: var(--pst-color-border, #bbb); stroke-width: 1; }
 .lanes .absent { fill: none; stroke: var(--pst-color-border, #999); }
@@ -47,7 +47,7 @@ LANES_CSS = """
 .lanes .names { display: flex; flex-wrap: wrap; gap: .2em 1.2em; margin: .4em 0; }
 .lanes .names svg { display: inline-block; width: 14px; height: 14px; vertical-align: -2px; }
 .lanes output { display: block; min-height: 3em; padding: .3em .6em; border-left: 3px solid var(--pst-color-primary); }
-.lanes figcaption { color: var(--pst-color-text-muted, inherit); }
+.lanes figcaption { margin: .4em 0; text-align: left; font-weight: 400; color: var(--pst-color-text-muted, inherit); }
 """
 TELL = (
     "<script>(() => { const figure = document.currentScript.parentElement, said = figure.querySelector('output');"
@@ -107,8 +107,7 @@ def lanes(
             right.append(
                 f'<rect class="beyond" x="{most:.2f}%" width="{100 - most:.2f}%" y="{top}" height="{height}"/>'
                 f'<line class="known" x1="{most:.2f}%" x2="{most:.2f}%" y1="{top}" y2="{top + height}"/>'
-                f'<text x="{(100 + most) / 2:.2f}%" y="{top + height / 2}" text-anchor="middle">'
-                "not in the images</text>"
+                f'<text x="100%" dx="-4" y="{top + height / 2}" text-anchor="end">not in the images</text>'
             )
         for row, available in enumerate(combinations):
             middle = top + LANE * (row + 0.5)

@@ -60,14 +60,14 @@ def first_picture(study: Study, limit: Ceiling | None, caveat: str = "") -> Show
     Args:
         caveat: stands before alt text and caption where the numbers are no results.
     """
-    line = f" Dashed: {limit.mean:.0f} %, the most that can be known without t1ce." if limit else ""
+    line = f" Dashed: {limit.mean:.0f} %, the most that can be known without t1ce;" if limit else ""
     return lanes(
         enhancing_cells(study),
         GROUPS,
         alt=f"{caveat}Dice of the enhancing tumour, {len(study.whole)} networks, {len(COMBINATIONS)} combinations of "
         f"modalities. {what_is_missing_stays_missing(study, limit)}",
         caption=f"{caveat}Each lane is one combination of images (filled: there, ring: missing), each marker a "
-        f"network: the mean, and the 95 % interval.{line} {study.sample[0].upper()}{study.sample[1:]}.",
+        f"network: the mean, and the 95 % interval.{line or ' All:'} {study.sample}.",
         unit=f"Dice of the {REGION_NAME['et']}, %",
         known={WITHOUT: limit.mean} if limit else {},
     )

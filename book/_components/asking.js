@@ -3,6 +3,10 @@
 (() => {
   const figure = document.currentScript.closest("figure.asking");
   const data = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
+  if (!data.tasks.length) {
+    figure.querySelector("noscript").replaceWith("No scores of these tasks are in this profile.");
+    return;
+  }
   const SVG = "http://www.w3.org/2000/svg", LANE = 12, LEAST = 30, AXIS = 38, STEP = 26;
   const state = { task: 0, metric: 0, target: 0, arms: new Set(), held: {}, size: "" };
 
