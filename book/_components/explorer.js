@@ -105,7 +105,8 @@
     one.tile.append(make("span", { class: "picture" }, one.canvas, make("span", { class: "gone" }, `${one.name} missing`)));
   const outputs = [{ name: "truth" }, ...data.methods].map(({ name }) => {
     const canvas = make("canvas", { role: "img" });
-    return { canvas, name, tile: make("div", { class: "tile" }, make("span", { class: "top" }, name), make("span", { class: "picture" }, canvas)) };
+    const top = make("span", { class: "top" }, name), dice = make("b", { class: "dice" });
+    return { canvas, name, dice, tile: make("div", { class: "tile" }, top, make("span", { class: "picture" }, canvas), dice) };
   });
   const table = make("table", { class: "scores" });
   const link = make("button", { type: "button", onclick: () => {
@@ -115,13 +116,14 @@
   } }, "Copy a link to this view");
   const set = (title, ...inside) => make("fieldset", {}, make("legend", {}, title), ...inside);
   const legend = make("p", { class: "legend" }, ...data.regions.map(region =>
-    make("span", {}, make("i", { style: `background:${region.colour}` }), region.title)));
+    make("span", {}, make("i", { style: `background:${region.colour}` }), `${region.name.toUpperCase()} ${region.title}`)));
   figure.querySelector("noscript").before(
     set("Case", ...cases), about,
-    set("Images: switch one off by its box, or by its picture", make("div", { class: "tiles" }, ...inputs.map(one => one.tile))),
+    set("Images that are there: switch one off by its box or its picture", make("div", { class: "tiles inputs" }, ...inputs.map(one => one.tile))),
+    set("What is found in them, and its Dice", make("div", { class: "tiles outputs" }, ...outputs.map(one => one.tile)), legend),
     make("div", { class: "bars" }, set("Plane", ...planes), make("label", {}, "slice ", slice, " ", place),
       make("label", {}, "overlay ", opacity), set("Networks", ...methods), link),
-    make("div", { class: "tiles" }, ...outputs.map(one => one.tile)), legend, said, table);
+    said, table);
 
   // One slice of each missing image, as it was acquired and as networks make it up.
   const filled = make("section", { class: "filled" });
@@ -138,7 +140,7 @@
       canvas.getContext("2d").drawImage(scaled(grey, to => cut.forEach((v, i) => to.set([v, v, v, 255], 4 * i))), 0, 0);
       return make("div", { class: "tile" }, make("span", { class: "top" }, title), make("span", { class: "picture" }, canvas));
     };
-    filled.replaceChildren(make("h3", {}, `Made up for what is missing, axial slice ${number}`), ...missing.map(name => make("div", { class: "tiles" },
+    filled.replaceChildren(make("h3", {}, `Made up for what is missing, axial slice ${number}`), ...missing.map(name => make("div", { class: "tiles outputs" },
       tile(`${name}, acquired (not given)`, acquired[name]),
       ...data.fillers.map(({ key, name: who }) => {
         const [image, psnr] = made[key][have][name];
@@ -200,10 +202,11 @@
       tile.classList.toggle("missing", !box.checked);
       draw(canvas, one, name);
     }
-    outputs.forEach(({ canvas, tile, name }, i) => {
+    outputs.forEach(({ canvas, tile, name, dice }, i) => {
       tile.hidden = i > 0 && !state.methods.has(i - 1);
       if (tile.hidden) return;
       draw(canvas, one, behind, marks(i ? one.predicted[data.methods[i - 1].key][have] : one.truth));
+      if (i) dice.textContent = one.dice[data.methods[i - 1].key][have].map((v, k) => `${data.regions[k].name.toUpperCase()}\u00a0${percent(v)}`).join(" ");
       canvas.setAttribute("aria-label", `${name} on ${behind}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);
     });
     scores(one, have);

@@ -107,7 +107,8 @@ def lanes(
             right.append(
                 f'<rect class="beyond" x="{most:.2f}%" width="{100 - most:.2f}%" y="{top}" height="{height}"/>'
                 f'<line class="known" x1="{most:.2f}%" x2="{most:.2f}%" y1="{top}" y2="{top + height}"/>'
-                f'<text x="100%" dx="-4" y="{top + height / 2}" text-anchor="end">not in the images</text>'
+                f'<text x="100%" dx="-4" y="{top + height / 2}" text-anchor="end" font-size="11">'
+                "not in the images</text>"
             )
         for row, available in enumerate(combinations):
             middle = top + LANE * (row + 0.5)
