@@ -16,12 +16,16 @@
     return unpacked.get(text);
   }
   const image = (one, name) => once(one.images[name], bytes);
-  function marks(text) { // runs of one value: the value in the lowest three bits (1 wt, 2 tc, 4 et), the length above
+  // Runs of one value (1 wt, 2 tc, 4 et): three bits of value, four of length, then seven more in each byte that follows.
+  function marks(one, text) {
     return once(text, () => {
-      const runs = new Uint32Array(bytes(text).buffer);
-      const all = new Uint8Array(runs.reduce((sum, run) => sum + (run >>> 3), 0));
-      let place = 0;
-      for (const run of runs) all.fill(run & 7, place, place += run >>> 3);
+      const runs = bytes(text), all = new Uint8Array(one.shape[0] * one.shape[1] * one.shape[2]);
+      for (let i = 0, place = 0; i < runs.length;) {
+        let byte = runs[i++], length = byte >> 3 & 15;
+        const value = byte & 7;
+        for (let shift = 4; byte & 128; shift += 7) length |= ((byte = runs[i++]) & 127) << shift;
+        all.fill(value, place, place += length);
+      }
       return all;
     });
   }
@@ -205,7 +209,7 @@
     outputs.forEach(({ canvas, tile, name, dice }, i) => {
       tile.hidden = i > 0 && !state.methods.has(i - 1);
       if (tile.hidden) return;
-      draw(canvas, one, behind, marks(i ? one.predicted[data.methods[i - 1].key][have] : one.truth));
+      draw(canvas, one, behind, marks(one, i ? one.predicted[data.methods[i - 1].key][have] : one.truth));
       if (i) dice.textContent = one.dice[data.methods[i - 1].key][have].map((v, k) => `${data.regions[k].name.toUpperCase()}\u00a0${percent(v)}`).join(" ");
       canvas.setAttribute("aria-label", `${name} on ${behind}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);
     });

@@ -65,7 +65,10 @@ class Explored:
 
 
 def runs_of(regions: np.ndarray) -> np.ndarray:
-    """Regions (R, ...) bool as runs of one value, uint32: the lowest bits say which regions, the rest how many voxels.
+    """Regions (R, ...) bool as runs of one value, bytes: a short run takes one, also where a network marks noise.
+
+    Of the first byte of a run the lowest three bits say which regions, the next four are the lowest of its length; of
+    those that follow each has seven more. The highest bit says that one follows.
 
     Raises:
         ValueError: if there are more than three regions.
@@ -74,14 +77,13 @@ def runs_of(regions: np.ndarray) -> np.ndarray:
         raise ValueError(f"a run has three bits for regions, and there are {len(regions)}")
     values = sum(region.astype(np.uint32) << bit for bit, region in enumerate(regions)).ravel()
     starts = np.flatnonzero(np.diff(values, prepend=values[0] + 1))
-    lengths = np.diff(starts, append=values.size).astype(np.uint32)
-    return lengths << 3 | values[starts]
-
-
-def regions_of(runs: np.ndarray, shape: Sequence[int], count: int = 3) -> np.ndarray:
-    """The regions (count, *shape) bool that `runs_of` packed."""
-    values = np.repeat(runs & 7, runs >> 3).reshape(shape)
-    return np.stack([(values >> bit & 1).astype(bool) for bit in range(count)])
+    lengths = np.diff(starts, append=values.size)
+    shifts = np.array([0, 4, 11, 18, 25])
+    parts = lengths[:, None] >> shifts & np.array([15, 127, 127, 127, 127])
+    parts[:, 0] = parts[:, 0] << 3 | values[starts]
+    follows = lengths[:, None] >> np.array([4, 11, 18, 25, 32]) > 0
+    used = np.column_stack([np.ones(len(lengths), dtype=bool), follows[:, :-1]])
+    return (parts | follows << 7)[used].astype(np.uint8)
 
 
 def _text(array: np.ndarray, kind: str) -> str:
@@ -117,7 +119,7 @@ def _packed(one: Explored) -> dict[str, Any]:
     box = tuple(slice(max(0, at[0] - MARGIN), min(size, at[-1] + 1 + MARGIN)) for at, size in spans)
 
     def marks(regions: np.ndarray) -> str:
-        return _text(runs_of(axial(regions, case.affine)[:, *box]), "<u4")
+        return _text(runs_of(axial(regions, case.affine)[:, *box]), "u1")
 
     images = {}
     for name, image in case.images.items():

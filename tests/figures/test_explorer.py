@@ -7,15 +7,35 @@ import numpy as np
 import pytest
 from made_explorer import explored, means
 
-from mmlib.figures.explorer import explorer, pack, regions_of, runs_of
+from mmlib.figures.explorer import explorer, pack, runs_of
 from mmlib.figures.overlays import axial
 
 
-def test_runs_hold_regions_exactly():
-    regions = np.random.default_rng(0).random((3, 4, 5, 6)) > 0.6
-    np.testing.assert_array_equal(regions_of(runs_of(regions), (4, 5, 6)), regions)
-    nothing = runs_of(np.zeros((3, 4, 5, 6), bool))
-    assert nothing.tolist() == [120 << 3]
+def regions_of(runs, shape):
+    """The regions (3, *shape) that `runs_of` packed."""
+    values, left = [], iter(runs.tolist())
+    for byte in left:
+        value, length, shift = byte & 7, byte >> 3 & 15, 4
+        while byte & 128:
+            byte = next(left)
+            length, shift = length | (byte & 127) << shift, shift + 7
+        values += [value] * length
+    whole = np.reshape(values, shape)
+    return np.stack([(whole >> bit & 1).astype(bool) for bit in range(3)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
+def test_runs_hold_regions_exactly(share):
+    regions = np.random.default_rng(0).random((3, 40, 50, 60)) < share
+    runs = runs_of(regions)
+    assert runs.dtype == np.uint8 and len(runs) <= regions[0].size, "at most a byte a voxel, also of noise"
+    np.testing.assert_array_equal(regions_of(runs, regions.shape[1:]), regions)
+
+
+def test_a_short_run_is_one_byte_and_more_than_three_regions_are_refused():
+    assert runs_of(np.ones((2, 15), bool)).tolist() == [15 << 3 | 3]
+    assert runs_of(np.zeros((3, 16), bool)).tolist() == [128, 1]
+    assert len(runs_of(np.zeros((1, 2**18), bool))) == 4
     with pytest.raises(ValueError, match="three bits"):
         runs_of(np.zeros((4, 1), bool))
 
@@ -24,7 +44,7 @@ def test_masks_are_those_of_the_case_around_its_brain():
     one = explored()
     packed = pack([one], means(), 40, 0.56)
     (case,) = packed["cases"]
-    runs = np.frombuffer(base64.b64decode(case["truth"]), "<u4")
+    runs = np.frombuffer(base64.b64decode(case["truth"]), "u1")
     turned = axial(one.case.regions, one.case.affine)
     restored = regions_of(runs, case["shape"])
     assert restored.sum() == turned.sum() and case["shape"] == [10, 12, 8]
