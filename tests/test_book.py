@@ -240,9 +240,9 @@ def test_claims_can_be_filtered_by_paper_and_sentence(smoke_book: Path, browser:
     tab = browser.new_page()
     tab.goto(f"file://{smoke_book}/chapters/90_claims.html")
     ledger = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())["claims"]
-    tab.select_option("[data-fact=paper]", "SMIL")
+    tab.select_option("[data-fact=paper]", "Deep Guidance")
     tab.select_option("[data-fact=sentence]", "ours")
-    wanted = [one["id"] for one in ledger if one["paper"] == "SMIL" and one["sentence"] == "ours"]
+    wanted = [one["id"] for one in ledger if one["paper"] == "Deep Guidance" and one["sentence"] == "ours"]
     shown = [
         row.locator("td").first.inner_text() for row in tab.locator("table.ledger tbody tr").all() if row.is_visible()
     ]
