@@ -220,7 +220,7 @@ def test_pages_that_are_looked_at_are_light_and_show_what_they_promise(smoke_boo
     tab.goto(f"file://{smoke_book}/index.html")
     assert tab.locator(".lanes g.point title").count() >= 15, "a point for each combination"
     assert "not a result" in (tab.get_attribute(".lanes .sides", "aria-label") or "")
-    tab.locator(".lanes g.point").last.hover()
+    tab.locator(".lanes .sides g.point").last.hover()
     assert "Dice of the enhancing tumour, %" in tab.inner_text(".lanes output")
     tab.goto(f"file://{smoke_book}/chapters/95_explorer.html")
     tab.locator(".explorer .tile input[value=t1ce]").click()

@@ -122,8 +122,7 @@ def lanes(
     right.append(f'<text x="50%" y="{y + 33}" text-anchor="middle">{escape(unit)}</text>')
     size = f'style="height:{y + AXIS}px"'
     names = "".join(
-        f'<span><svg aria-hidden="true"><g class="point">{marker(arm)}</g></svg> {escape(arm_style(arm)[2])}</span>'
-        for arm in arms
+        f'<span><svg aria-hidden="true">{marker(arm)}</svg> {escape(arm_style(arm)[2])}</span>' for arm in arms
     )
     return Shown(
         f'<style>{LANES_CSS}</style><figure class="lanes"><div class="sides" role="img" aria-label="{escape(alt)}">'
