@@ -1,11 +1,24 @@
-"""The book of the smoke profile, made once for all tests that look at it."""
+"""The book of the smoke profile, made once for the tests that look at it; and a browser that reaches this machine."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pipelines import ROOT, snakemake, what_failed
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,3 +38,25 @@ def smoke_book() -> Path:
     if done.returncode:
         pytest.fail(what_failed(ROOT, done), pytrace=False)
     return ROOT / html
+
+
+def find_browser() -> str | None:
+    given = os.environ.get("CHROMIUM")
+    return given or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A window of a real browser, which finds no address but that of this machine."""
+    path = find_browser()
+    if path is None:
+        message = f"no browser found (looked for {', '.join(BROWSERS)}); install chromium, or set CHROMIUM to its path"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield started.new_context()
+        started.close()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
-import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,14 +21,6 @@ from pipeline import asked_runs
 
 pytestmark = pytest.mark.pipeline
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
 PHONE = {"width": 390, "height": 844}  # CSS pixels
 DESK = {"width": 1280, "height": 900}
 LOCAL = re.compile(r"http://127\.0\.0\.1:|data:|blob:|file:")
@@ -77,11 +67,6 @@ class Page:
     text: str = ""
 
 
-def find_browser() -> str | None:
-    given = os.environ.get("CHROMIUM")
-    return given or next((path for name in BROWSERS if (path := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="module")
 def address(smoke_book: Path) -> Iterator[str]:
     """The book behind a server on this machine."""
@@ -95,23 +80,6 @@ def address(smoke_book: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A window of a real browser, which finds no address but that of this machine."""
-    path = find_browser()
-    if path is None:
-        message = f"no browser found (looked for {', '.join(BROWSERS)}); install chromium, or set CHROMIUM to its path"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield started.new_context()
-        started.close()
 
 
 def look(context: Any, url: str, name: str) -> Page:
@@ -242,6 +210,45 @@ def test_claims_are_there_for_every_paper_and_can_be_filtered_by_verdict(smoke_b
         assert left and all(verdict.startswith(word) for verdict in left)
     tab.select_option("#verdict", "")
     assert all(row.is_visible() for row in rows.all())
+    tab.close()
+
+
+def test_pages_that_are_looked_at_are_light_and_show_what_they_promise(smoke_book: Path, browser: Any) -> None:
+    most = {"index": 0.5, "chapters/95_explorer": 12, "chapters/96_results": 2}  # MB, of a page with its data
+    assert {name for name, size in most.items() if (smoke_book / f"{name}.html").stat().st_size > size * 1e6} == set()
+    tab = browser.new_page()
+    tab.goto(f"file://{smoke_book}/index.html")
+    assert tab.locator(".lanes g.point title").count() >= 15, "a point for each combination"
+    assert "not a result" in (tab.get_attribute(".lanes .sides", "aria-label") or "")
+    tab.locator(".lanes .sides g.point").last.hover()
+    assert "Dice of the enhancing tumour, %" in tab.inner_text(".lanes output")
+    tab.goto(f"file://{smoke_book}/chapters/95_explorer.html")
+    tab.locator(".explorer .tile input[value=t1ce]").click()
+    link = tab.evaluate("location.href")
+    assert "have=t1+t2+flair" in link and tab.locator(".explorer tr[data-method]").count() >= 1
+    other = browser.new_page()
+    other.goto(link)
+    assert other.inner_text(".explorer table.scores") == tab.inner_text(".explorer table.scores")
+    tab.goto(f"file://{smoke_book}/chapters/96_results.html")
+    assert tab.locator(".asking g.point").count() >= 15
+    assert "not a result" in tab.inner_text(".asking figcaption")
+    tab.close()
+    other.close()
+
+
+def test_claims_can_be_filtered_by_paper_and_sentence(smoke_book: Path, browser: Any) -> None:
+    tab = browser.new_page()
+    tab.goto(f"file://{smoke_book}/chapters/90_claims.html")
+    ledger = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())["claims"]
+    tab.select_option("[data-fact=paper]", "Deep Guidance")
+    tab.select_option("[data-fact=sentence]", "ours")
+    wanted = [one["id"] for one in ledger if one["paper"] == "Deep Guidance" and one["sentence"] == "ours"]
+    shown = [
+        row.locator("td").first.inner_text() for row in tab.locator("table.ledger tbody tr").all() if row.is_visible()
+    ]
+    assert sorted(shown) == sorted(wanted) and shown
+    assert not tab.locator("h3", has_text="ProtoKD").is_visible()
+    assert tab.inner_text(".ledger-filter output") == f"{len(wanted)} of {len(ledger)}"
     tab.close()
 
 

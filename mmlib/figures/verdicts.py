@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from html import escape
 
 import numpy as np
@@ -168,11 +170,12 @@ def claims_table(table: pd.DataFrame, paper: str) -> str:
     return ledger_table(page(table[table["paper"] == paper]), WIDTHS)
 
 
-def verdict_filter(rows: pd.DataFrame) -> str:
-    """A choice that leaves, in all tables of a ledger on the page, the rows with one verdict; HTML without a network.
+def verdict_filter(rows: pd.DataFrame, facts: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """Choices that leave, in all tables of a ledger on the page, the rows that meet all of them; HTML and a script.
 
     Args:
-        rows: whose columns the tables have, those of `page` of a ledger.
+        rows: whose columns the tables have, those of `page` of a ledger; the first holds the id.
+        facts: a further choice, such as `paper` -> id of a row -> what it is. Sections without a row left are hidden.
     """
     groups = "".join(
         f'<optgroup label="{escape(question)}">'
@@ -181,10 +184,42 @@ def verdict_filter(rows: pd.DataFrame) -> str:
         for place, question in enumerate(rows.columns)
         if question in QUESTIONS
     )
+    chosen = [f'<label>Show <select id="verdict"><option value="">every verdict</option>{groups}</select></label>']
+    for name, of in (facts or {}).items():
+        options = "".join(f"<option>{escape(value)}</option>" for value in dict.fromkeys(of.values()))
+        chosen.append(
+            f'<label>{escape(name)} <select data-fact="{escape(name)}"><option value="">every {escape(name)}</option>'
+            f"{options}</select></label>"
+        )
+    known = json.dumps(facts or {}).replace("</", "<\\/")
     return (
-        f'<p><label>Show <select id="verdict"><option value="">all rows</option>{groups}</select></label></p>'
-        '<script>document.getElementById("verdict").onchange = event => {'
-        'const [place, word] = event.target.value.split(":");'
-        'for (const row of document.querySelectorAll("table.ledger tbody tr")) {'
-        'row.hidden = Boolean(word) && row.cells[place].querySelector("strong").textContent !== word; } };</script>'
+        f'<p class="ledger-filter" style="display: flex; flex-wrap: wrap; gap: .4em 1.2em">{" ".join(chosen)}'
+        '<output aria-live="polite"></output></p>'
+        f"<script>(() => {{ const facts = {known}, bar = document.querySelector('.ledger-filter');"
+        "bar.onchange = () => { const rows = [...document.querySelectorAll('table.ledger tbody tr')];"
+        "const [place, word] = bar.querySelector('#verdict').value.split(':');"
+        "const picked = [...bar.querySelectorAll('[data-fact]')].filter(one => one.value);"
+        "for (const row of rows) { const id = row.cells[0].textContent.trim();"
+        "row.hidden = Boolean(word) && row.cells[place].querySelector('strong').textContent !== word"
+        "|| picked.some(one => facts[one.dataset.fact][id] !== one.value); }"
+        "const sections = new Set(rows.map(row => row.closest('section section section')));"
+        "for (const one of sections) if (one) one.hidden = ![...one.querySelectorAll('table.ledger tbody tr')]"
+        ".some(row => !row.hidden);"
+        "const left = rows.filter(row => !row.hidden).length;"
+        "bar.querySelector('output').value = left < rows.length ? `${left} of ${rows.length}` : ''; }; })()</script>"
     )
+
+
+def claims_filter(table: pd.DataFrame) -> str:
+    """`verdict_filter` for the claims, with choices of the paper, and of whose sentence and which kind it is.
+
+    Args:
+        table: as `mmlib.ledgers.claims.weakest` returns it.
+    """
+    first = table.drop_duplicates("id").set_index("id")
+    facts = {
+        "paper": first["paper"].to_dict(),
+        "sentence": first["sentence"].map({"ours": "ours"}).fillna("the paper's").to_dict(),
+        "rule": table.groupby("id", sort=False)["rule"].max().replace("", "no run").to_dict(),
+    }
+    return verdict_filter(page(table), facts)

@@ -79,13 +79,15 @@ def ceiling(study: Study, run: str, options: Options = PLAIN) -> Ceiling | None:
         run: that tells the spacing of the grid.
         options: what the phantoms were made with.
     """
-    if not study.stand_in:
-        return None
+    return ceiling_from(study, case_limits(study, run, options)) if study.stand_in else None
+
+
+def case_limits(study: Study, run: str, options: Options = PLAIN) -> pd.Series:
+    """Test case, a phantom -> best ET Dice that can be expected without t1ce, %; arguments as of `ceiling`."""
     spacing = float(study.record(run)["spacing"])
     seeds = {name: int(name.rsplit("-", 1)[1]) for name in study.tested}
     tissues = {name: make_tissues(seed, spacing, options=options) for name, seed in seeds.items()}
-    limits = {name: 100 * ceiling_without_t1ce(one, options.predictable) for name, one in tissues.items()}
-    return ceiling_from(study, pd.Series(limits))
+    return pd.Series({name: 100 * ceiling_without_t1ce(one, options.predictable) for name, one in tissues.items()})
 
 
 def ceiling_from(study: Study, limits: pd.Series) -> Ceiling:

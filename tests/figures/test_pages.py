@@ -7,7 +7,15 @@ import pytest
 
 from mmlib.figures.page import Page, code, provenance_anchor
 from mmlib.figures.style import VERDICT
-from mmlib.figures.verdicts import HATCH, claims_forest, claims_table, drawable, verdict_bars, verdict_filter
+from mmlib.figures.verdicts import (
+    HATCH,
+    claims_filter,
+    claims_forest,
+    claims_table,
+    drawable,
+    verdict_bars,
+    verdict_filter,
+)
 from mmlib.ledgers.claims import COLUMNS, QUESTIONS, REAL, STAND_IN, TABLES, page
 
 
@@ -142,3 +150,15 @@ def test_a_table_of_claims_scrolls_has_its_words_in_bold_and_every_word_can_be_c
     columns = list(page(table).columns)
     for question, words in QUESTIONS.items():
         assert all(f'value="{columns.index(question)}:{word}"' in chosen for word in words)
+
+
+def test_claims_can_be_chosen_by_paper_sentence_and_rule():
+    table = pd.DataFrame(
+        [*claim_rows({"verdict": "SHOWN"}, paper="P"), *claim_rows({"verdict": "SHOWN"}, id="B1", paper="<Q>")]
+    )
+    table["sentence"] = ["paper"] * 3 + ["ours"] * 3
+    html = claims_filter(table)
+    assert "<option>P</option><option>&lt;Q&gt;</option>" in html, "every paper can be chosen"
+    assert "<option>the paper&#x27;s</option><option>ours</option>" in html
+    assert '<select data-fact="rule"><option value="">every rule</option><option>greater</option></select>' in html
+    assert '"sentence": {"A1": "the paper\'s", "B1": "ours"}' in html

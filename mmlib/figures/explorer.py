@@ -1,0 +1,218 @@
+"""Drop a modality: the data of a page on which a reader switches images of a case on and off, packed into the page.
+
+Images become 8 bits, masks runs of one value; both stand as text in the page, so that it needs no server, no network
+and no kernel. What draws them is a script that the caller hands over, `book/_components/explorer.js`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from mmlib.data.cases import Case
+from mmlib.figures.components import component
+from mmlib.figures.overlays import axial
+from mmlib.figures.results import arm_style
+from mmlib.figures.style import BLACK, MODALITY, REGION, REGION_NAME, Shown
+from mmlib.figures.viewer import WINDOW
+from mmlib.modalities import combinations, label
+
+MARGIN = 1  # voxels around the brain
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One axial slice of a case, and what networks make up for the images that are missing.
+
+    Attributes:
+        number: of the slice, from below, the lowest with brain being 1.
+        acquired: modality -> (H, W) in [-1, 1], front up, the patient's right on the left.
+        made: arm -> label of a combination -> modality that is missing in it -> such an image, and its PSNR in the
+            brain, dB.
+    """
+
+    number: int
+    acquired: Mapping[str, np.ndarray]
+    made: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, float]]]]
+
+
+@dataclass(frozen=True)
+class Explored:
+    """A case and what networks make of it.
+
+    Attributes:
+        case: with labels and with every modality.
+        why: it was chosen, in a word or two.
+        rule: by which it was chosen, in a sentence.
+        predicted: arm -> label of a combination -> (R, X, Y, Z) bool on the grid of the case.
+        dice: arm -> label of a combination -> Dice in [0, 1], one a region.
+        known: the best Dice of the enhancing tumour that can be expected without t1ce, in [0, 1]; None: nobody knows.
+        filled: a slice with what networks of synthesis make of it; None: there are none.
+    """
+
+    case: Case
+    why: str
+    rule: str
+    predicted: Mapping[str, Mapping[str, np.ndarray]]
+    dice: Mapping[str, Mapping[str, Sequence[float]]]
+    known: float | None = None
+    filled: Filled | None = None
+
+
+def runs_of(regions: np.ndarray) -> np.ndarray:
+    """Regions (R, ...) bool as runs of one value, bytes: a short run takes one, also where a network marks noise.
+
+    Of the first byte of a run the lowest three bits say which regions, the next four are the lowest of its length; of
+    those that follow each has seven more. The highest bit says that one follows.
+
+    Raises:
+        ValueError: if there are more than three regions.
+    """
+    if len(regions) > 3:
+        raise ValueError(f"a run has three bits for regions, and there are {len(regions)}")
+    values = sum(region.astype(np.uint32) << bit for bit, region in enumerate(regions)).ravel()
+    starts = np.flatnonzero(np.diff(values, prepend=values[0] + 1))
+    lengths = np.diff(starts, append=values.size)
+    shifts = np.array([0, 4, 11, 18, 25])
+    parts = lengths[:, None] >> shifts & np.array([15, 127, 127, 127, 127])
+    parts[:, 0] = parts[:, 0] << 3 | values[starts]
+    follows = lengths[:, None] >> np.array([4, 11, 18, 25, 32]) > 0
+    used = np.column_stack([np.ones(len(lengths), dtype=bool), follows[:, :-1]])
+    return (parts | follows << 7)[used].astype(np.uint8)
+
+
+def _text(array: np.ndarray, kind: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(array.astype(kind)).tobytes()).decode()
+
+
+def _packed_slice(filled: Filled | None, below: int) -> dict[str, Any] | None:
+    if filled is None:
+        return None
+
+    def grey(image: np.ndarray) -> str:
+        return _text((255 * (image + 1) / 2).clip(0, 255), "u1")
+
+    return {
+        "number": filled.number + below,
+        "shape": list(next(iter(filled.acquired.values())).shape),
+        "acquired": {name: grey(image) for name, image in filled.acquired.items()},
+        "made": {
+            arm: {
+                have: {name: [grey(image), round(psnr, 1)] for name, (image, psnr) in by.items()}
+                for have, by in every.items()
+            }
+            for arm, every in filled.made.items()
+        },
+    }
+
+
+def _packed(one: Explored) -> dict[str, Any]:
+    case = one.case
+    brain = axial(case.brain_mask, case.affine)
+    lines = [np.flatnonzero(brain.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+    spans = zip(lines, brain.shape, strict=True)
+    box = tuple(slice(max(0, at[0] - MARGIN), min(size, at[-1] + 1 + MARGIN)) for at, size in spans)
+
+    def marks(regions: np.ndarray) -> str:
+        return _text(runs_of(axial(regions, case.affine)[:, *box]), "u1")
+
+    images = {}
+    for name, image in case.images.items():
+        low, high = np.percentile(image[case.brain_mask], WINDOW)
+        scaled = np.where(case.brain_mask, (image - low) / max(high - low, 1e-9), 0)
+        images[name] = _text((255 * axial(scaled, case.affine)[box]).clip(0, 255), "u1")
+    truth = axial(case.regions, case.affine)[:, *box]
+    marked = truth.sum(axis=0) if truth.any() else brain[box]
+    x, y, z = (case.spacing[axis] for axis in np.argsort(nibabel.io_orientation(case.affine)[:, 0]).astype(int))
+    most = [int(marked.sum(axis=other).argmax()) for other in ((1, 2), (0, 2), (0, 1))]  # row, column, slice
+    return {
+        "name": case.name,
+        "why": one.why,
+        "rule": one.rule,
+        "shape": list(truth.shape[1:]),
+        "spacing": [y, x, z],  # of rows, columns and slices, mm
+        "start": [most[2], most[0], most[1]],  # axial, coronal, sagittal
+        "images": images,
+        "truth": marks(case.regions),
+        "predicted": {arm: {have: marks(found) for have, found in by.items()} for arm, by in one.predicted.items()},
+        "dice": {
+            arm: {k: [round(float(v), 4) for v in values] for k, values in by.items()} for arm, by in one.dice.items()
+        },
+        "known": None if one.known is None else round(one.known, 4),
+        "filled": _packed_slice(one.filled, int(lines[2][0] - box[2].start)),
+    }
+
+
+def pack(
+    explored: Sequence[Explored],
+    means: Mapping[str, Mapping[str, Sequence[float]]],
+    cases: int,
+    known: float | None = None,
+    caveat: str = "",
+    fillers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What the page needs, as plain values.
+
+    Args:
+        explored: the cases to choose from, with the same modalities, regions and arms.
+        means: arm -> label of a combination -> mean Dice in [0, 1] over all test cases, one a region.
+        cases: how many these are.
+        known: as `Explored.known`, mean of all test cases.
+        caveat: stands before numbers that are no results.
+        fillers: arm of `Filled` -> its name.
+
+    Raises:
+        ValueError: if there is no case, or a combination was not predicted.
+    """
+    if not explored:
+        raise ValueError("there is no case to show")
+    first = explored[0].case
+    every = {label(names, first.modalities) for names in combinations(first.modalities)}
+    for one in explored:
+        for arm, by in one.predicted.items():
+            if lacking := every - set(by):
+                raise ValueError(f"case {one.case.name}: {arm} lacks predictions from {sorted(lacking)}")
+    return {
+        "caveat": caveat,
+        "n": cases,
+        "known": known,
+        "modalities": [{"name": name, "colour": MODALITY[name][0]} for name in first.modalities],
+        "regions": [_region(name) for name in first.targets],
+        "methods": [
+            {"key": arm, "name": arm_style(arm)[2], "colour": _visible(arm_style(arm)[0])}
+            for arm in explored[0].predicted
+        ],
+        "means": {
+            arm: {have: [round(float(v), 4) for v in one] for have, one in by.items()} for arm, by in means.items()
+        },
+        "fillers": [{"key": arm, "name": name} for arm, name in (fillers or {}).items()],
+        "cases": [_packed(one) for one in explored],
+    }
+
+
+def _visible(colour: str) -> str:
+    return "currentColor" if colour == BLACK else colour
+
+
+def _region(name: str) -> dict[str, Any]:
+    colour = REGION[name][0]
+    rgb = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    return {"name": name, "title": REGION_NAME[name], "colour": colour, "rgb": rgb}
+
+
+def explorer(packed: Mapping[str, Any], script: str, style: str, caption: str) -> Shown:
+    """Put the explorer on a page.
+
+    Args:
+        packed: of `pack`.
+        script: that draws it, JavaScript.
+        style: of what it draws, CSS.
+        caption: stands below.
+    """
+    alt = f"An explorer of {len(packed['cases'])} cases: switch images on and off, and see what networks find."
+    return component("explorer", packed, script, style, alt=alt, caption=caption)

@@ -1,0 +1,217 @@
+"""Which cases the explorer shows, what networks make of them from every combination, and how good that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mmlib import records
+from mmlib.analysis.results import Results
+from mmlib.data.cases import REGIONS, Case, Frame, box_of, tensors
+from mmlib.data.nifti import Cases
+from mmlib.data.slices import axial_slices, patterns
+from mmlib.figures.explorer import Explored, Filled
+from mmlib.methods import load, m2dn
+from mmlib.modalities import MRI, combinations, label, mask
+from mmlib.studies.segmentation import Study
+from mmlib.studies.synthesis import NAMES, upright
+from mmlib.tasks.segmentation import Segmenter, dice, probabilities
+from mmlib.tasks.synthesis import psnr
+
+KEPT = "fit.safetensors"  # the weights of a run
+FILLERS, FILLED_BY = ("regression", "m2dn"), "unet"  # methods of synthesis and their variant that are shown
+STRIDE = 8  # of a network of slices that does not say its own
+
+
+def kept_runs(study: Study) -> dict[str, str]:
+    """Arm -> its run with the lowest seed whose weights are here, of the arms that take any combination."""
+    found = {}
+    for arm in study.whole:
+        rows = study.records[study.records["arm"].eq(arm)].sort_values("seed")
+        there = [row.run for row in rows.itertuples() if (Path(row.folder) / KEPT).is_file()]
+        if there:
+            found[arm] = there[0]
+    return found
+
+
+def choose(sizes: pd.DataFrame, scores: pd.Series) -> dict[str, tuple[str, str]]:
+    """Six cases, each by a rule: case -> why, in a word or two, and the rule as a sentence.
+
+    Args:
+        sizes: rows: test cases, columns wt, tc and et: true volume, ml.
+        scores: test case -> mean Dice, %, of all networks, regions and combinations.
+
+    A case that an earlier rule took is passed over; a rule that no case meets gives none.
+    """
+    enhancing = scores[sizes["et"] > 0].sort_values()
+    silent = sizes.index[(sizes["tc"] > 0) & (sizes["et"] == 0)]
+    middle = enhancing.iloc[(enhancing - enhancing.median()).abs().argsort()].index
+    rules = [
+        ("easy", "the highest mean Dice of those with enhancing tumour", enhancing.index[::-1]),
+        ("typical", "the median Dice of those with enhancing tumour", middle),
+        ("hard", "the lowest mean Dice of those with enhancing tumour", enhancing.index),
+        ("small", "the smallest tumour", sizes.index[sizes["wt"] > 0][sizes["wt"][sizes["wt"] > 0].argsort()]),
+        (
+            "no enhancement",
+            "the largest tumour of which nothing enhances",
+            silent[sizes.loc[silent, "wt"].argsort()[::-1]],
+        ),
+        ("no tumour", "the first case without a tumour", sizes.index[sizes["wt"] == 0]),
+    ]
+    chosen: dict[str, tuple[str, str]] = {}
+    for why, rule, ranked in rules:
+        if name := next((one for one in ranked if one not in chosen), None):
+            size = f"{sizes.loc[name, 'wt']:.0f} ml of tumour, {sizes.loc[name, 'et']:.0f} ml of it enhancing"
+            left = (
+                f"of the {len(sizes) - len(chosen)} test cases that are left"
+                if chosen
+                else f"of {len(sizes)} test cases"
+            )
+            chosen[name] = (why, f"{rule}, {left}; it has {size}.")
+    return chosen
+
+
+def volumes(cases: Mapping[str, Case], names: Sequence[str]) -> pd.DataFrame:
+    """True volume of the regions of cases, ml; a row per case."""
+    rows = {}
+    for name in names:
+        case = cases[name]
+        rows[name] = case.regions.sum(axis=(1, 2, 3)) * np.prod(case.spacing) / 1000
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(REGIONS))
+
+
+def predict_all(model: Segmenter, case: Case) -> dict[str, np.ndarray]:
+    """What a network finds from every combination: label -> (R, X, Y, Z) bool on the grid of the case.
+
+    The case is encoded once for all combinations in whose images the brain has the same box, as in
+    `mmlib.tasks.segmentation.evaluate_combinations`.
+    """
+    boxes: dict[Frame, list[tuple[str, ...]]] = {}
+    for one in combinations(model.modalities):
+        boxes.setdefault(box_of(case, one), []).append(one)
+    found: dict[str, np.ndarray] = {}
+    for frame, together in boxes.items():
+        used = [name for name in model.modalities if any(name in one for one in together)]
+        sample, _ = tensors(case, model.modalities, combination=used)
+        available = torch.stack([mask(one, model.modalities) for one in together])  # K M
+        marked = probabilities(model, sample["images"], available) > 0.5  # K R D H W
+        found |= {
+            label(one, case.modalities): frame.to_native(part.numpy())
+            for one, part in zip(together, marked, strict=True)
+        }
+    return found
+
+
+def explore(
+    case: Case,
+    why: tuple[str, str],
+    models: Mapping[str, Segmenter],
+    known: float | None,
+    filled: Filled | None = None,
+) -> Explored:
+    """Predict a case with every network from every combination, and score it.
+
+    Args:
+        why: as `choose` gives it.
+        models: arm -> network, in evaluation mode.
+        known, filled: see `Explored`.
+    """
+    truth = torch.from_numpy(case.regions)
+    predicted = {arm: predict_all(model, case) for arm, model in models.items()}
+    scored = {
+        arm: {have: dice(torch.from_numpy(found)[None], truth)[0].tolist() for have, found in by.items()}
+        for arm, by in predicted.items()
+    }
+    return Explored(case, *why, predicted, scored, known, filled)
+
+
+# ----------------------------------------------------------------------------------------------------------- synthesis
+@dataclass(frozen=True)
+class Filler:
+    """A network that synthesises missing images, slice by slice.
+
+    Attributes:
+        name: as it is printed.
+        run: that trained it, with its variant and seed.
+        synthesise: (N, M, H, W) in [-1, 1] and (N, M) bool -> (N, M, H, W).
+        size: (H, W) of its slices.
+        stride: that divides them.
+    """
+
+    name: str
+    run: str
+    synthesise: Callable[[Tensor, Tensor], Tensor]
+    size: tuple[int, int]
+    stride: int
+
+
+def read_fillers(results: Results) -> dict[str, Filler]:
+    """Arm -> network of synthesis, of the runs of `FILLERS` whose weights are here, each with its lowest seed."""
+    found: dict[str, Filler] = {}
+    for row in results.records.itertuples():
+        arm = f"{row.method} {FILLED_BY}"
+        kept = sorted(Path(row.folder).glob(f"{FILLED_BY}-s*/{KEPT}"))
+        if row.method not in FILLERS or arm in found or not kept:
+            continue
+        seed, asked = int(kept[0].parent.name.rsplit("-s", 1)[1]), records.read_record(row.folder)["parameters"]
+        network = load(row.folder, variant=FILLED_BY, seed=seed)
+        synthesise: Callable[[Tensor, Tensor], Tensor] = network
+        if row.method == "m2dn":
+            synthesise = partial(_sampled, network, asked["sampling_steps"])
+        height, width = asked["size"]
+        run = f"{row.run}/{FILLED_BY}-s{seed}"
+        found[arm] = Filler(NAMES[arm], run, synthesise, (height, width), int(getattr(network, "stride", STRIDE)))
+    return found
+
+
+def _sampled(network: nn.Module, steps: int, images: Tensor, available: Tensor) -> Tensor:
+    """Sample with the same noise in every call."""
+    return m2dn.sample(network, images, available, steps, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def fill(case: Cases, fillers: Mapping[str, Filler]) -> Filled | None:
+    """What networks make up for what is missing, from every combination, in the slice with most tumour.
+
+    Args:
+        case: a data set of one case with every modality.
+        fillers: of `read_fillers`, all for slices of one size; None is returned where there are none.
+    """
+    if not fillers:
+        return None
+    first = next(iter(fillers.values()))
+    slices = axial_slices(case, MRI, size=first.size, stride=first.stride, least_brain=0)
+    seen = slices.labels if slices.labels is not None and slices.labels.any() else slices.brain
+    place = int(((seen > 0).int() + (seen == 4).int()).sum(dim=(1, 2)).argmax())  # what enhances counts twice
+    image, brain = slices.images[place], slices.brain[place]  # M H W, H W
+    every = patterns(MRI)
+    available = torch.stack([mask(one, MRI) for one in every])  # K M
+    given = torch.where(available[..., None, None], image, 0)  # K M H W
+    made: dict[str, dict[str, dict[str, tuple[np.ndarray, float]]]] = {}
+    for arm, filler in fillers.items():
+        found = filler.synthesise(given, available)  # K M H W
+        made[arm] = {
+            label(one, MRI): {
+                name: (upright(found[k, m].numpy()), float(psnr(found[k, m][None], image[m][None], brain[None])))
+                for m, name in enumerate(MRI)
+                if name not in one
+            }
+            for k, one in enumerate(every)
+        }
+    acquired = {name: upright(image[m].numpy()) for m, name in enumerate(MRI)}
+    return Filled(place + 1, acquired, made)
+
+
+def means(study: Study, arms: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Arm -> combination -> mean Dice in [0, 1] of every region, over all test cases and seeds."""
+    return {
+        arm: {have: (row / 100).tolist() for have, row in zip(table.index, table.to_numpy(), strict=True)}
+        for arm, table in ((arm, study.dice(arm)) for arm in arms)
+    }

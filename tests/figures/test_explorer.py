@@ -1,0 +1,83 @@
+"""What the explorer puts into a page comes out again."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from made_explorer import explored, means
+
+from mmlib.figures.explorer import explorer, pack, runs_of
+from mmlib.figures.overlays import axial
+
+
+def regions_of(runs, shape):
+    """The regions (3, *shape) that `runs_of` packed."""
+    values, left = [], iter(runs.tolist())
+    for byte in left:
+        value, length, shift = byte & 7, byte >> 3 & 15, 4
+        while byte & 128:
+            byte = next(left)
+            length, shift = length | (byte & 127) << shift, shift + 7
+        values += [value] * length
+    whole = np.reshape(values, shape)
+    return np.stack([(whole >> bit & 1).astype(bool) for bit in range(3)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
+def test_runs_hold_regions_exactly(share):
+    regions = np.random.default_rng(0).random((3, 40, 50, 60)) < share
+    runs = runs_of(regions)
+    assert runs.dtype == np.uint8 and len(runs) <= regions[0].size, "at most a byte a voxel, also of noise"
+    np.testing.assert_array_equal(regions_of(runs, regions.shape[1:]), regions)
+
+
+def test_a_short_run_is_one_byte_and_more_than_three_regions_are_refused():
+    assert runs_of(np.ones((2, 15), bool)).tolist() == [15 << 3 | 3]
+    assert runs_of(np.zeros((3, 16), bool)).tolist() == [128, 1]
+    assert len(runs_of(np.zeros((1, 2**18), bool))) == 4
+    with pytest.raises(ValueError, match="three bits"):
+        runs_of(np.zeros((4, 1), bool))
+
+
+def test_masks_are_those_of_the_case_around_its_brain():
+    one = explored()
+    packed = pack([one], means(), 40, 0.56)
+    (case,) = packed["cases"]
+    runs = np.frombuffer(base64.b64decode(case["truth"]), "u1")
+    turned = axial(one.case.regions, one.case.affine)
+    restored = regions_of(runs, case["shape"])
+    assert restored.sum() == turned.sum() and case["shape"] == [10, 12, 8]
+    image = np.frombuffer(base64.b64decode(case["images"]["t1ce"]), "u1").reshape(case["shape"])
+    assert image[restored[2]].min() > image[~restored[0]].max(), "what enhances is bright in t1ce"
+    assert image[0].max() == 0, "a margin around the brain"
+    assert case["spacing"] == [3.0, 2.0, 4.0], "rows run front to back, columns left to right"
+    at = case["start"]
+    assert restored[0][:, :, at[0]].any() and restored[0][at[1]].any() and restored[0][:, at[2]].any()
+
+
+def test_slices_of_synthesis_are_packed_with_their_error():
+    (case,) = pack([explored()], means(), 40, fillers={"regression unet": "regression"})["cases"]
+    filled = case["filled"]
+    assert filled["shape"] == [4, 5] and filled["number"] == 4, "one voxel of margin lies below the brain"
+    grey = np.frombuffer(base64.b64decode(filled["acquired"]["t2"]), "u1")
+    assert (grey[0], grey[-1]) == (0, 255)
+    image, psnr = filled["made"]["regression unet"]["t1+t1ce"]["flair"]
+    assert psnr == 12.3 and set(np.frombuffer(base64.b64decode(image), "u1")) == {127}
+    assert "flair" not in filled["made"]["regression unet"]["flair"]
+
+
+def test_a_combination_that_was_not_predicted_is_an_error():
+    one = explored()
+    del one.predicted["dropout-unet"]["t1"]
+    with pytest.raises(ValueError, match=r"dropout-unet lacks predictions from \['t1'\]"):
+        pack([one], means(), 40)
+    with pytest.raises(ValueError, match="no case"):
+        pack([], {}, 0)
+
+
+def test_the_page_holds_data_that_cannot_end_its_script():
+    packed = pack([explored(rule="</script>")], means(), 40, None, "Smoke run. ")
+    html = explorer(packed, "draw()", ".explorer {}", "a < b").html
+    inside = html.split('<script type="application/json">')[1].split("</script>")[0]
+    assert json.loads(inside) == packed and "a &lt; b" in html and html.count("</script>") == 2

@@ -1,0 +1,58 @@
+"""A made-up case for the explorer, and two networks: without t1ce they find half of what enhances, or nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mmlib.data.cases import Case
+from mmlib.figures.explorer import Explored, Filled
+from mmlib.modalities import MRI, combinations, label
+from mmlib.tasks.segmentation import dice
+
+ARMS = {"shaspec paper": 0.5, "dropout-unet": 0.0}
+LABELS = [label(names, MRI) for names in combinations(MRI)]
+
+
+def case(name: str = "made-1") -> Case:
+    """A brain of 10 x 8 x 6 voxels of 2 x 3 x 4 mm with a tumour whose rim is bright in t1ce alone."""
+    brain = np.zeros((12, 14, 10), bool)
+    brain[1:-1, 3:-3, 2:-2] = True
+    labels = np.zeros(brain.shape, int)
+    labels[2:8, 4:9, 3:7], labels[3:7, 5:8, 4:6], labels[3:7, 5:7, 4:6] = 2, 1, 4
+    slope = np.indices(brain.shape).sum(axis=0)
+    images = {kind: np.where(brain, 100.0 + slope + 50 * (labels > 0) * (kind != "t1"), 0.0) for kind in MRI}
+    images["t1ce"] = np.where(brain, 100.0 + slope + 100 * (labels == 4), 0.0)
+    return Case(name, images, np.diag([2.0, 3.0, 4.0, 1.0]), labels, enhancing_label=4)
+
+
+def filled() -> Filled:
+    """A slice of 4 x 5 pixels, and a network that makes every missing image grey, with the same error."""
+    acquired = {kind: np.linspace(-1, 1, 20).reshape(4, 5) for kind in MRI}
+    grey = np.zeros((4, 5))
+    made = {have: {kind: (grey, 12.34) for kind in MRI if kind not in have.split("+")} for have in LABELS[:-1]}
+    return Filled(3, acquired, {"regression unet": made})
+
+
+def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one") -> Explored:
+    """With t1ce all is found; without it the share of `ARMS` of what enhances."""
+    one = case(name)
+    truth = one.regions
+    predicted: dict[str, dict[str, np.ndarray]] = {}
+    for arm, share in ARMS.items():
+        blind = truth.copy()
+        voxels = np.argwhere(truth[2])
+        for voxel in voxels[round(share * len(voxels)) :]:
+            blind[(2, *voxel)] = False
+        predicted[arm] = {have: (truth if "t1ce" in have.split("+") else blind).copy() for have in LABELS}
+    scored = {
+        arm: {
+            have: dice(torch.from_numpy(found)[None], torch.from_numpy(truth))[0].tolist() for have, found in by.items()
+        }
+        for arm, by in predicted.items()
+    }
+    return Explored(one, why, rule, predicted, scored, 0.6, filled())
+
+
+def means() -> dict[str, dict[str, list[float]]]:
+    return {arm: {have: [0.9, 0.8, 0.7 if "t1ce" in have else 0.4] for have in LABELS} for arm in ARMS}

@@ -1,0 +1,233 @@
+"""The explorer and the page that is asked, worked by a real browser, from files and on made-up data."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_explorer import ARMS, explored, means
+from pipelines import ROOT
+
+from mmlib.figures.components import component
+from mmlib.figures.explorer import explorer, pack
+from mmlib.studies.asking import TOPICS, packed
+
+COMPONENTS = ROOT / "book" / "_components"
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+PAGE = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><body>'
+WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def text(name: str) -> str:
+    return (COMPONENTS / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict[str, Any]:
+    made = [explored(), explored("made-2", "typical", "the second one")]
+    return pack(made, means(), 40, 0.56, fillers={"regression unet": "regression"})
+
+
+@pytest.fixture(scope="module")
+def explorer_page(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    shown = explorer(cases, text("explorer.js"), text("explorer.css"), "made up")
+    path = tmp_path_factory.mktemp("explorer") / "page.html"
+    path.write_text(PAGE + shown.html)
+    return f"file://{path}"
+
+
+def opened(browser: Any, address: str, **size: int) -> Any:
+    """A tab whose `problems` are what it asked for outside its file, and what its scripts complained of."""
+    tab = browser.new_page()
+    tab.problems = []
+    tab.set_default_timeout(8000)
+    tab.set_viewport_size(size or DESK)
+    tab.on("request", lambda asked: re.match("file:|data:|blob:", asked.url) or tab.problems.append(asked.url))
+    tab.on("pageerror", lambda error: tab.problems.append(str(error)))
+    tab.on("console", lambda said: said.type == "error" and tab.problems.append(said.text))
+    tab.goto(address)
+    return tab
+
+
+def switch(tab: Any, name: str) -> None:
+    """Switch an image on or off."""
+    tab.locator(f".explorer .tile input[value={name}]").click()
+
+
+def dice_shown(tab: Any, method: str, region: str = "et") -> int:
+    return int(tab.locator(f"tr[data-method='{method}'] td[data-region={region}] strong").inner_text())
+
+
+def picture(tab: Any, place: int) -> str:
+    """The pixels of a picture: those of images first, then the truth and the networks."""
+    return tab.locator(".explorer canvas").nth(place).evaluate("canvas => canvas.toDataURL()")
+
+
+def test_without_t1ce_the_dice_falls_as_the_predictions_say(
+    browser: Any, explorer_page: str, cases: dict[str, Any]
+) -> None:
+    tab = opened(browser, explorer_page)
+    for arm in ARMS:
+        assert dice_shown(tab, arm) == 100
+    before = picture(tab, 5)
+    assert not tab.locator("tr.known").count(), "with t1ce nothing is hidden"
+    switch(tab, "t1ce")
+    for arm, by in cases["cases"][0]["dice"].items():
+        assert dice_shown(tab, arm) == round(100 * by["t1+t2+flair"][2]) < 100
+        assert dice_shown(tab, arm, "wt") == 100
+    assert picture(tab, 5) != before, "what the network finds is drawn anew"
+    assert tab.locator("tr.known td[data-region=et] strong").inner_text() == "60"
+    assert "from t1, t2, flair: ShaSpec (paper) 67 % (with all images 100 %)" in tab.inner_text(".explorer .said")
+    assert tab.locator(".explorer .tile.missing .gone").inner_text() == "t1ce missing"
+    assert tab.problems == []
+    tab.close()
+
+
+def test_one_image_always_stays(browser: Any, explorer_page: str) -> None:
+    tab = opened(browser, explorer_page)
+    for name in ("t1", "t1ce", "t2", "flair"):
+        switch(tab, name)
+    assert tab.locator(".explorer .tile.missing").count() == 3
+    assert tab.is_checked(".explorer input[value=flair]")
+    tab.close()
+
+
+def test_the_slider_moves_every_picture_and_the_planes_have_their_own_slice(browser: Any, explorer_page: str) -> None:
+    tab = opened(browser, explorer_page)
+    slider = tab.locator(".explorer .bars input[type=range]").first
+    before = [picture(tab, place) for place in range(7)]
+    slider.focus()
+    tab.keyboard.press("ArrowRight")
+    assert all(picture(tab, place) != was for place, was in enumerate(before))
+    assert tab.inner_text(".explorer .bars output").endswith(" of 8")
+    tab.get_by_text("sagittal").click()
+    assert tab.inner_text(".explorer .bars output").endswith(" of 12")
+    tab.close()
+
+
+def test_a_link_opens_in_the_same_state(browser: Any, explorer_page: str) -> None:
+    tab = opened(browser, explorer_page)
+    tab.get_by_text("typical").click()
+    switch(tab, "t1ce")
+    switch(tab, "t2")
+    tab.get_by_text("coronal").click()
+    tab.locator(".explorer .bars input[type=range]").first.fill("2")
+    tab.locator(".explorer fieldset").filter(has_text="Networks").get_by_text("U-Net with dropout").click()
+    link = tab.evaluate("location.href")
+    assert "case=made-2&have=t1+flair&plane=coronal&slice=3&networks=shaspec_paper" in link
+    other = opened(browser, link)
+    for read in ("innerText", "querySelectorAll('.tile.missing').length", "querySelector('.bars output').value"):
+        look = f"document.querySelector('.explorer').{read}"
+        assert other.evaluate(look) == tab.evaluate(look)
+    assert [picture(other, place) for place in range(6)] == [picture(tab, place) for place in range(6)]
+    assert not other.locator("tr[data-method=dropout-unet]").count() and other.problems == []
+    tab.close()
+    other.close()
+
+
+def test_what_is_missing_is_shown_as_acquired_and_as_made_up(browser: Any, explorer_page: str) -> None:
+    tab = opened(browser, explorer_page)
+    made = tab.locator(".explorer .filled")
+    assert not made.is_visible(), "nothing is missing"
+    switch(tab, "t1ce")
+    switch(tab, "t2")
+    assert made.locator(".top").all_inner_texts() == [
+        "t1ce, acquired (not given)",
+        "t1ce by regression: 12.3 dB",
+        "t2, acquired (not given)",
+        "t2 by regression: 12.3 dB",
+    ]
+    assert made.locator("h3").inner_text().endswith("axial slice 4"), "counted as the slider counts"
+    tab.close()
+
+
+def test_a_link_to_another_part_of_the_page_changes_nothing(browser: Any, explorer_page: str) -> None:
+    tab = opened(browser, f"{explorer_page}#what-you-see")
+    assert tab.locator(".explorer .tile.missing").count() == 0 and tab.problems == []
+    assert tab.evaluate("location.hash") == "#what-you-see"
+    tab.close()
+
+
+@pytest.fixture(scope="module")
+def asking_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    import pandas as pd
+    from made_explorer import LABELS
+
+    rows = [
+        (
+            arm,
+            have,
+            target,
+            metric,
+            0.9 - 0.3 * ("t1ce" not in have) - 0.1 * place,
+            0.5,
+            0.95,
+            40,
+            5,
+            (f"segmentation/{arm}",),
+        )
+        for place, arm in enumerate(ARMS)
+        for have in LABELS
+        for target in ("wt", "et")
+        for metric in ("dice", "hd95")
+    ]
+    columns = ["arm", "available", "target", "metric", "mean", "low", "high", "n", "seeds", "runs"]
+    data = {
+        "caveat": "",
+        "colours": dict.fromkeys(("t1", "t1ce", "t2", "flair"), "#777777"),
+        "tasks": [packed(TOPICS[0], pd.DataFrame(rows, columns=columns))],
+    }
+    shown = component("asking", data, text("asking.js"), text("asking.css"), alt="a", caption="made up")
+    path = tmp_path_factory.mktemp("asking") / "page.html"
+    path.write_text(PAGE + shown.html)
+    return f"file://{path}"
+
+
+def test_chart_table_and_csv_follow_the_choice(browser: Any, asking_page: str, tmp_path: Path) -> None:
+    tab = opened(browser, asking_page)
+    points, lanes = tab.locator(".asking g.point"), tab.locator(".asking .numbers tbody tr")
+    assert points.count() == 30 and lanes.count() == 15
+    tab.locator(".asking .bars label").filter(has_text="t1ce").locator("select").select_option("missing")
+    assert points.count() == 14 and lanes.count() == 7
+    tab.locator(".asking .bars label").filter(has_text="how many").locator("select").select_option("1")
+    tab.locator(".asking .choice").filter(has_text="U-Net with dropout").click()
+    assert points.count() == 3 and lanes.count() == 3
+    assert lanes.first.inner_text().split("\t") == ["flair", "60.0 (50.0 to 95.0)"]
+    points.first.hover()
+    said = tab.locator(".asking > output")
+    assert "ShaSpec (paper) from flair: 60.0 (50.0 to 95.0), 40 cases, 5 seeds" in said.inner_text()
+    assert said.locator("a").get_attribute("href") == "94_provenance.html#runs-segmentation"
+    with tab.expect_download() as saved:
+        tab.locator(".asking button").click()
+    saved.value.save_as(tmp_path / "scores.csv")
+    head, *lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert head.startswith("task,network,images,target,metric,mean,low_95,high_95") and len(lines) == 3
+    assert (
+        lines[0]
+        == 'segmentation,ShaSpec (paper),flair,enhancing tumour,"Dice, %",60,50,95,40,5,segmentation/shaspec paper'
+    )
+    other = opened(browser, tab.evaluate("location.href"))
+    assert other.locator(".asking g.point").count() == 3 and other.problems == tab.problems == []
+    tab.close()
+    other.close()
+
+
+@pytest.mark.parametrize("name", ["explorer_page", "asking_page"])
+def test_both_fit_a_phone_and_every_control_has_a_name(browser: Any, name: str, request: pytest.FixtureRequest) -> None:
+    tab = opened(browser, request.getfixturevalue(name), **PHONE)
+    assert tab.evaluate(WIDER) <= 0
+    nameless = (
+        "[...document.querySelectorAll('input, select')].filter(one => !one.labels[0]?.textContent.trim()).length"
+    )
+    assert tab.evaluate(nameless) == 0
+    tab.close()
+
+
+def test_the_scripts_are_short_and_know_no_address() -> None:
+    for name in ("explorer.js", "asking.js"):
+        assert len(text(name).splitlines()) < 300
+        assert set(re.findall(r"https?://[\w./]+", text(name))) <= {"http://www.w3.org/2000/svg"}
+    json.dumps(means(), allow_nan=False)
