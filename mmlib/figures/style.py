@@ -54,6 +54,11 @@ METHOD = {  # arm -> colour, marker, name
     "shaspec mean-skips": ("#661100", "*", "ShaSpec, mean-skips"),
     "dropout-unet": (VERMILLION, "D", "U-Net with dropout"),
     "u-hemis": (GREEN, "^", "U-HeMIS"),
+    "u-hved": (PURPLE, "v", "U-HVED"),
+    "rfnet": ("#332288", "p", "RFNet"),
+    "mmformer": (ORANGE, "s", "mmFormer"),
+    "m3ae": ("#AA4499", "<", "M3AE"),
+    "simmlm": ("#661100", "*", "SimMLM"),
     "zero-fill": (GREY, "X", "U-Net fed zeros"),
     "dedicated": (BLACK, "P", "dedicated nets"),
 }

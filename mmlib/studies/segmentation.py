@@ -22,7 +22,7 @@ from mmlib.analysis.wording import counted, format_interval, listed, select
 from mmlib.data.cases import REGIONS, Case, regions
 from mmlib.figures.overlays import Overlay
 from mmlib.figures.results import arm_of, arm_style
-from mmlib.figures.style import REGION_NAME, new_figure, styled
+from mmlib.figures.style import METHOD, REGION_NAME, new_figure, styled
 from mmlib.modalities import MRI, combinations, draw, label
 from mmlib.tasks.segmentation import Segmenter, predict
 from mmlib.tasks.segmentation import dice as dice_of
@@ -60,8 +60,9 @@ class Study:
 
     @cached_property
     def arms(self) -> list[str]:
-        """The arms that have scores, in the order of `ARMS`."""
-        return [arm for arm in ARMS if arm in set(self.scores["arm"])]
+        """The arms that have scores: those of `ARMS` first, then others that have a style."""
+        there = set(self.scores["arm"])
+        return [arm for arm in dict.fromkeys([*ARMS, *METHOD]) if arm in there]
 
     @cached_property
     def whole(self) -> list[str]:

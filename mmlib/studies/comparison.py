@@ -1,0 +1,203 @@
+"""All networks for any combination on equal terms: ranks, critical differences, cost beside quality, calibration.
+
+Scores are those of `mmlib.studies.segmentation.Study`, Dice in percent. A network's level is its mean over the fifteen
+combinations and the three regions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from mmlib.analysis.statistics import by_seed_and_case, mean_interval, rank_distribution
+from mmlib.analysis.wording import format_interval, listed
+from mmlib.figures.results import arm_style
+from mmlib.figures.style import new_figure, styled
+from mmlib.modalities import MRI, label
+from mmlib.studies.segmentation import Study, arm_name, cost_table
+
+EQUAL = 0.9  # share of the best level below which a reason is asked for
+LEVEL = 0.05  # of the tests of ranks
+
+
+def levels(study: Study) -> dict[str, pd.DataFrame]:
+    """Arm -> its level by seed and case, of the arms that are scored with all combinations."""
+    return {arm: by_seed_and_case(study.scores[study.scores["arm"].eq(arm)]) for arm in study.whole}
+
+
+def ranking(study: Study) -> pd.DataFrame:
+    """Arms, best first: level with its interval, rank with its 95 % of draws, and how often it is first."""
+    tables = levels(study)
+    ranks = rank_distribution(tables)
+    intervals = {arm: mean_interval(table) for arm, table in tables.items()}
+    rows = [
+        {
+            "network": arm_name(arm),
+            "Dice, %": f"{intervals[arm][0]:.1f} ({format_interval(*intervals[arm][1:])})",
+            "rank": f"{row['rank']:.0f} ({row.rank_low:.0f} to {row.rank_high:.0f})",
+            "first, %": f"{100 * row.p_best:.0f}",
+            "seeds": len(tables[arm]),
+        }
+        for arm, row in ranks.iterrows()
+    ]
+    return pd.DataFrame(rows).set_index("network")
+
+
+def low_levels(study: Study) -> list[str]:
+    """Arms whose level lies below `EQUAL` times that of the best, for which a reason is asked."""
+    means = {arm: table.to_numpy().mean() for arm, table in levels(study).items()}
+    return [arm for arm, mean in means.items() if mean < EQUAL * max(means.values())]
+
+
+def facts(study: Study) -> dict[str, str]:
+    """What the chapter says in its prose, as texts by name."""
+    ranks = rank_distribution(levels(study))
+    best, low = ranks.index[0], low_levels(study)
+    rivals = [arm_name(arm) for arm, row in ranks.iloc[1:].iterrows() if row.rank_low <= 1]
+    return {
+        "best": arm_name(best),
+        "best_level": f"{ranks['mean'].iloc[0]:.1f}",
+        "best_first": f"{100 * ranks['p_best'].iloc[0]:.0f}",
+        "could_be_first": listed(rivals) if rivals else "no other network",
+        "low": listed(arm_name(arm) for arm in low) if low else "none",
+        "networks": str(len(ranks)),
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- ranks
+def mean_ranks(study: Study) -> tuple[pd.Series, float, float]:
+    """Mean rank of each arm over cases (seeds averaged), the p of Friedman's test, and Nemenyi's critical difference.
+
+    Demsar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006; cases stand in the place of
+    data sets. Two networks whose mean ranks differ by less than the critical difference are not told apart.
+
+    Returns:
+        Arm -> mean rank, best first (1 is the highest Dice); p is NaN of fewer than three networks.
+    """
+    table = pd.DataFrame({arm: values.mean() for arm, values in levels(study).items()})  # cases arms
+    ranks = table.rank(axis=1, ascending=False).mean().sort_values()
+    cases, arms = table.shape
+    p = float(stats.friedmanchisquare(*table.to_numpy().T).pvalue) if arms > 2 else math.nan
+    quantile = float(stats.studentized_range.ppf(1 - LEVEL, max(arms, 2), np.inf)) / math.sqrt(2)
+    return ranks, p, quantile * math.sqrt(arms * (arms + 1) / (6 * cases))
+
+
+def cliques(ranks: pd.Series, difference: float) -> list[tuple[int, int]]:
+    """Largest runs of networks, by place from the best, whose ranks differ by less than the critical difference."""
+    values = ranks.to_numpy()
+    found: list[tuple[int, int]] = []
+    for first in range(len(values)):
+        last = int(np.flatnonzero(values - values[first] < difference)[-1])
+        if last > first and (not found or last > found[-1][1]):
+            found.append((first, last))
+    return found
+
+
+@styled
+def critical_differences(study: Study) -> Figure:
+    """Mean ranks on a line, best on the left; a bar joins networks that are not told apart."""
+    ranks, _, difference = mean_ranks(study)
+    joined = cliques(ranks, difference)
+    count = len(ranks)
+    figure, axes = new_figure(7.5, 0.24 * count + 0.16 * len(joined) + 1.1)
+    axis = axes[0, 0]
+    lowest, highest = 1, max(count, 2)
+    for place, (arm, rank) in enumerate(ranks.items()):
+        colour, marker, name = arm_style(str(arm))
+        height = -(place + 1) - 0.7 * len(joined)
+        axis.plot([rank, rank], [0, height], color=colour, linewidth=1)
+        axis.plot(rank, height, marker=marker, color=colour, markersize=5, linestyle="none")
+        axis.text(rank + 0.08, height, f"{name}  {rank:.1f}", va="center", fontsize=8.5)
+    for row, (first, last) in enumerate(joined):
+        height = -0.55 - 0.7 * row
+        axis.plot([ranks.iloc[first], ranks.iloc[last]], [height, height], color="black", linewidth=3, alpha=0.75)
+    axis.plot([lowest, lowest + difference], [1, 1], color="black", linewidth=1.5)
+    axis.text(lowest + difference + 0.1, 1, f"critical difference {difference:.1f}", va="center", fontsize=8.5)
+    axis.axhline(0, color="black", linewidth=1)
+    axis.set(xlim=(lowest - 0.2, highest + 1.8), ylim=(-count - 0.7 * len(joined) - 0.8, 1.7), yticks=[])
+    axis.set_xticks(range(lowest, highest + 1))
+    axis.set_xlabel("mean rank over cases; 1 is best")
+    axis.grid(False)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------- cost
+def costs(study: Study) -> pd.DataFrame:
+    """Level, weights, seconds of training and of a test case, and memory of every arm with all combinations."""
+    table = cost_table(study)
+    level = {arm_name(arm): values.to_numpy().mean() for arm, values in levels(study).items()}
+    rows = table.loc[[name for name in table.index if name in level]].copy()
+    rows.insert(0, "Dice, %", [level[name] for name in rows.index])
+    rows["evaluation / s"] /= len(study.tested)
+    return rows.rename(columns={"evaluation / s": "a case, 15 combinations / s"})
+
+
+def front(costs: pd.DataFrame, price: str) -> list[str]:
+    """The networks than which no cheaper one has a higher level, cheapest first."""
+    best, found = -math.inf, []
+    for name, row in costs.sort_values([price, "Dice, %"], ascending=[True, False]).iterrows():
+        if row["Dice, %"] > best:
+            best = row["Dice, %"]
+            found.append(str(name))
+    return found
+
+
+@styled
+def pareto(study: Study) -> Figure:
+    """Level against seconds of training and against seconds of a case; a line joins the networks of the front."""
+    table = costs(study)
+    styles = {arm_name(arm): arm_style(arm) for arm in study.whole}
+    figure, axes = new_figure(8.5, 3.6, 1, 2, sharey=True)
+    for axis, price in zip(axes[0], ("training / s", "a case, 15 combinations / s"), strict=True):
+        for name, row in table.iterrows():
+            colour, marker, _ = styles[str(name)]
+            axis.plot(row[price], row["Dice, %"], marker=marker, color=colour, linestyle="none", label=name)
+        best = table.loc[front(table, price)]
+        axis.plot(best[price], best["Dice, %"], color="#888888", linewidth=1, zorder=0)
+        axis.set_xlabel(price)
+        axis.set_xscale("log")
+    axes[0, 0].set_ylabel("Dice, %, mean of 15 combinations")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    return figure
+
+
+# --------------------------------------------------------------------------------------------------------- calibration
+def calibration(study: Study, target: str = "et", blind: str = "t1ce") -> pd.DataFrame:
+    """Calibration error and entropy in the tumour with all modalities and without one, means over seeds and cases.
+
+    Args:
+        study: whose runs were scored for it.
+        target: the region.
+        blind: the modality that alone shows it.
+
+    Returns:
+        One row per arm with all combinations; empty where calibration was not scored.
+    """
+    rows = study.results.scores
+    rows = rows[rows["metric"].isin(("ece", "entropy-inside")) & rows["target"].eq(target)]
+    given = {"all": label(MRI, MRI), f"without {blind}": label([name for name in MRI if name != blind], MRI)}
+    found: dict[str, dict[str, float]] = {}
+    for arm in study.whole:
+        method, _, variant = arm.partition(" ")
+        mine = rows[rows["method"].eq(method) & (rows["variant"].eq(variant) if variant else True)]
+        if mine.empty:
+            continue
+        means = mine.groupby(["metric", "available"], observed=True)["value"].mean()
+        found[arm_name(arm)] = {
+            f"{name}, {said}": scale * means[metric, available]
+            for metric, name, scale in (("ece", "calibration error, %", 100), ("entropy-inside", "entropy, bits", 1))
+            for said, available in given.items()
+        }
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def knows(table: pd.DataFrame) -> str:
+    """How many networks are less sure in the tumour without the modality than with all, as a text."""
+    entropy = table[[name for name in table if name.startswith("entropy")]]
+    less = (entropy.iloc[:, 1] > entropy.iloc[:, 0]).sum()
+    return f"{less} of {len(table)}"

@@ -1,0 +1,83 @@
+"""Ranks, fronts and calibration of the comparison, by hand on made-up scores."""
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import pytest
+from made_segmentation import made_runs, results_of, rows_of
+
+from mmlib.modalities import MRI, label
+from mmlib.studies import comparison as study
+from mmlib.studies import segmentation
+
+
+@pytest.fixture
+def runs():
+    return made_runs()
+
+
+def test_the_ranking_is_by_the_mean_over_combinations_and_regions(runs):
+    table = study.ranking(runs)
+    assert list(table.index) == [
+        "U-HeMIS",
+        "ShaSpec (paper)",
+        "U-Net with dropout",
+        "ShaSpec (released)",
+        "U-Net fed zeros",
+    ]
+    assert table["first, %"].astype(int).sum() == 100 and table.loc["ShaSpec (paper)", "seeds"] == 2
+    scores = runs.scores[runs.scores["arm"].eq("u-hemis")]
+    assert table.loc["U-HeMIS", "Dice, %"].startswith(f"{scores['value'].mean():.1f} (")
+    facts = study.facts(runs)
+    assert facts["best"] == "U-HeMIS" and facts["networks"] == "5" and "U-Net fed zeros" in facts["low"]
+
+
+def test_newer_networks_take_part_without_being_named_in_the_chapter_on_shaspec():
+    rows = [*rows_of("rfnet", "standard", 0.5), *rows_of("shaspec", "paper", 0.4)]
+    runs = segmentation.read_study(results_of(pd.DataFrame(rows)))
+    assert runs.arms == ["shaspec paper", "rfnet"] and study.facts(runs)["best"] == "RFNet"
+
+
+def test_mean_ranks_and_their_critical_difference_by_hand(runs):
+    ranks, p, difference = study.mean_ranks(runs)
+    assert ranks.tolist() == [1, 2, 3, 4, 5] and ranks.index[0] == "u-hemis"  # the same order in all three cases
+    assert p == pytest.approx(0.0174, abs=1e-3)  # chi square of 12 with 4 degrees of freedom
+    assert difference == pytest.approx(2.728 * np.sqrt(5 * 6 / (6 * 3)), rel=1e-3)  # q of 5 methods: Demsar, table 5
+
+
+def test_what_is_not_told_apart_is_joined_once():
+    ranks = pd.Series({"a": 1.0, "b": 1.5, "c": 2.4, "d": 4.0})
+    assert study.cliques(ranks, 1.0) == [(0, 1), (1, 2)]
+    assert study.cliques(ranks, 5.0) == [(0, 3)] and study.cliques(ranks, 0.1) == []
+
+
+def test_the_front_holds_what_no_cheaper_network_beats():
+    costs = pd.DataFrame({"Dice, %": [50, 60, 55, 70], "s": [1, 2, 3, 3]}, index=list("abcd"))
+    assert study.front(costs, "s") == ["a", "b", "d"]
+
+
+def test_calibration_is_read_with_all_modalities_and_without_the_telling_one():
+    rows = rows_of("dropout-unet", "standard", 0.5)
+    given, blind = label(MRI, MRI), "t1+t2+flair"
+    more = [
+        {**row, "metric": metric, "value": value + (row["available"] == blind) * rise}
+        for row in rows
+        if row["available"] in (given, blind) and row["target"] == "et"
+        for metric, value, rise in (("ece", 0.01, 0.02), ("entropy-inside", 0.1, 0.3))
+    ]
+    runs = segmentation.read_study(results_of(pd.DataFrame(rows + more)))
+    table = study.calibration(runs)
+    assert table.loc["U-Net with dropout"].tolist() == pytest.approx([1, 3, 0.1, 0.4])
+    assert study.knows(table) == "1 of 1"
+
+
+def test_without_calibration_the_table_is_empty(runs):
+    assert study.calibration(runs).empty
+
+
+@pytest.mark.parametrize("draw", [study.critical_differences, study.pareto])
+def test_figures_are_drawn(runs, draw, monkeypatch):
+    monkeypatch.setattr(segmentation, "losses", lambda runs: {run: pd.Series([1.0]) for run in runs.records["run"]})
+    figure = draw(runs)
+    figure.canvas.draw()
+    assert isinstance(figure, matplotlib.figure.Figure)
