@@ -23,7 +23,7 @@ from torch import Tensor
 from mmlib.analysis.statistics import by_seed_and_case, paired_effects
 from mmlib.data.cases import Case, Frame, tensors, zscore
 from mmlib.modalities import combinations, label, mask
-from mmlib.tasks.any_network import as_segmenter
+from mmlib.tasks.any_network import as_segmenter, logits_of
 from mmlib.tasks.segmentation import evaluate_combinations
 
 THUMBNAIL = 16  # voxels a side, of what is compared between cases
@@ -54,9 +54,7 @@ def reads_absent(network: Any, case: Case) -> list[str]:
     def logits(given: Tensor, available: Tensor) -> Tensor:
         if raw is None:
             return wrapped.decode(wrapped.encode(given, available), available)
-        found = raw(given, available)
-        found = getattr(found, "logits", found)
-        return found if isinstance(found, Tensor) else found[0]
+        return logits_of(raw(given, available))
 
     noise = NOISE * torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
     faults = []

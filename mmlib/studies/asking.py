@@ -75,7 +75,7 @@ TOPICS = (
         OVERLAP,
         {name: REGION_NAME[name] for name in ("wt", "tc", "et")},
         "et",
-        METHOD | {"u-hved": (ORANGE, "v", "U-HVED")},
+        METHOD,
     ),
     Topic(
         "segmentation from one image, taught by four",

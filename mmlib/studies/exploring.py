@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from mmlib import records
 from mmlib.analysis.results import Results
-from mmlib.data.cases import REGIONS, Case, Frame, box_of, tensors
+from mmlib.data.cases import REGIONS, Case
 from mmlib.data.nifti import Cases
 from mmlib.data.slices import axial_slices, patterns
 from mmlib.figures.explorer import Explored, Filled
 from mmlib.methods import load, m2dn
-from mmlib.modalities import MRI, combinations, label, mask
+from mmlib.modalities import MRI, label, mask
 from mmlib.studies.segmentation import Study
 from mmlib.studies.synthesis import NAMES, upright
-from mmlib.tasks.segmentation import Segmenter, dice, probabilities
+from mmlib.tasks.segmentation import Segmenter, dice, shares_of
 from mmlib.tasks.synthesis import psnr
 
 KEPT = "fit.safetensors"  # the weights of a run
@@ -88,25 +88,8 @@ def volumes(cases: Mapping[str, Case], names: Sequence[str]) -> pd.DataFrame:
 
 
 def predict_all(model: Segmenter, case: Case) -> dict[str, np.ndarray]:
-    """What a network finds from every combination: label -> (R, X, Y, Z) bool on the grid of the case.
-
-    The case is encoded once for all combinations in whose images the brain has the same box, as in
-    `mmlib.tasks.segmentation.evaluate_combinations`.
-    """
-    boxes: dict[Frame, list[tuple[str, ...]]] = {}
-    for one in combinations(model.modalities):
-        boxes.setdefault(box_of(case, one), []).append(one)
-    found: dict[str, np.ndarray] = {}
-    for frame, together in boxes.items():
-        used = [name for name in model.modalities if any(name in one for one in together)]
-        sample, _ = tensors(case, model.modalities, combination=used)
-        available = torch.stack([mask(one, model.modalities) for one in together])  # K M
-        marked = probabilities(model, sample["images"], available) > 0.5  # K R D H W
-        found |= {
-            label(one, case.modalities): frame.to_native(part.numpy())
-            for one, part in zip(together, marked, strict=True)
-        }
-    return found
+    """What a network finds from every combination: label -> (R, X, Y, Z) bool on the grid of the case."""
+    return {label(one, case.modalities): found.numpy() for one, found in shares_of(model, case).items()}
 
 
 def explore(

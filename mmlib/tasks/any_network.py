@@ -83,8 +83,7 @@ class AnySegmenter(nn.Module):
                 f"the network refuses images {tuple(images.shape)} of {'+'.join(self.modalities)} ({error}): wrap it "
                 f"in AnySegmenter and name its modalities in the order of its channels, and its stride if not {STRIDE}"
             ) from error
-        found = getattr(found, "logits", found)
-        logits = found if isinstance(found, Tensor) else found[0]
+        logits = logits_of(found)
         if logits.ndim != 5 or len(logits) != len(images) or logits.shape[2:] != images.shape[2:]:
             raise ValueError(
                 f"the network turns images {tuple(images.shape)} into {tuple(logits.shape)}: expected logits of the "
@@ -108,6 +107,12 @@ class AnySegmenter(nn.Module):
     def forward(self, images: Tensor, available: Tensor) -> Tensor:
         """(B, M, D, H, W) float and (B, M) bool -> logits (B, R, D, H, W)."""
         return self.decode(self.encode(images, available), available)
+
+
+def logits_of(output: Any) -> Tensor:
+    """What a network gives as logits: a tensor, what it has under `logits`, or the first of several outputs."""
+    found = getattr(output, "logits", output)
+    return found if isinstance(found, Tensor) else found[0]
 
 
 def as_segmenter(network: Any, modalities: Sequence[str]) -> Any:

@@ -221,6 +221,38 @@ class _Scored(NamedTuple):
     spacing: Sequence[float]
 
 
+def shares_of(
+    model: Segmenter,
+    case: Case,
+    combinations: Sequence[tuple[str, ...]] | None = None,
+    window: int | Sequence[int] | None = None,
+    whole: bool = False,
+) -> dict[tuple[str, ...], Tensor]:
+    """What a network marks of a case in every combination that the case has.
+
+    Args:
+        model, combinations, window: as `evaluate_combinations`; the model is in evaluation mode.
+        whole: give probabilities; else where they are above one half.
+
+    Returns:
+        Combination -> (R, X, Y, Z) on the grid of the case, in the order of the combinations.
+    """
+    wanted = names.combinations(model.modalities) if combinations is None else combinations
+    possible = [one for one in wanted if all(name in case.images for name in one)]
+    boxes: dict[Frame, list[tuple[str, ...]]] = {}
+    for one in possible:
+        boxes.setdefault(box_of(case, one), []).append(one)
+    predicted: dict[tuple[str, ...], Tensor] = {}
+    for frame, together in boxes.items():
+        used = usable(case, model.modalities, sum(together, ()))
+        sample, _ = tensors(case, model.modalities, combination=used)
+        available = torch.stack([names.mask(one, model.modalities) for one in together])  # K M
+        found = probabilities(model, sample["images"], available, window)  # K R D H W
+        for one, part in zip(together, found if whole else found > 0.5, strict=True):
+            predicted[one] = torch.from_numpy(frame.to_native(part.numpy()))  # R X Y Z
+    return {one: predicted[one] for one in possible}
+
+
 def _of_case(
     model: Segmenter,
     case: Case,
@@ -235,24 +267,12 @@ def _of_case(
     targets = tuple(regions) or case.targets
     if unknown := [name for name in targets if name not in case.targets]:
         raise ValueError(f"case {case.name} has the regions {', '.join(case.targets)}, not {', '.join(unknown)}")
-    wanted = names.combinations(model.modalities) if combinations is None else combinations
-    possible = [one for one in wanted if all(name in case.images for name in one)]
-    boxes: dict[Frame, list[tuple[str, ...]]] = {}
-    for one in possible:
-        boxes.setdefault(box_of(case, one), []).append(one)
-    predicted: dict[tuple[str, ...], Tensor] = {}
-    for frame, together in boxes.items():
-        used = usable(case, model.modalities, sum(together, ()))
-        sample, _ = tensors(case, model.modalities, combination=used)
-        available = torch.stack([names.mask(one, model.modalities) for one in together])  # K M
-        found = probabilities(model, sample["images"], available, window)  # K R D H W
-        for one, part in zip(together, found if calibration else found > 0.5, strict=True):
-            predicted[one] = torch.from_numpy(frame.to_native(part.numpy()))  # R X Y Z
+    predicted = shares_of(model, case, combinations, window, whole=calibration)
     truth = torch.from_numpy(case.regions)[[case.targets.index(name) for name in targets]]  # R X Y Z
     inside = torch.from_numpy(case.brain_mask)
-    for one in possible:
+    for one, share in predicted.items():
         label = names.label(one, case.modalities)
-        yield _Scored(case.name, label, targets, predicted[one], truth, inside, case.spacing)
+        yield _Scored(case.name, label, targets, share, truth, inside, case.spacing)
 
 
 def _of_samples(
