@@ -1,7 +1,10 @@
 """What a page offers and says: a chapter leads to its text notebook, and a smoke book says that it is one."""
 
+import functools
+import html
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,29 @@ def link(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree
             buttons.insert(1, source)
 
 
+def print_origin(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """End a page, on paper alone, with the link to its text at the commit that it was built from, and the date."""
+    if "body" not in context or doctree is None:
+        return
+    text = f"notebooks/{page.removeprefix(CHAPTERS)}.md" if page.startswith(CHAPTERS) else f"book/{page}.md"
+    address = app.config.html_theme_options["repository_url"]
+    if Path(text).exists():  # pages of the library's parts have none
+        address += f"/blob/{_commit() or 'main'}/{text}"
+    title = html.escape(f"{app.config.html_title}, {context['last_updated']}. ")
+    context["body"] += f'<p class="printed-from">{title}<a href="{address}">{address}</a></p>'
+
+
+@functools.cache
+def _commit() -> str:
+    """The commit of the project, or nothing outside git."""
+    try:
+        return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def leave_bare(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Show source code without the tree of chapters, which takes longer to draw than all else; the logo leads home."""
     if page.startswith("_modules/"):
@@ -66,4 +92,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", announce, priority=900)
     app.connect("html-page-context", leave_bare, priority=400)
     app.connect("html-page-context", link, priority=900)
+    app.connect("html-page-context", print_origin, priority=910)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
