@@ -32,7 +32,7 @@
   const marker = arm => draw("path", { d: arm.shape, fill: arm.colour });
   const sign = arm => draw("svg", { class: "sign", viewBox: "-6 -6 12 12", "aria-hidden": "true" }, marker(arm));
 
-  const controls = make("div"), chart = make("div", { class: "lanes" }), said = make("output"), table = make("div", { class: "numbers" });
+  const controls = make("div"), chart = make("div", { class: "lanes" }), said = make("output"), table = make("div", { class: "numbers", tabindex: 0 });
   const save = make("button", { type: "button", onclick: csv }, "Download what is shown as CSV");
   figure.querySelector("noscript").before(controls, chart, said, save, table);
 

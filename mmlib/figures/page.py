@@ -21,6 +21,8 @@ from mmlib.ledgers.claims import gives_results, weakest
 if TYPE_CHECKING:
     from IPython.display import Markdown
 
+CAVEAT = "Smoke run, not a result. "
+
 
 @dataclass(frozen=True)
 class Page:
@@ -41,7 +43,7 @@ class Page:
     @property
     def caveat(self) -> str:
         """What stands before every number that is none."""
-        return "" if self.is_result else "Smoke run, not a result. "
+        return "" if self.is_result else CAVEAT
 
     def say(self, text: str) -> Markdown:
         """A sentence made from results, with its label where they are none.

@@ -1,0 +1,77 @@
+"""Pictures of chapters lie once, as files, and the gallery leads to each: a small book, built by Sphinx."""
+
+import base64
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from sphinx.application import Sphinx
+
+from mmlib.figures.page import CAVEAT
+
+EXTENSIONS = Path(__file__).resolve().parents[2] / "book" / "_ext"
+PICTURE = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+SHOWN = (
+    '<figure style="margin:0"><img class="dark-light" alt="{alt}" '
+    f'src="data:image/svg+xml;base64,{base64.b64encode(PICTURE).decode()}" style="max-width:100%">'
+    "{below}</figure>"
+)
+CHAPTER = f"""# A chapter
+
+```{{raw}} html
+{SHOWN.format(alt="Dice falls to 3 &amp; less. More.", below="<figcaption>Dice, n = 40. Look left.</figcaption>")}
+```
+
+```{{raw}} html
+{SHOWN.format(alt="It rises", below=f"<figcaption>{CAVEAT}Dice &lt; 3. Look right.</figcaption>")}
+```
+
+```{{raw}} html
+{SHOWN.format(alt="Slices", below="<script>slide()</script>")}
+```
+"""
+GALLERY = """# Gallery
+
+```{gallery}
+```
+
+```{toctree}
+chapters/one
+```
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    book = tmp_path_factory.mktemp("book")
+    (book / "chapters").mkdir()
+    (book / "conf.py").write_text('extensions = ["myst_parser", "gallery"]')
+    (book / "chapters" / "one.md").write_text(CHAPTER)
+    (book / "index.md").write_text(GALLERY)
+    sys.path.insert(0, str(EXTENSIONS))
+    try:
+        Sphinx(book, book, book / "html", book / "trees", "html", status=None, warning=None).build()
+    finally:
+        sys.path.remove(str(EXTENSIONS))
+    return book / "html"
+
+
+def test_a_picture_is_one_file_that_chapter_and_gallery_show(built: Path) -> None:
+    (file,) = (built / "_images").iterdir()
+    assert file.read_bytes() == PICTURE
+    chapter = (built / "chapters" / "one.html").read_text()
+    assert re.findall(r'id="(figure-\d)".*?src="([^"]*)"', chapter) == [
+        ("figure-1", f"../_images/{file.name}"),
+        ("figure-2", f"../_images/{file.name}"),
+    ]
+    assert chapter.count("data:image") == 1, "that of the viewer, whose script has all slices at hand"
+    assert chapter.count('style="max-width:100%"') == 3 and "Look left." in chapter
+
+
+def test_the_gallery_says_the_first_sentence_and_leads_to_the_place(built: Path) -> None:
+    items = re.findall(r"<li><a href=.*?</li>", (built / "index.html").read_text())
+    assert [re.search('href="(.*?)"', one)[1] for one in items] == [f"chapters/one.html#figure-{n}" for n in (1, 2)]
+    assert [re.search("<span>(.*?)</span>", one)[1] for one in items] == ["Dice, n = 40.", f"{CAVEAT}Dice &lt; 3."]
+    assert all('loading="lazy"' in one for one in items)
+    assert 'alt="Dice falls to 3 &amp; less. More."' in items[0]
