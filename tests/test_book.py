@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 from pipelines import ROOT, snakemake
 
 from mmlib.analysis.results import Results, read_runs
@@ -50,6 +51,13 @@ WIDER = """() => {
     .filter(e => e.getBoundingClientRect().right > end && !scrolls(e.parentElement));
   return [`${page.scrollWidth} pixels`, ...wide.slice(0, 5).map(e => `${e.tagName}.${e.className}`)];
 }"""
+ALL_PICTURES = """() => Promise.all([...document.images].map(image => {
+  image.loading = 'eager'; return image.decode().catch(() => {}); }))"""
+WORDS = """() => {
+  const counted = node => node.nodeType === Node.TEXT_NODE ? (node.data.match(/[\\p{L}\\d]\\S*/gu) || []).length
+    : node.nodeType !== Node.ELEMENT_NODE || node.matches('table, pre, math, script, style') || !node.checkVisibility() ? 0
+    : [...node.childNodes].reduce((sum, child) => sum + counted(child), 0);
+  return counted(document.querySelector('article')); }"""
 THEME = "theme => { document.documentElement.dataset.theme = theme; document.documentElement.dataset.mode = theme; }"
 
 
@@ -65,6 +73,7 @@ class Page:
     contrast: dict[str, float] = field(default_factory=dict)
     links: list[str] = field(default_factory=list)
     text: str = ""
+    words: int = 0  # to be read: of what is not folded, without tables, code and formulas
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +103,12 @@ def look(context: Any, url: str, name: str) -> Page:
     tab.on("response", lambda got: got.status >= 400 and seen.problems.append(f"{got.status}: {got.url}"))
     tab.goto(url, wait_until="load")
     tab.wait_for_timeout(100)
+    tab.evaluate(ALL_PICTURES)
     seen.images = tab.evaluate(IMAGES)
     seen.formulas = tab.locator(".math.notranslate").count(), tab.locator(".math.notranslate math").count()
     seen.links = tab.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
     seen.text = tab.inner_text("body")
+    seen.words = tab.evaluate(WORDS)
     tab.add_style_tag(content="* { transition: none !important; }")
     for theme in ("light", "dark"):
         tab.evaluate(THEME, theme)
@@ -158,6 +169,47 @@ def test_no_page_is_wider_than_a_phone(pages: list[Page]) -> None:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_is_readable(pages: list[Page], theme: str) -> None:
     assert {page.name: page.contrast[theme] for page in pages if page.contrast[theme] < 4.5} == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index",
+        "chapters/05_protokd",
+        "chapters/90_claims",
+        "chapters/95_explorer",
+        "chapters/96_results",
+        "gallery",
+        "glossary",
+        "bibliography",
+    ],
+)
+def test_nothing_shuts_anybody_out(smoke_book: Path, browser: Any, name: str) -> None:
+    """A page of each kind violates no rule of WCAG 2 A and AA that axe-core tests, with all that is folded laid open."""
+    tab = browser.new_page()
+    tab.set_viewport_size(DESK)
+    tab.goto(f"file://{smoke_book}/{name}.html")
+    tab.add_style_tag(content="* { transition: none !important; }")
+    tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    violations = {}
+    for theme, rules in (("light", ["wcag2a", "wcag2aa"]), ("dark", ["cat.color"])):
+        tab.evaluate(THEME, theme)
+        found = Axe().run(tab, options={"runOnly": rules, "resultTypes": ["violations"]}).response["violations"]
+        violations |= {f"{one['id']}, {theme}": [node["target"] for node in one["nodes"]] for one in found}
+    tab.close()
+    assert violations == {}
+
+
+def test_the_gallery_shows_every_figure_of_every_chapter_and_is_light(smoke_book: Path) -> None:
+    page = smoke_book / "gallery.html"
+    assert page.stat().st_size < 500e3
+    shown = set(re.findall(r'href="(chapters/\S+?\.html#figure-\d+)"', page.read_text()))
+    there = {
+        f"chapters/{chapter.name}#{anchor}"
+        for chapter in (smoke_book / "chapters").glob("*.html")
+        for anchor in re.findall(r'<figure id="(figure-\d+)"', chapter.read_text())
+    }
+    assert shown == there and len(shown) > 50
 
 
 def test_a_chapter_can_be_downloaded_launched_and_edited(pages: list[Page], smoke_book: Path) -> None:
