@@ -3,6 +3,7 @@
 # make test    every test                        make lint    style, types, import directions
 # make lab     JupyterLab on the text notebooks  make lock    choose the versions anew
 # make faults  thousand bad inputs, killed processes and damaged results (about 20 minutes; SEED=, a report in build/faults)
+# make slides  a deck for each paper in build/slides, of the book's figures and findings, for journal clubs; offline
 # make train   the runs of PROFILE alone, or those of EXPERIMENTS="name name"; what is cut off goes on where it was
 # make publish finished runs of PROFILE into results/, which git keeps; make book takes them from there
 # make verify  data, scores and first losses beside what is published (minutes)   PROFILE=book EXPERIMENTS= SETS=2 is quicker
@@ -46,12 +47,15 @@ INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip co
 HASHED = pip="$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps"; \
   $$pip --require-hashes -r requirements-hashed.lock; $$pip --no-build-isolation -e .
 
-.PHONY: book test faults train publish verify reproduce lab lint lock clean setup
+.PHONY: book slides test faults train publish verify reproduce lab lint lock clean setup
 .DEFAULT_GOAL := book
 
 book: $(VENV)/.ready
 	@$(PIPELINE)
 	@echo "Open file://$(CURDIR)/build/html/index.html"
+
+slides: book
+	@$(BIN)/python -m pipeline.slides build/html build/slides
 
 test: $(VENV)/.ready
 	env $(addprefix -u ,$(TYPED)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
