@@ -1,4 +1,4 @@
-"""Slides for journal clubs: a deck for each paper from the pages of a built book, by nbconvert, with reveal.js beside it.
+"""Slides for journal clubs: a deck for each paper from the pages of a built book, with reveal.js beside it.
 
 A page has its numbers from records, and a deck takes over what stands on the page: nothing is computed or typed here.
 """
@@ -86,7 +86,9 @@ class Deck:
         label = LABEL if "not a result" in self.chapter.get_text() else ""
         book = f'From the book <em>Learning with missing modalities</em>. <span class="label">{label}</span>'
         self.add(self.title, f"<p>{paper}</p>", f'<p class="small">{book}</p>')
-        self.add("The question", claim, "<p>Afterwards you know</p>", *self.chapter.select(":scope > .admonition.tip ul"))
+        self.add(
+            "The question", claim, "<p>Afterwards you know</p>", *self.chapter.select(":scope > .admonition.tip ul")
+        )
         self.add("The method", *self.method())
         figures = self.chapter.select("figure")
         for part in packed(text for text in others if text.select_one(".pasted-text")):
@@ -102,7 +104,9 @@ class Deck:
         self.add("To discuss", "<ol>", *self.chapter.select(":scope > section#three-questions > ol > li"), "</ol>")
         there = os.path.relpath(self.html / self.page, self.folder)
         link = f'<a href="{there}">The chapter</a> has all figures, tables and runs, and answers to the questions.'
-        self.add("Read on", f"<p>{link}</p>", *self.chapter.parent.select(".printed-from") if self.chapter.parent else ())
+        self.add(
+            "Read on", f"<p>{link}</p>", *self.chapter.parent.select(".printed-from") if self.chapter.parent else ()
+        )
         return nbformat.v4.new_notebook(cells=self.cells, metadata={"title": self.title})
 
     def method(self) -> list[Tag | str]:

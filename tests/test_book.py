@@ -19,6 +19,7 @@ from pipelines import ROOT, snakemake
 from mmlib.analysis.results import Results, read_runs
 from mmlib.ledgers.claims import TABLES, evidence
 from pipeline import asked_runs
+from pipeline.slides import DECKS, LABEL, make_slides
 
 pytestmark = pytest.mark.pipeline
 
@@ -56,7 +57,7 @@ ALL_PICTURES = """() => Promise.all([...document.images].map(image => {
 WORDS = """() => {
   const words = text => text.replace(/\\[?smoke run, not a result[.\\]]/gi, '').match(/[\\p{L}\\d]\\S*/gu) || [];
   const counted = node => node.nodeType === Node.TEXT_NODE ? words(node.data).length
-    : node.nodeType !== Node.ELEMENT_NODE || node.matches('table, pre, math, script, style') || !node.checkVisibility() ? 0
+    : node.nodeType !== Node.ELEMENT_NODE || node.matches('table, pre, math, script') || !node.checkVisibility() ? 0
     : [...node.childNodes].reduce((sum, child) => sum + counted(child), 0);
   return counted(document.querySelector('article')); }"""
 THEME = "theme => { document.documentElement.dataset.theme = theme; document.documentElement.dataset.mode = theme; }"
@@ -92,16 +93,21 @@ def address(smoke_book: Path) -> Iterator[str]:
         server.shutdown()
 
 
+def watch(tab: Any, problems: list[str]) -> None:
+    """Note what a tab asks for in vain or of others, and what it complains of."""
+    tab.on("request", lambda asked: LOCAL.match(asked.url) or problems.append(f"asked for {asked.url}"))
+    tab.on("console", lambda said: said.type == "error" and problems.append(f"console: {said.text}"))
+    tab.on("pageerror", lambda error: problems.append(f"script: {error}"))
+    tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url} {request.failure}"))
+    tab.on("response", lambda got: got.status >= 400 and problems.append(f"{got.status}: {got.url}"))
+
+
 def look(context: Any, url: str, name: str) -> Page:
     """Open a page and note what it asks for, what it says, and how it looks in both themes and on a phone."""
     seen = Page(name)
     tab = context.new_page()
     tab.set_viewport_size(DESK)
-    tab.on("request", lambda asked: LOCAL.match(asked.url) or seen.problems.append(f"asked for {asked.url}"))
-    tab.on("console", lambda said: said.type == "error" and seen.problems.append(f"console: {said.text}"))
-    tab.on("pageerror", lambda error: seen.problems.append(f"script: {error}"))
-    tab.on("requestfailed", lambda request: seen.problems.append(f"failed: {request.url} {request.failure}"))
-    tab.on("response", lambda got: got.status >= 400 and seen.problems.append(f"{got.status}: {got.url}"))
+    watch(tab, seen.problems)
     tab.goto(url, wait_until="load")
     tab.wait_for_timeout(100)
     tab.evaluate(ALL_PICTURES)
@@ -186,7 +192,7 @@ def test_text_is_readable(pages: list[Page], theme: str) -> None:
     ],
 )
 def test_nothing_shuts_anybody_out(smoke_book: Path, browser: Any, name: str) -> None:
-    """A page of each kind violates no rule of WCAG 2 A and AA that axe-core tests, with all that is folded laid open."""
+    """A page of each kind breaks no rule of WCAG 2 A and AA that axe-core tests, with all that is folded laid open."""
     tab = browser.new_page()
     tab.set_viewport_size(DESK)
     tab.goto(f"file://{smoke_book}/{name}.html")
@@ -292,6 +298,19 @@ def test_pages_that_are_looked_at_are_light_and_show_what_they_promise(smoke_boo
     assert "not a result" in tab.inner_text(".asking figcaption")
     tab.close()
     other.close()
+
+
+def test_decks_of_slides_open_without_a_network(smoke_book: Path, browser: Any, tmp_path: Path) -> None:
+    made = make_slides(smoke_book, tmp_path / "slides")
+    assert len(made) == len(DECKS)
+    for deck in made:
+        tab, problems = browser.new_page(), []
+        watch(tab, problems)
+        tab.goto(f"file://{deck}")
+        assert tab.evaluate("Reveal.isReady() && Reveal.getTotalSlides()") > 12
+        assert problems == [] and LABEL in tab.inner_text("section.present section.present")
+        assert all(one["width"] and says_something(one["alt"]) for one in tab.evaluate(IMAGES)), deck.name
+        tab.close()
 
 
 def test_claims_can_be_filtered_by_paper_and_sentence(smoke_book: Path, browser: Any) -> None:

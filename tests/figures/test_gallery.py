@@ -23,6 +23,8 @@ CHAPTER = f"""# A chapter
 {SHOWN.format(alt="Dice falls to 3 &amp; less. More.", below="<figcaption>Dice, n = 40. Look left.</figcaption>")}
 ```
 
+% fold the rest
+
 ```{{raw}} html
 {SHOWN.format(alt="It rises", below=f"<figcaption>{CAVEAT}Dice &lt; 3. Look right.</figcaption>")}
 ```
@@ -46,7 +48,7 @@ chapters/one
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     book = tmp_path_factory.mktemp("book")
     (book / "chapters").mkdir()
-    (book / "conf.py").write_text('extensions = ["myst_parser", "gallery"]')
+    (book / "conf.py").write_text('extensions = ["myst_parser", "gallery", "folds"]')
     (book / "chapters" / "one.md").write_text(CHAPTER)
     (book / "index.md").write_text(GALLERY)
     sys.path.insert(0, str(EXTENSIONS))
@@ -67,6 +69,14 @@ def test_a_picture_is_one_file_that_chapter_and_gallery_show(built: Path) -> Non
     ]
     assert chapter.count("data:image") == 1, "that of the viewer, whose script has all slices at hand"
     assert chapter.count('style="max-width:100%"') == 3 and "Look left." in chapter
+
+
+def test_what_follows_the_mark_is_folded_and_counted(built: Path) -> None:
+    open_, _, folded = (built / "chapters" / "one.html").read_text().partition('<details class="fold">')
+    assert folded.startswith("<summary>More: 2 figures</summary>") and folded.index("</details>") < folded.index(
+        "</section>"
+    )
+    assert 'id="figure-1"' in open_ and 'id="figure-2"' in folded.partition("</details>")[0]
 
 
 def test_the_gallery_says_the_first_sentence_and_leads_to_the_place(built: Path) -> None:
