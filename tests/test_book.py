@@ -59,7 +59,7 @@ WORDS = """() => {
   const counted = node => node.nodeType === Node.TEXT_NODE ? words(node.data).length
     : node.nodeType !== Node.ELEMENT_NODE || node.matches('table, pre, math, script') || !node.checkVisibility() ? 0
     : [...node.childNodes].reduce((sum, child) => sum + counted(child), 0);
-  return counted(document.querySelector('article')); }"""
+  return counted(document.querySelector('article') || document.body); }"""
 THEME = "theme => { document.documentElement.dataset.theme = theme; document.documentElement.dataset.mode = theme; }"
 
 

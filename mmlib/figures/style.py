@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import LogFormatterMathtext, NullFormatter
 from pandas.io.formats.style import Styler
 
@@ -94,6 +95,8 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mmlib",
 }
 DPI = 120
+COLUMN = 7.2  # inches of a page of the book that a figure has; a wider one is shown smaller
+LEAST = 8  # points of the smallest text on the page
 styled = mpl.rc_context(STYLE)  # decorates a function that draws
 
 
@@ -130,6 +133,7 @@ def show(figure: Figure, alt: str, caption: str = "", *, image: bool = False) ->
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             _plain_logarithms(axis)
+    _make_legible(figure)
     buffer, kind = io.BytesIO(), ("png", "image/png") if image else ("svg", "image/svg+xml")
     figure.savefig(buffer, format=kind[0], dpi=DPI, metadata=None if image else {"Date": None})
     source = f"data:{kind[1]};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -139,6 +143,18 @@ def show(figure: Figure, alt: str, caption: str = "", *, image: bool = False) ->
         f'style="max-width:100%;height:auto;background:white">{below}</figure>'
     )
     return Shown(html, alt)
+
+
+def _make_legible(figure: Figure) -> None:
+    """Enlarge text that the page would show below 8 points; numbers in the cells of a wide grid by a half at most."""
+    shrinks = max(1.0, figure.get_figwidth() / COLUMN)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            size = axis.get_ticklabels()[0].get_fontsize() if axis.get_ticklabels() else LEAST
+            axis.set_tick_params(labelsize=max(size, LEAST * shrinks))
+    for text in figure.findobj(Text):
+        size = text.get_fontsize()
+        text.set_fontsize(max(size, min(LEAST * shrinks, 1.5 * size)))
 
 
 def _plain_logarithms(axis: Axis) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from mmlib.analysis.results import read_runs
 from mmlib.analysis.statistics import paired_effects
@@ -190,6 +191,20 @@ def test_axial_does_not_depend_on_how_the_file_lies():
         other = image.as_reoriented(change)
         turned = overlays.axial(np.asanyarray(other.dataobj), other.affine)
         np.testing.assert_array_equal(turned, overlays.axial(case().labels, np.eye(4)))
+
+
+def test_text_has_eight_points_at_least_where_a_wide_figure_is_shown_in_the_column_of_a_page():
+    figure, axes = style.new_figure(9, 2)
+    axes[0, 0].plot([0, 1], label="a line")
+    axes[0, 0].set_title("large", fontsize=14)
+    axes[0, 0].text(0.5, 0.5, "in a cell", fontsize=7)
+    axes[0, 0].legend(fontsize=8)
+    figures.show(figure, alt="x")
+    sizes = {
+        text.get_text(): text.get_fontsize() * style.COLUMN / 9 for text in figure.findobj(Text) if text.get_text()
+    }
+    assert min(sizes.values()) >= style.LEAST - 1e-9 and {"a line", "in a cell", "0.0"} <= set(sizes)
+    assert sizes["large"] == pytest.approx(14 * style.COLUMN / 9)
 
 
 def test_overlay_panel_shows_inputs_missing_tiles_and_errors():
