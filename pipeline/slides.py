@@ -10,6 +10,7 @@ import copy
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,7 +47,8 @@ class Deck:
     def __init__(self, html: Path, folder: Path, chapter: str, drawing: str) -> None:
         self.html, self.folder = html, folder
         self.page, self.drawing = f"chapters/{chapter}.html", drawing
-        self.chapter = one(self.read(self.page), "section")
+        article = self.read(self.page)
+        self.chapter, self.origin = one(article, "section"), article.select(".printed-from")
         self.title = own_text(one(self.chapter, "h1"))
         self.cells: list[nbformat.NotebookNode] = []
 
@@ -70,7 +72,7 @@ class Deck:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(str(image["src"]), place)
                 image["src"] = f"images/{place.name}"
-        text = f"<h2>{title}</h2>" + "".join(map(bare, parts))
+        text = f"<h2>{escape(title)}</h2>" + "".join(map(bare, parts))
         metadata = {"slideshow": {"slide_type": "slide"}, "raw_mimetype": "text/html"}
         self.cells.append(nbformat.v4.new_raw_cell(text, metadata=metadata))
 
@@ -82,7 +84,7 @@ class Deck:
     def make(self) -> nbformat.NotebookNode:
         """All slides, as a notebook."""
         claim, *others = self.chapter.find_all("p", recursive=False)
-        paper = one(claim, "a[title][href*='bibliography.html']")["title"]
+        paper = escape(str(one(claim, "a[title][href*='bibliography.html']")["title"]))
         label = LABEL if "not a result" in self.chapter.get_text() else ""
         book = f'From the book <em>Learning with missing modalities</em>. <span class="label">{label}</span>'
         self.add(self.title, f"<p>{paper}</p>", f'<p class="small">{book}</p>')
@@ -104,9 +106,7 @@ class Deck:
         self.add("To discuss", "<ol>", *self.chapter.select(":scope > section#three-questions > ol > li"), "</ol>")
         there = os.path.relpath(self.html / self.page, self.folder)
         link = f'<a href="{there}">The chapter</a> has all figures, tables and runs, and answers to the questions.'
-        self.add(
-            "Read on", f"<p>{link}</p>", *self.chapter.parent.select(".printed-from") if self.chapter.parent else ()
-        )
+        self.add("Read on", f"<p>{link}</p>", *self.origin)
         return nbformat.v4.new_notebook(cells=self.cells, metadata={"title": self.title})
 
     def method(self) -> list[Tag | str]:
@@ -115,7 +115,7 @@ class Deck:
         if drawn := model.select_one("figure"):
             return [one(model, "p"), drawn]
         setting = one(self.read("problem.html"), f"img[src$='{self.drawing}.svg']")
-        return [one(model, "p"), one(setting.wrap(Tag(name="figure")), "img").parent or setting]
+        return [one(model, "p"), setting.wrap(Tag(name="figure"))]
 
     def add_verdicts(self) -> None:
         """What the ledger says of each claim of the chapter: a word for each question, and the effect."""
@@ -126,7 +126,7 @@ class Deck:
             if not set(columns) <= set(heads):
                 continue
             for row in table.select("tbody tr"):
-                cells = dict(zip(heads, (cell.get_text() for cell in row.select("th, td")), strict=True))
+                cells = dict(zip(heads, (escape(cell.get_text()) for cell in row.select("th, td")), strict=True))
                 for question in QUESTIONS:
                     word, _, measured = cells[question].partition("\n")
                     effect = measured.split(", n = ")[0] if question == STAND_IN else ""

@@ -13,7 +13,14 @@ FIGURE = (
 )
 POINTS = "".join(f"<li><p>{'word ' * 80}{n}</p></li>" for n in range(3))
 HEADS = ["id", "claim", "paper's tables", "stand-in", "real data", "why"]
-CELLS = ["K1", "It helps.", "FOLLOWS", "SHOWN\n+3 points, 95 % interval 2 to 4, n = 40, seeds = 5", "NOT RUN", "so"]
+CELLS = [
+    "K1",
+    "It helps &lt;.",
+    "FOLLOWS",
+    "SHOWN\n+3 points, 95 % interval 2 to 4, n = 40, seeds = 5",
+    "NOT RUN",
+    "so",
+]
 CHAPTER = f"""<article><section id="the-paper"><h1>A method<a class="headerlink" href="#the-paper">#</a></h1>
 <p><strong>Claim: it helps</strong> [<a href="../bibliography.html#a" title="A. Author. A paper. 2023.">A</a>].</p>
 <div class="admonition tip"><ul><li>what it is worth</li></ul></div>
@@ -71,7 +78,7 @@ def test_a_deck_goes_from_the_paper_to_the_limits_with_the_numbers_of_the_page(d
     said = [text for _, text in made]
     assert "A. Author. A paper. 2023." in said[0] and "Claim: it helps" in said[1]
     assert "+3.1 points" in said[3] and "Fig 1." in said[4]
-    assert said[9].endswith("K1 It helps. FOLLOWS SHOWN +3 points, 95 % interval 2 to 4 NOT RUN")
+    assert said[9].endswith("K1 It helps <. FOLLOWS SHOWN +3 points, 95 % interval 2 to 4 NOT RUN")
     assert "Because." not in said[11], "answers are on the page"
 
 
