@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 from mmlib.figures.page import CAVEAT
 
 FIGURE = re.compile(
-    r"<figure(?P<style>[^>]*)>"
+    r"<figure(?P<given>[^>]*)>"
     r'<img(?P<before>[^>]*?) src="data:image/(?P<kind>svg|png)[^,]*,(?P<data>[^"]+)"(?P<after>[^>]*)>'
     r"(?P<rest>.*?)</figure>",
     flags=re.DOTALL,
@@ -59,8 +59,6 @@ def take_out(app: Sphinx, document: nodes.document) -> None:
     found: list[Picture] = []
 
     def as_file(figure: re.Match[str]) -> str:
-        if "<script" in figure["rest"]:  # a viewer has its pictures at hand
-            return figure[0]
         data = base64.b64decode(figure["data"])
         file = f"_images/{hashlib.sha256(data).hexdigest()[:16]}.{figure['kind']}"
         target = Path(app.outdir) / file
@@ -69,11 +67,13 @@ def take_out(app: Sphinx, document: nodes.document) -> None:
         alt = re.search(r'alt="([^"]*)"', figure["before"] + figure["after"])
         caption = re.search(r"<figcaption[^>]*>(.*?)</figcaption>", figure["rest"], flags=re.DOTALL)
         says = html.unescape(re.sub(r"<[^>]*>", "", (caption or alt)[1]))
-        anchor = f"figure-{len(found) + 1}"
+        named = re.search(r' id="([^"]*)"', figure["given"])  # a viewer's script finds its figure by it
+        anchor = named[1] if named else f"figure-{len(found) + 1}"
         found.append(Picture(anchor, file, alt[1], html.escape(first_sentence(says))))
         source = "../" * page.count("/") + file
         image = f'<img{figure["before"]} src="{source}"{figure["after"]}>'
-        return f'<figure id="{anchor}"{figure["style"]}>{image}{figure["rest"]}</figure>'
+        given = figure["given"] if named else f' id="{anchor}"{figure["given"]}'
+        return f"<figure{given}>{image}{figure['rest']}</figure>"
 
     for raw in document.findall(nodes.raw):
         if "html" in raw.get("format", "") and "<figure" in raw.astext():

@@ -150,10 +150,10 @@ def _make_legible(figure: Figure) -> None:
     shrinks = max(1.0, figure.get_figwidth() / COLUMN)
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            size = axis.get_ticklabels()[0].get_fontsize() if axis.get_ticklabels() else LEAST
+            size = float(axis.get_ticklabels()[0].get_fontsize()) if axis.get_ticklabels() else LEAST
             axis.set_tick_params(labelsize=max(size, LEAST * shrinks))
     for text in figure.findobj(Text):
-        size = text.get_fontsize()
+        size = float(text.get_fontsize())
         text.set_fontsize(max(size, min(LEAST * shrinks, 1.5 * size)))
 
 
