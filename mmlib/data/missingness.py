@@ -1,6 +1,6 @@
 """What training cases lack: drawn once for each case, so that no step of a training ever meets it.
 
-It is not the dropout of a training step, which hides some of what a case has and comes on top (`mmlib.modalities.draw`).
+It is not the dropout of a step, which hides some of what a case has and comes on top (`mmlib.modalities.draw`).
 Three mechanisms, with the same chance that a modality of a case is not there:
 
 random      every modality of every case by itself;
@@ -14,7 +14,7 @@ modalities and a chance of 0.9 each, 71 % (`share_missing`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np

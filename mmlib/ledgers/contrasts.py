@@ -227,11 +227,11 @@ def _arm_table(runs: Results, arm: dict[str, Any], scale: float) -> pd.DataFrame
 def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
 
-    An arm names method, variant, experiment, metric, `parameters` where an experiment has several runs of it, and one or
-    several `available` and `target`, over which its mean is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own, and a `reference`
-    in points that is taken off, for the rule `at-least`. With `cases: shared` only cases count that all arms of all
-    parts were scored on: a region may be absent from some. Arms of several experiments are paired by the names of their
-    cases, which a phantom keeps when an option of it changes.
+    An arm names method, variant, experiment, metric, `parameters` where an experiment has several runs of it, and one
+    or several `available` and `target`, over which its mean is taken; what all arms share stands in `all`. A part may
+    have a `sesoi` and a `rule` of its own, and a `reference` in points that is taken off, for the rule `at-least`. With
+    `cases: shared` only cases count that all arms of all parts were scored on: a region may be absent from some. Arms
+    of several experiments are paired by the names of their cases, which a phantom keeps when an option of it changes.
     """
     contrast = claim["contrast"]
     asked = [{**claim, **part} for part in contrast["parts"]]

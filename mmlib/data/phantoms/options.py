@@ -116,16 +116,11 @@ class Site:
     times: dict[str, tuple[float, ...]] | None = None
 
 
-def site_number(seed: int, sites: int) -> int:
-    """Which of the sites a subject was scanned at, from 0 on."""
-    return int(np.random.default_rng((seed, 8)).integers(sites))
-
-
 def site_of(seed: int, sites: int) -> Site:
     """The site of a subject; the same for every subject of that site. Without sites all scan alike."""
     if not sites:
         return Site(times=TIMES)
-    number = site_number(seed, sites)
+    number = int(np.random.default_rng((seed, 8)).integers(sites))
     rng = np.random.default_rng((number, 0, 9))  # of three numbers: no subject draws from it
     strength, noise = rng.uniform(0.04, 0.2), np.exp(rng.uniform(-1.2, 0.2))
     times = {
