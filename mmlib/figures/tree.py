@@ -1,4 +1,4 @@
-"""A decision tree as a drawing that fits a phone and follows the theme: questions, answers, and leaves with an interval.
+"""A decision tree as a drawing that fits a phone and follows the theme: questions, answers, leaves with an interval.
 
 It is nested lists with lines between them, so that it can be read aloud and its leaves lead to their chapters.
 """
@@ -23,7 +23,8 @@ TREE_CSS = """
 .tree li::after { content: ""; position: absolute; left: .25em; top: 1.15em; width: .8em;
   border-top: 2px solid var(--pst-color-border, #bbb); }
 .tree .question { font-weight: 600; }
-.tree .answer { display: inline-block; padding: 0 .5em; border: 1px solid var(--pst-color-border, #999); border-radius: 1em; }
+.tree .answer { display: inline-block; padding: 0 .5em; border: 1px solid var(--pst-color-border, #999);
+  border-radius: 1em; }
 .tree .leaf { margin: .35em 0 .35em; padding: .4em .7em; border-left: 4px solid var(--pst-color-primary, #0072B2);
   background: var(--pst-color-surface, #f5f5f5); }
 .tree .leaf.unknown { border-left-color: var(--pst-color-border, #999); }

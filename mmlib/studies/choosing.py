@@ -274,7 +274,8 @@ def decide(name: str, runs: Results, chapters: Collection[str]) -> Leaf:
     if choice.contrast is None:
         found = best_two(runs)
         if found is None:
-            return Leaf("Not known yet", "Which network is ahead on equal terms? These runs are not published.", **place)
+            asked = "Which network is ahead on equal terms?"
+            return Leaf("Not known yet", f"{asked} These runs are not published.", **place)
         best, second, effect = found
         shown = judge(effect, choice.sesoi) == "SHOWN"
         advice = best if shown else f"{best} or {second}, the cheaper one"
