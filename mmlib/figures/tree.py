@@ -103,14 +103,15 @@ def _leaf(leaf: Leaf) -> str:
     link = f' <a href="{escape(leaf.link)}">{escape(leaf.page)}</a>' if leaf.link else ""
     drawn = _interval(leaf.effect, leaf.sesoi) if leaf.effect else ""
     kind = "leaf" if leaf.effect else "leaf unknown"
-    return f'<div class="{kind}"><strong>{escape(leaf.advice)}</strong>{drawn}{escape(leaf.reason)}{link}</div>'
+    why = f"<div>{escape(leaf.reason)}{link}</div>"
+    return f'<div class="{kind}"><strong>{escape(leaf.advice)}</strong>{drawn}{why}</div>'
 
 
 def _interval(effect: Effect, sesoi: float) -> str:
     """A small drawing: zero, the band below the smallest effect of interest, and the interval, cut at the ends."""
 
     def place(value: float) -> float:
-        return 50 + 50 * max(-1.0, min(1.0, value / (SPAN * sesoi)))
+        return 50 + 48 * max(-1.0, min(1.0, value / (SPAN * sesoi)))
 
     low, high = (effect.effect, effect.effect) if effect.low != effect.low else (effect.low, effect.high)
     left, right = place(-sesoi), place(sesoi)
