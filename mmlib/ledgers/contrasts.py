@@ -38,7 +38,7 @@ def _name(arm: dict[str, str]) -> str:
     return " ".join(arm[key] for key in ("method", "variant") if arm.get(key))
 
 
-def _scores(runs: Results, arm: dict[str, str], metrics: list[str], scale: float = PERCENT) -> pd.DataFrame:
+def _scores(runs: Results, arm: dict[str, Any], metrics: list[str], scale: float = PERCENT) -> pd.DataFrame:
     """The scores of one arm, of one experiment, in points."""
     scores = runs.of_method(arm["method"], arm.get("experiment"))
     scores = scores[scores["metric"].isin(metrics)]

@@ -217,11 +217,9 @@ TREE = Question(
 )
 
 
-def effect_of(choice: Choice, runs: Results) -> Effect | None:
-    """What `other` gains over `simple`; None where the runs are not there."""
-    if choice.contrast is None:
-        raise ValueError("the best two of a comparison are found by `best_two`")
-    claim = {"contrast": choice.contrast, "sesoi": choice.sesoi, "rule": "greater"}
+def effect_of(contrast: Mapping[str, Any], runs: Results) -> Effect | None:
+    """The effect of a contrast with one part; None where the runs are not there."""
+    claim = {"contrast": contrast, "sesoi": 0.0, "rule": "greater"}  # of which only the effect is taken
     try:
         ((_, effect, _, _),), _ = MEASURED["linear"](claim, runs)
     except NotTestedError:
@@ -256,7 +254,7 @@ def _said(one: str, other: str, effect: Effect, choice: Choice) -> str:
 
 
 def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    return text[:1].upper() + text[1:]
 
 
 def decide(name: str, runs: Results, chapters: Collection[str]) -> Leaf:
@@ -270,22 +268,19 @@ def decide(name: str, runs: Results, chapters: Collection[str]) -> Leaf:
     choice = CHOICES[name]
     chapter, page = choice.chapter
     link = f"{chapter}.html" if chapter in chapters else ""
-    place = {"sesoi": choice.sesoi, "link": link, "page": page}
-    if choice.contrast is None:
-        found = best_two(runs)
-        if found is None:
-            asked = "Which network is ahead on equal terms?"
-            return Leaf("Not known yet", f"{asked} These runs are not published.", **place)
-        best, second, effect = found
-        shown = judge(effect, choice.sesoi) == "SHOWN"
-        advice = best if shown else f"{best} or {second}, the cheaper one"
-        return Leaf(advice, _said(best, second, effect, choice), effect, **place)
-    effect = effect_of(choice, runs)
+    one, other = choice.other, choice.simple
+    asked, otherwise = f"{_capital(one)}, or {other}?", other
+    if choice.contrast is not None:
+        effect = effect_of(choice.contrast, runs)
+    elif found := best_two(runs):
+        one, other, effect = found
+        otherwise = f"{one} or {other}, the cheaper one"
+    else:
+        effect, asked = None, "Which network is ahead on equal terms?"
     if effect is None:
-        asked = f"{_capital(choice.other)}, or {choice.simple}?"
-        return Leaf("Not known yet", f"{asked} These runs are not published.", **place)
-    taken = choice.other if judge(effect, choice.sesoi) == "SHOWN" else choice.simple
-    return Leaf(_capital(taken), _said(choice.other, choice.simple, effect, choice), effect, **place)
+        return Leaf("Not known yet", f"{asked} These runs are not published.", None, choice.sesoi, link, page)
+    advice = one if judge(effect, choice.sesoi) == "SHOWN" else otherwise
+    return Leaf(_capital(advice), _said(one, other, effect, choice), effect, choice.sesoi, link, page)
 
 
 def leaves(runs: Results, chapters: Collection[str]) -> dict[str, Leaf]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -162,25 +164,25 @@ def winner_map(cells: Mapping[tuple[str, int, float], Cell]) -> Figure:
     return figure
 
 
-def _pale(colour: str) -> tuple[float, ...]:
+def _pale(colour: str) -> tuple[float, float, float]:
     """A colour on which black text reads."""
-    parts = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
-    return tuple((0.62 + 0.38 * parts).tolist())
+    red, green, blue = (0.62 + 0.38 * part for part in to_rgb(colour))
+    return red, green, blue
 
 
-def _draw_cell(axis, x: int, y: int, cell: Cell | None) -> None:
-    frame = {"xy": (x - 0.47, y - 0.45), "width": 0.94, "height": 0.9}
+def _draw_cell(axis: Axes, x: int, y: int, cell: Cell | None) -> None:
+    box = partial(Rectangle, (x - 0.47, y - 0.45), 0.94, 0.9, linewidth=0)
     if cell is None:
-        axis.add_patch(Rectangle(**frame, facecolor="#F4F4F4", edgecolor="none"))
+        axis.add_patch(box(facecolor="#F4F4F4"))
         axis.text(x, y, "not run", ha="center", va="center", fontsize=7.5, color="#555555")
         return
     if cell.told:
-        axis.add_patch(Rectangle(**frame, facecolor=_pale(METHOD[cell.best][0]), edgecolor="none"))
+        axis.add_patch(box(facecolor=_pale(METHOD[cell.best][0])))
     else:
-        axis.add_patch(Rectangle(**frame, facecolor="white", edgecolor="#DDDDDD", hatch="////", linewidth=0))
-    first, second = cell_text(cell)
+        axis.add_patch(box(facecolor="white", edgecolor="#DDDDDD", hatch="////"))
     plain = None if cell.told else {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    axis.text(x, y, f"{first}\n{second}", ha="center", va="center", fontsize=7.5, linespacing=1.25, bbox=plain)
+    text = "\n".join(cell_text(cell))
+    axis.text(x, y, text, ha="center", va="center", fontsize=7.5, linespacing=1.25, bbox=plain)
 
 
 def cell_text(cell: Cell) -> tuple[str, str]:
