@@ -29,6 +29,7 @@ TREE_CSS = """
   background: var(--pst-color-surface, #f5f5f5); }
 .tree .leaf.unknown { border-left-color: var(--pst-color-border, #999); }
 .tree .leaf svg { display: block; width: 180px; height: 16px; margin: .25em 0; }
+.tree .leaf a { white-space: nowrap; }
 .tree .line { stroke: var(--pst-color-border, #999); }
 .tree .small { fill: currentColor; opacity: .14; }
 .tree .bar { stroke: currentColor; stroke-width: 2; }
