@@ -229,7 +229,7 @@ def compare(
             given = given[list(given)[: cases or None]]
             about, beside = f"Cases of {data}", own_network.published_on(given)
         scores = own_network.compare(found, given, beside, name)
-        limits = {} if data else own_network.phantom_limits(given)
+        limits = {} if data else leaks.phantom_limits(given, own_network.SPACING)
         complete = next((one for one in given.values() if all(one.available.values())), None)
         suspicious = leaks.examine(found, complete, scores[scores["arm"].eq(name)], limits) if complete else []
         kinds = next(iter(given.values())).modalities

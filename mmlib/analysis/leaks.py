@@ -10,7 +10,7 @@ An empty answer means that nothing was found, not that nothing is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mmlib.analysis.statistics import by_seed_and_case, paired_effects
 from mmlib.data.cases import Case, Frame, tensors, zscore
+from mmlib.data.phantoms.options import PLAIN, Options
 from mmlib.modalities import combinations, label, mask
 from mmlib.tasks.any_network import as_segmenter, logits_of
 from mmlib.tasks.segmentation import evaluate_combinations
@@ -69,6 +70,22 @@ def reads_absent(network: Any, case: Case) -> list[str]:
     return faults
 
 
+def phantom_limits(cases: Iterable[str], spacing: float, options: Options = PLAIN) -> dict[str, float]:
+    """Phantom, such as `phantom-0120` -> the highest Dice for enhancing tumour without t1ce, in [0, 1].
+
+    See `mmlib.data.phantoms.brain.ceiling_without_t1ce`.
+
+    Args:
+        cases: whose number is the seed.
+        spacing: of their grid, mm.
+        options: what they were made with.
+    """
+    from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues  # packages that the library does without
+
+    tissues = {name: make_tissues(int(name.rpartition("-")[2]), spacing, options=options) for name in cases}
+    return {name: ceiling_without_t1ce(one, options.predictable) for name, one in tissues.items()}
+
+
 def beats_ceiling(
     scores: pd.DataFrame, limits: Mapping[str, float], blind: str = "t1ce", target: str = "et"
 ) -> list[str]:
@@ -76,8 +93,7 @@ def beats_ceiling(
 
     Args:
         scores: of `evaluate_combinations`, with a column `seed` where there are several.
-        limits: case -> the highest Dice without the modality, in [0, 1]; of phantoms
-            `mmlib.data.phantoms.brain.ceiling_without_t1ce`.
+        limits: case -> the highest Dice without the modality, in [0, 1]; of phantoms `phantom_limits`.
         blind: the modality.
         target: the region that it alone shows.
 

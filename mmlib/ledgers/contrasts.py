@@ -38,10 +38,14 @@ def _name(arm: dict[str, str]) -> str:
     return " ".join(arm[key] for key in ("method", "variant") if arm.get(key))
 
 
-def _scores(runs: Results, arm: dict[str, str], metrics: list[str], scale: float = PERCENT) -> pd.DataFrame:
+def _scores(runs: Results, arm: dict[str, Any], metrics: list[str], scale: float = PERCENT) -> pd.DataFrame:
     """The scores of one arm, of one experiment, in points."""
     scores = runs.of_method(arm["method"], arm.get("experiment"))
     scores = scores[scores["metric"].isin(metrics)]
+    if "parameters" in arm:  # of several runs of a method in one experiment
+        given = runs.records.reindex(columns=["experiment", "run", *(f"parameters.{key}" for key in arm["parameters"])])
+        given = given[(given.iloc[:, 2:] == list(arm["parameters"].values())).all(axis=1)]
+        scores = scores[scores["run"].isin(given["run"]) & scores["experiment"].isin(given["experiment"])]
     for key in ("variant", "experiment"):
         if key in arm:
             scores = scores[scores[key].eq(arm[key])]
@@ -223,11 +227,11 @@ def _arm_table(runs: Results, arm: dict[str, Any], scale: float) -> pd.DataFrame
 def _linear(claim: dict[str, Any], runs: Results) -> tuple[list[Part], str]:
     """One part per entry of `parts`: the sum of the arms of `add` less the sum of those of `subtract`, on shared seeds.
 
-    An arm names method, variant, experiment, metric, and one or several `available` and `target`, over which its mean
-    is taken; what all arms share stands in `all`. A part may have a `sesoi` and a `rule` of its own, and a `reference`
-    in points that is taken off, for the rule `at-least`. With `cases: shared` only cases count that all arms of all
-    parts were scored on: a region may be absent from some. Arms of several experiments are paired by the names of their
-    cases, which a phantom keeps when an option of it changes.
+    An arm names method, variant, experiment, metric, `parameters` where an experiment has several runs of it, and one
+    or several `available` and `target`, over which its mean is taken; what all arms share stands in `all`. A part may
+    have a `sesoi` and a `rule` of its own, and a `reference` in points that is taken off, for the rule `at-least`. With
+    `cases: shared` only cases count that all arms of all parts were scored on: a region may be absent from some. Arms
+    of several experiments are paired by the names of their cases, which a phantom keeps when an option of it changes.
     """
     contrast = claim["contrast"]
     asked = [{**claim, **part} for part in contrast["parts"]]

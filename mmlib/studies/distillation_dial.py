@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import paired_effects
 from mmlib.analysis.wording import format_effect, outcome
-from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues
 from mmlib.figures.style import BLACK, GREY, MODALITY, new_figure, styled
 from mmlib.studies.distillation import ALL, NAMES, Study, read_study, shared_seeds
 
@@ -112,23 +111,12 @@ def gain_words(points: pd.DataFrame, name: str, data: str = SHARED) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- the ceiling
-def ceilings(cases: Sequence[str], spacing: float) -> pd.Series:
-    """Case -> the highest Dice for enhancing tumour to be expected without t1ce, in points, of the plain phantom.
-
-    Args:
-        cases: `phantom-0123`, the number being the seed.
-        spacing: of the phantom, in mm.
-    """
-    seeds = {name: int(name.rsplit("-", 1)[1]) for name in cases}
-    return pd.Series({name: 100 * ceiling_without_t1ce(make_tissues(seed, spacing)) for name, seed in seeds.items()})
-
-
 def rim_against_ceiling(dial: Mapping[int, Study], bound: pd.Series, name: str = "t1") -> pd.DataFrame:
     """Dice for enhancing tumour of a student that cannot see it, minus the ceiling; and of the teacher, which can.
 
     Args:
         dial: as `read_dial` returns it.
-        bound: as `ceilings` returns it, of all cases tested.
+        bound: case -> the highest Dice to be expected, in points, of all cases tested.
         name: the student's modality.
 
     Returns:

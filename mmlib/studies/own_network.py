@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,6 @@ def published_on(cases: Mapping[str, Case]) -> pd.DataFrame:
                     rows += [(name, "", 0, case.name, shown, *pair) for pair in zip(case.targets, values, strict=True)]
     table = pd.DataFrame(rows, columns=["method", "variant", "seed", "case", "available", "target", "value"])
     return table.assign(metric="dice")
-
-
-def phantom_limits(cases: Iterable[str]) -> dict[str, float]:
-    """Case -> the highest Dice for enhancing tumour without t1ce, of phantoms; see `ceiling_without_t1ce`."""
-    from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues
-
-    return {name: ceiling_without_t1ce(make_tissues(int(name.rpartition("-")[2]), SPACING)) for name in cases}
 
 
 def compare(network: Any, cases: Mapping[str, Case], beside: pd.DataFrame, name: str = "yours") -> pd.DataFrame:

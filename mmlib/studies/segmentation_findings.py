@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mmlib.analysis.leaks import phantom_limits
 from mmlib.analysis.statistics import Effect, paired_effects
 from mmlib.analysis.wording import NO_INTERVAL, counted, format_effect, format_interval, listed, outcome, select
 from mmlib.data.cases import REGIONS, Case
-from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues
 from mmlib.data.phantoms.options import PLAIN, Options
 from mmlib.figures.results import arm_style
 from mmlib.figures.results import gains as gains_by_modality
@@ -79,15 +79,25 @@ def ceiling(study: Study, run: str, options: Options = PLAIN) -> Ceiling | None:
         run: that tells the spacing of the grid.
         options: what the phantoms were made with.
     """
-    return ceiling_from(study, case_limits(study, run, options)) if study.stand_in else None
+    if not study.stand_in:
+        return None
+    limits = phantom_limits(study.tested, float(study.record(run)["spacing"]), options)
+    return ceiling_from(study, 100 * pd.Series(limits))
 
 
-def case_limits(study: Study, run: str, options: Options = PLAIN) -> pd.Series:
-    """Test case, a phantom -> best ET Dice that can be expected without t1ce, %; arguments as of `ceiling`."""
-    spacing = float(study.record(run)["spacing"])
-    seeds = {name: int(name.rsplit("-", 1)[1]) for name in study.tested}
-    tissues = {name: make_tissues(seed, spacing, options=options) for name, seed in seeds.items()}
-    return pd.Series({name: 100 * ceiling_without_t1ce(one, options.predictable) for name, one in tissues.items()})
+def beyond_text(limit: Ceiling) -> str:
+    """Which networks find more enhancing tumour without t1ce than the images hold, a sentence."""
+    if not limit.beyond:
+        held = f"{limit.mean:.1f} % on average"
+        return f"No network finds more enhancing tumour without `t1ce` than the images hold: {held}."
+    found = "; ".join(
+        f"{arm_name(arm)} with {available} ({format_effect(limit.effects[arm, available])} points)"
+        for arm, available in limit.beyond
+    )
+    return (
+        f"**Suspicious:** above the ceiling of {limit.mean:.1f} % without `t1ce`, with an interval for all together, "
+        f"lie {found}. No image holds that: look for a leak before anything else is read."
+    )
 
 
 def ceiling_from(study: Study, limits: pd.Series) -> Ceiling:

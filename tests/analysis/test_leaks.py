@@ -94,6 +94,11 @@ def test_a_network_that_knows_the_test_cases_beats_the_ceiling(cases, limits):
         leaks.beats_ceiling(honest, {})
 
 
+def test_the_ceiling_of_a_case_is_that_of_the_phantom_with_its_number():
+    expected = {f"phantom-{seed:04d}": ceiling_without_t1ce(make_tissues(seed, 4.0)) for seed in (2, 120)}
+    assert leaks.phantom_limits(["phantom-0002", "phantom-0120"], 4.0) == expected and max(expected.values()) <= 1
+
+
 def test_the_best_answer_without_t1ce_is_not_flagged(cases, limits):
     """Who marks all solid tissue reaches the ceiling, and does not beat it."""
     scores = evaluate_combinations(AnySegmenter(Honest(), MRI, stride=1), cases, [("t1",)], hausdorff=False)

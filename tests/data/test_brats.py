@@ -235,6 +235,12 @@ def test_the_phantom_split():
         split.head(1, 21, 1)
 
 
+def test_the_larger_split_begins_with_the_same_cases():
+    usual, larger = splits.read_split("brats-phantom"), splits.read_split("brats-phantom-200")
+    assert larger.train[:100] == usual.train and len(larger.train) == 200
+    assert (larger.valid, larger.test) == (usual.valid, usual.test)
+
+
 @pytest.mark.parametrize(
     ("case", "subject"),
     [
@@ -292,7 +298,8 @@ def test_split_files_round_trip_and_their_faults_are_named(tmp_path):
     refused("case,subject,part\na,,train\n", "mine.csv: row 2, column subject: the cell is empty; correct the cell")
     with pytest.raises(ValueError, match="no split 'aaaaa.{20,80}': give one of"):
         splits.read_split("a" * 5000 + ".csv")
-    with pytest.raises(ValueError, match=r"no split 'nosuch': give one of \['brats-phantom', 'ixi-phantom'\]"):
+    known = r"\['brats-phantom', 'brats-phantom-200', 'ixi-phantom'\]"
+    with pytest.raises(ValueError, match=rf"no split 'nosuch': give one of {known}"):
         splits.read_split("nosuch")
 
 

@@ -26,6 +26,7 @@ from mmlib.ledgers.claims import (
     verdicts,
     what_it_would_take,
 )
+from mmlib.ledgers.contrasts import MEASURED, NotTestedError
 from mmlib.modalities import MRI, combinations, label
 from mmlib.records import open_run
 
@@ -633,7 +634,7 @@ def test_arms_scored_on_other_combinations_and_ambiguous_arms_are_refused(tmp_pa
 # ------------------------------------------------------------------------------------------------------- the ledger
 def test_the_ledger_names_every_claim_of_the_five_papers_and_across_them():
     entries = read_ledger(LEDGER)
-    expected = {"S": 16, "K": 11, "M": 17, "G": 24, "L": 9, "X": 6}
+    expected = {"S": 16, "K": 11, "M": 17, "G": 24, "L": 9, "X": 10}
     asked = {entry["id"].rstrip("rf") for entry in entries}  # r: of radiology and pathology; f: on a fixed test part
     assert asked == {f"{a}{i}" for a, n in expected.items() for i in range(1, n + 1)}
     used = {entry[side]["statistic"] for entry in entries for side in ("measured", "arithmetic") if side in entry}
@@ -1115,3 +1116,32 @@ def test_arithmetic_on_protokd_table_1(without_runs):
     expected = {"WT, flair: Teacher over KD-Net": 86.26 - 88.28, "TC, t1ce: Teacher over ProtoKD": 79.10 - 81.48}
     assert above == pytest.approx(expected) and len(ceiling) == 12
     assert "Above every other in 10 of 12 cells" in ceiling["reason"].iloc[0]
+
+
+def test_an_arm_may_name_the_parameters_of_its_runs():
+    facts = [("a", 12, 0.3, 0.5), ("b", 12, 0.6, 0.4), ("c", 50, 0.6, 0.7)]
+    records = pd.DataFrame(
+        [("x", run, cases, chance) for run, cases, chance, _ in facts],
+        columns=["experiment", "run", "parameters.cases_train", "parameters.missing_share"],
+    )
+    rows = [("x", run, "m", "v", 0, f"c{i}", "t1", "wt", "dice", value) for run, *_, value in facts for i in range(3)]
+    names = ["experiment", "run", "method", "variant", "seed", "case", "available", "target", "metric", "value"]
+    runs = Results(records, pd.DataFrame(rows, columns=names))
+
+    def part(cases, chance):
+        contrast = {
+            "all": {"method": "m", "metric": "dice", "available": "t1", "target": "wt", "experiment": "x"},
+            "parts": [
+                {
+                    "name": "p",
+                    "add": [{"parameters": {"cases_train": cases, "missing_share": chance}}],
+                    "subtract": [{"parameters": {"cases_train": 12, "missing_share": 0.6}}],
+                }
+            ],
+        }
+        ((_, effect, *_),), _ = MEASURED["linear"]({"contrast": contrast, "sesoi": 1.0, "rule": "greater"}, runs)
+        return effect.effect
+
+    assert part(12, 0.3) == pytest.approx(10) and part(50, 0.6) == pytest.approx(30)
+    with pytest.raises(NotTestedError, match="no run of m with dice"):
+        part(25, 0.6)

@@ -66,6 +66,9 @@ def test_the_ceiling_is_the_mean_of_its_cases_and_effects_are_points_from_it(run
 def test_an_arm_beyond_the_ceiling_fails_its_rule_and_needs_an_explanation(runs: study.Study) -> None:
     limit = findings.ceiling_from(runs, limits(10))
     assert ("u-hemis", "t1") in limit.beyond
+    said = findings.beyond_text(limit)
+    assert said.startswith("**Suspicious:** above the ceiling of 10.0 %") and "U-HeMIS with t1 (+" in said
+    assert findings.beyond_text(findings.ceiling_from(runs, limits(80))).startswith("No network finds more")
     assert "needs an explanation" in findings.ceiling_facts(runs, limit)["known_answer"]
     rules = findings.rules(runs, limit)
     assert rules.loc["ET without t1ce: not beyond the ceiling", "U-HeMIS"] == "FAIL: 67.0, 10.0"

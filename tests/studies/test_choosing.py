@@ -1,0 +1,111 @@
+"""The tree of choices: what is advised follows from the records, and what is not known is said to be so."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_segmentation import results_of, rows_of
+
+from mmlib import published
+from mmlib.analysis.results import Results
+from mmlib.figures.tree import tree
+from mmlib.modalities import MRI
+from mmlib.studies import choosing as study
+from pipeline.profiles import profile
+
+
+def made(zeros: float, dropout: float, shaspec: float, experiment: str = "segmentation") -> Results:
+    levels = {("zero-fill", "standard"): zeros, ("dropout-unet", "standard"): dropout, ("shaspec", "paper"): shaspec}
+    rows = [row for arm, level in levels.items() for row in rows_of(*arm, level, experiment=experiment)]
+    rows = [{**row, "seed": seed, "run": f"{row['run']}-{seed}"} for row in rows if row["seed"] == 0 for seed in (0, 1)]
+    return results_of(pd.DataFrame(rows))
+
+
+def test_the_costlier_way_is_advised_where_its_gain_is_shown():
+    leaves = study.leaves(made(0.2, 0.45, 0.45), {"01_shaspec_segmentation"})
+    dropout = leaves["least-work"]
+    assert dropout.advice == "A U-Net with modality dropout" and dropout.effect.effect == pytest.approx(25)
+    assert "+25.0 points of Dice" in dropout.reason and ", a gain; n = 3 test cases, 2 seeds." in dropout.reason
+    assert (dropout.link, dropout.page) == ("01_shaspec_segmentation.html", "Chapter 01")
+    equal = leaves["a-method"]
+    assert equal.advice == "A U-Net with modality dropout" and equal.effect.effect == pytest.approx(0)
+    assert study.leaves(made(0.2, 0.45, 0.6), ())["a-method"].advice == "ShaSpec"
+    assert study.leaves(made(0.2, 0.1, 0.6), ())["least-work"].advice == "A plain U-Net, fed zeros for what is missing"
+
+
+def test_a_leaf_without_its_runs_says_so_and_leads_nowhere():
+    leaves = study.leaves(made(0.2, 0.45, 0.45), {"01_shaspec_segmentation"})
+    for name in ("teacher", "for-all", "the-best", "few-cases", "many-cases", "image", "rare-audio", "costly-image"):
+        assert (leaves[name].advice, leaves[name].effect) == ("Not known yet", None)
+        assert leaves[name].reason.endswith("runs are not published.")
+    assert leaves["few-cases"].link == "" and study.summary(leaves).startswith("3 of 11 leaves are known.")
+    drawn = tree(study.TREE, leaves, alt="a", caption="<c>").html
+    assert drawn.count("Not known yet") == 8 and drawn.count("<svg") == 3 and "&lt;c&gt;" in drawn
+    assert drawn.count('href="01_shaspec_segmentation.html"') == 4  # of a chapter that is there
+
+
+def test_of_the_comparison_the_first_two_are_named():
+    best = study.leaves(made(0.2, 0.45, 0.6, "comparison"), ())["the-best"]
+    assert best.advice == "ShaSpec (paper)" and best.effect.effect == pytest.approx(15)
+    assert best.reason.startswith("ShaSpec (paper), against U-Net with dropout: +15.0 points")
+    tie = study.leaves(made(0.2, 0.45, 0.452, "comparison"), ())["the-best"]
+    assert tie.advice == "ShaSpec (paper) or U-Net with dropout, the cheaper one"
+
+
+def test_gaps_in_training_are_asked_at_the_setting_of_the_question():
+    found = made(0.2, 0.45, 0.6, "missingness")
+    other = made(0.2, 0.45, 0.2, "missingness")
+    scores = other.scores.assign(run=other.scores["run"] + "-200")
+    records = other.records.assign(run=other.records["run"] + "-200")
+    both = Results(
+        pd.concat(
+            [
+                found.records.assign(**{"parameters.cases_train": 12, "parameters.missing_share": 0.6}),
+                records.assign(**{"parameters.cases_train": 200, "parameters.missing_share": 0.6}),
+            ]
+        ),
+        pd.concat([found.scores, scores]),
+    )
+    leaves = study.leaves(both, ())
+    assert leaves["few-cases"].effect.effect == pytest.approx(15) and leaves["few-cases"].advice == "ShaSpec"
+    assert leaves["many-cases"].effect.effect == pytest.approx(-25)
+
+
+def test_every_leaf_has_its_choice_and_every_experiment_stands_in_the_profile(monkeypatch):
+    assert sorted(study.TREE.leaves) == sorted(study.CHOICES)
+    needed = {one for choice in study.CHOICES.values() for one in choice.experiments}
+    monkeypatch.setenv("TRAIN", "1")
+    assert needed == set(profile("book")["chapters"]["97_choosing"]["experiments"])
+
+
+def test_leaves_agree_with_the_published_scores():
+    """Means of the published files, taken by another way."""
+    scores = {name: published.scores(f"book/{name}") for name in ("segmentation", "distillation")}
+    rows = [table.assign(experiment=name) for name, table in scores.items()]
+    runs = Results(pd.DataFrame(columns=["experiment", "run"]), pd.concat(rows, ignore_index=True))
+
+    def mean(experiment: str, method: str, variant: str, sets, seeds) -> float:
+        table = scores[experiment]
+        mine = table[table["metric"].eq("dice") & table["method"].eq(method) & table["variant"].eq(variant)]
+        return 100 * mine.loc[mine["available"].isin(sets) & mine["seed"].isin(seeds), "value"].mean()
+
+    every, given = range(5), [name for name in study.SETS if name != study.ALL]
+    alone = [mean("segmentation", "dedicated", name, [name], range(3)) for name in MRI]
+    expected = {
+        "complete": ("dropout-unet", "standard", "zero-fill", "standard", [study.ALL]),
+        "least-work": ("dropout-unet", "standard", "zero-fill", "standard", given),
+        "a-method": ("shaspec", "paper", "dropout-unet", "standard", study.SETS),
+    }
+    by_hand = {
+        leaf: mean("segmentation", one, variant, sets, every) - mean("segmentation", other, plain, sets, every)
+        for leaf, (one, variant, other, plain, sets) in expected.items()
+    }
+    by_hand["for-all"] = np.mean(alone) - mean("segmentation", "dropout-unet", "standard", MRI, range(3))
+    taught, untaught = (mean("distillation", method, "standard", MRI, every) for method in ("protokd", "unimodal"))
+    by_hand["teacher"] = taught - untaught
+    for name, value in by_hand.items():
+        leaf = study.decide(name, runs, ())
+        assert leaf.effect.effect == pytest.approx(value, abs=1e-3), name
+        assert f"{value:+.1f} points" in leaf.reason
+        choice = study.CHOICES[name]
+        told = leaf.effect.low > 0 and value >= choice.sesoi
+        assert leaf.advice.lower() == (choice.other if told else choice.simple).lower()
