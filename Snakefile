@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -45,7 +46,8 @@ if workflow.is_main_process:
             known = path.is_file()
             if run in stale or not known:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(stale.get(run, "") + "\n")
+                # The time, too: Snakemake passes over a small file that is newer but holds the same as at the last run.
+                path.write_text(f"{stale.get(run, '')} {time.time_ns()}\n")
                 if run not in stale:
                     os.utime(path, (0, 0))  # the record is current, wherever it came from
 

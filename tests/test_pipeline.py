@@ -112,6 +112,10 @@ def test_a_change_to_what_all_import_reruns_all(finished: Path) -> None:
     jobs = planned(snakemake(finished, "--dry-run"))
     assert {"data: brats", "chapter: 00_phantom", "chapter: 01_methods"} <= jobs
     assert len([job for job in jobs if job.startswith("run: ")]) == 3
+    asked = finished / "build" / "logs" / "quick" / "asked" / "segmentation-zero-fill-s1"
+    before = asked.read_text()
+    snakemake(finished, "--dry-run")
+    assert before.startswith("code changed") and asked.read_text() != before, "what holds the same, Snakemake passes over"
 
 
 def test_a_change_to_a_chapter_reruns_that_chapter(finished: Path) -> None:
