@@ -9,6 +9,7 @@ This file is run by path and imports the standard library alone, so that the cal
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,6 +37,7 @@ _SERVERS: list[subprocess.Popen] = []
 LIBRARIES = (
     *("numpy", "pandas", "scipy.stats", "scipy.ndimage", "matplotlib.pyplot", "seaborn", "sklearn.ensemble", "nibabel"),
     *("torch", "torch.func", "monai.inferers", "monai.metrics", "monai.networks.nets", "nilearn.datasets"),
+    *("torch._dynamo", "accelerate"),  # which the first optimiser loads
     *("safetensors.torch", "psutil", "yaml"),
     *("ipykernel.ipkernel", "ipywidgets", "myst_nb", "jupytext", "papermill"),
 )
@@ -101,9 +104,12 @@ def serve(door: socket.socket) -> None:
     del sys.path[0]  # the folder of this file
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the callers pass it on
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked
+    gc.disable()
     for name in LIBRARIES:
         with suppress(ImportError):  # an extra that is not installed; who needs it says so
             importlib.import_module(name)
+    gc.freeze()  # or each of the forked looks through all of it for garbage, and copies it by that
+    gc.enable()
     while True:
         ready, _, _ = select.select([door, sys.stdin], [], [])
         if sys.stdin in ready:
@@ -152,8 +158,25 @@ def _become(asked: dict, files: list[int]) -> None:
     _, module, *arguments = asked["arguments"]
     sys.argv = [module, *arguments]
     sys.path.insert(0, os.getcwd())
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-    sys.exit()
+    status: object = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        status = ended.code
+    _end(status)
+
+
+def _end(status: object) -> None:
+    """End as Python does, but for taking the libraries apart, which takes longer than many a job."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    if status is not None and not isinstance(status, int):
+        print(status, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status if isinstance(status, int) else status is not None)
 
 
 if __name__ == "__main__":
