@@ -20,7 +20,18 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from pipelines import CALLERS, HEAD, ROOT, name_cases, snakemake, what_failed, write_records, write_small_project
+from pipelines import (
+    CALLERS,
+    HEAD,
+    ROOT,
+    caller,
+    name_cases,
+    python,
+    snakemake,
+    what_failed,
+    write_records,
+    write_small_project,
+)
 
 from mmlib import records
 from mmlib.data import derm7pt, radpath
@@ -29,7 +40,7 @@ from mmlib.data.phantoms.brain import make_subject, write_brats, write_ixi
 from mmlib.data.phantoms.options import read_options
 from mmlib.modalities import SAMPLERS
 from mmlib.training import OPTIMIZERS
-from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles, store
+from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles, store, warm
 from pipeline.sources import _bare_code, book_files, code_fingerprint, parameters_of, sources
 from pipeline.sources import _code as notebook_code
 
@@ -469,15 +480,15 @@ def test_optional_data_given_wrongly_are_an_error(monkeypatch: pytest.MonkeyPatc
 def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     folder = small_project / "mine"
     write_brats(folder, [1, 2], spacing=4.0)
-    command = [sys.executable, "-m", "pipeline", "data", "quick-own", "brats"]
+    command = ["pipeline", "data", "quick-own", "brats"]
     monkeypatch.setenv("DATA", str(folder))
-    refused = subprocess.run(command, cwd=small_project, capture_output=True, text=True)
+    refused = python(small_project, *command)
     assert refused.returncode != 0
     assert (
         "mine: 2 cases, 2 complete (t1, t1ce, t2, flair and a segmentation), of 2 subjects: training" in refused.stderr
     )
     write_brats(folder, [1, 2, 3], spacing=4.0)
-    subprocess.run(command, cwd=small_project, check=True)
+    assert python(small_project, *command).returncode == 0
     made = small_project / "build" / "data" / "quick-own"
     for fold in (1, 2, 3):
         split = (made / f"brats-fold{fold}.csv").read_text().splitlines()
@@ -488,8 +499,7 @@ def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     monkeypatch.delenv("DATA", raising=False)
     monkeypatch.delenv("IXI", raising=False)
-    make = [sys.executable, "-m", "pipeline", "data"]
-    subprocess.run([*make, "quick", "ixi"], cwd=small_project, check=True)
+    assert python(small_project, "pipeline", "data", "quick", "ixi").returncode == 0
     made = sorted(path.name for path in (small_project / "build/data/quick/ixi").rglob("*.nii.gz"))
     names = ("IXI0000-Phantom-0000", "IXI0120-Phantom-0120")  # the first of training and of test
     assert made == sorted(f"{name}-{modality}.nii.gz" for name in names for modality in ("T1", "T2", "PD"))
@@ -498,7 +508,7 @@ def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.Monkey
     folder = small_project / "mine"
     write_ixi(folder, [1, 2, 3], spacing=4.0)
     monkeypatch.setenv("IXI", str(folder))
-    subprocess.run([*make, "quick-own", "ixi"], cwd=small_project, check=True)
+    assert python(small_project, "pipeline", "data", "quick-own", "ixi").returncode == 0
     split = (small_project / "build/data/quick-own/ixi.csv").read_text().splitlines()
     assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
     assert split[1].split(",")[0].split("-")[0] == split[1].split(",")[1]
@@ -1015,10 +1025,9 @@ def test_a_chapter_names_itself_where_it_asks_for_runs(path: Path) -> None:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin the pipeline of a project in a process group of its own, as a shell does."""
-    inherited = {name: value for name, value in os.environ.items() if name not in CALLERS} | {"PROFILE": "quick"}
     command = [sys.executable, "-m", "pipeline", "book", "--cores", "1", *arguments]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen(command, cwd=folder, env=inherited, preexec_fn=_listen, **options)
+    return subprocess.Popen(command, cwd=folder, env=caller(), preexec_fn=_listen, **options)
 
 
 def _listen() -> None:
@@ -1087,7 +1096,8 @@ def test_runs_and_pages_are_made_without_a_home(finished: Path) -> None:
     (run / "record.json").unlink()
     (finished / "build/data/quick/brats").mkdir()
     (finished / "build/data/quick/brats/a.nii").touch()
-    done = snakemake(finished, f"{RESULTS}/zero-fill-s0/record.json", HOME="/nonexistent/home")
+    without = {"HOME": "/nonexistent/home", warm.PLACE: ""}  # nor of the server that loads the libraries
+    done = snakemake(finished, f"{RESULTS}/zero-fill-s0/record.json", **without)
     assert done.returncode == 0, what_failed(finished, done)
     assert (run / "record.json").is_file() and not Path("/nonexistent").exists()
 
