@@ -237,19 +237,19 @@ def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left
 
 @pytest.mark.pipeline
 def test_a_chapter_opened_alone_makes_the_records_it_lacks(small_project: Path) -> None:
-    call = "from pipeline import require_runs; require_runs('quick', 'segmentation')"
     notebooks = small_project / "notebooks"
-    first = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    (notebooks / "opened.py").write_text("from pipeline import require_runs; require_runs('quick', 'segmentation')")
+    first = python(notebooks, "opened")
     assert first.returncode == 0, first.stderr
     assert "zero-fill-s1: there is no record" in first.stdout and "3 runs are made" in first.stdout
     record = small_project / RESULTS / "zero-fill-s1" / "record.json"
     made = json.loads(record.read_text())["parameters"]
     assert (made["method"], made["seed"], made["steps"]) == ("zero-fill", 1, 3)
-    second = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    second = python(notebooks, "opened")
     assert second.returncode == 0 and not second.stdout, "all are current"
     record.unlink()
     (small_project / "zero-fill-s1.broken").touch()
-    third = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    third = python(notebooks, "opened")
     assert third.returncode != 0
     assert "the executed notebooks show why" in third.stderr and "zero-fill-s1" in third.stderr
 
@@ -1120,5 +1120,5 @@ def test_a_full_disk_while_data_are_written_is_one_sentence(small_project: Path)
     done = subprocess.run(command, cwd=small_project, env=uncut, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "build/data/quick/brats" in done.stderr and "no space to write it: it needs" in done.stderr
-    again = subprocess.run([*command[:1], "-m", "pipeline", *command[3:]], cwd=small_project, capture_output=True)
+    again = python(small_project, "pipeline", "data", "quick", "brats")
     assert again.returncode == 0 and (small_project / "build/data/quick/brats.json").is_file()
