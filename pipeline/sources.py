@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,18 @@ def code_fingerprint(notebook: str, *modules: str) -> str:
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:16]
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements of a tree; what stands within expressions, which is most of it, is not looked at."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield child
+            yield from _statements(child)
+
+
 @cache
 def _imported(path: Path, modified_ns: int) -> list[str]:
     names: list[str] = []
-    for node in ast.walk(ast.parse(_code(path), filename=str(path))):
+    for node in _statements(ast.parse(_code(path), filename=str(path))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -129,13 +138,16 @@ def sources(notebook: str | Path, *modules: str) -> list[Path]:
         Paths relative to the project, sorted; without data files.
     """
     found: set[Path] = set()
+    known: set[str] = set()
     waiting = [Path(notebook), *(file for module in modules for file in _files(module))]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
             whole = project_root() / path
-            waiting += [file for name in _imported(whole, whole.stat().st_mtime_ns) for file in _files(name)]
+            names = set(_imported(whole, whole.stat().st_mtime_ns)) - known
+            known |= names
+            waiting += [file for name in names for file in _files(name)]
     return sorted(found)
 
 

@@ -9,6 +9,7 @@ This file is run by path and imports the standard library alone, so that the cal
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,14 +37,19 @@ _SERVERS: list[subprocess.Popen] = []
 LIBRARIES = (
     *("numpy", "pandas", "scipy.stats", "scipy.ndimage", "matplotlib.pyplot", "seaborn", "sklearn.ensemble", "nibabel"),
     *("torch", "torch.func", "monai.inferers", "monai.metrics", "monai.networks.nets", "nilearn.datasets"),
+    *("torch._dynamo", "accelerate"),  # which the first optimiser loads
     *("safetensors.torch", "psutil", "yaml"),
     *("ipykernel.ipkernel", "ipywidgets", "myst_nb", "jupytext", "papermill"),
 )
 
 
-def start() -> None:
-    """Start a server for the jobs and kernels of this process; it ends with it."""
-    if not hasattr(os, "pidfd_open"):
+def start(*more: str) -> None:
+    """Start a server for the jobs and kernels of this process, where none answers; it ends with it.
+
+    Args:
+        more: names of modules that it loads beside the `LIBRARIES`.
+    """
+    if not hasattr(os, "pidfd_open") or _answers():
         return
     place = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp"))  # the path of a socket must be short
     atexit.register(shutil.rmtree, place, ignore_errors=True)
@@ -56,11 +63,18 @@ def start() -> None:
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(f"{place}/socket")
         door.listen(64)  # who calls while the libraries are loaded waits
-        command = [sys.executable, os.path.abspath(__file__), "--serve", str(door.fileno())]
+        command = [sys.executable, os.path.abspath(__file__), "--serve", str(door.fileno()), *more]
         server = subprocess.Popen(
             command, stdin=subprocess.PIPE, env={**os.environ, **AT_START}, pass_fds=[door.fileno()]
         )
     _SERVERS.append(server)  # this end of the pipe is kept, and closes with this process
+
+
+def _answers() -> bool:
+    with socket.socket(socket.AF_UNIX) as line, suppress(KeyError, OSError):
+        line.connect(f"{os.environ[PLACE]}/socket")
+        return True
+    return False
 
 
 # ------------------------------------------------------------------------------------------------------ the caller
@@ -96,14 +110,17 @@ def _alone(arguments: list[str]) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------ the server
-def serve(door: socket.socket) -> None:
+def serve(door: socket.socket, more: list[str]) -> None:
     """Load the libraries and fork for each call, until the process that started this one has ended."""
     del sys.path[0]  # the folder of this file
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the callers pass it on
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked
-    for name in LIBRARIES:
+    gc.disable()
+    for name in (*LIBRARIES, *more):
         with suppress(ImportError):  # an extra that is not installed; who needs it says so
             importlib.import_module(name)
+    gc.freeze()  # or each of the forked looks through all of it for garbage, and copies it by that
+    gc.enable()
     while True:
         ready, _, _ = select.select([door, sys.stdin], [], [])
         if sys.stdin in ready:
@@ -119,6 +136,8 @@ def _attend(line: socket.socket) -> None:
     """Fork what the caller asks for, and tell it how that ended; where the caller is gone, so is what it asked for."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, files, _, _ = socket.recv_fds(line, 8, 3)
+    if not size:
+        os._exit(0)  # it asked only whether there is a server
     request = b""
     while len(request) < int.from_bytes(size, "big"):
         if not (part := line.recv(1 << 16)):
@@ -152,12 +171,29 @@ def _become(asked: dict, files: list[int]) -> None:
     _, module, *arguments = asked["arguments"]
     sys.argv = [module, *arguments]
     sys.path.insert(0, os.getcwd())
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-    sys.exit()
+    status: object = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        status = ended.code
+    _end(status)
+
+
+def _end(status: object) -> None:
+    """End as Python does, but for taking the libraries apart, which takes longer than many a job."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    if status is not None and not isinstance(status, int):
+        print(status, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status if isinstance(status, int) else status is not None)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
-        serve(socket.socket(fileno=int(sys.argv[2])))
+        serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3:])
     else:
         sys.exit(call(sys.argv[1:]))

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline import warm
+
 ROOT = Path(__file__).parents[1]
 
 CALLERS = ("PROFILE", "HTML", "DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "MS", "TCGA")
@@ -88,13 +90,35 @@ print(profile)
 )
 
 
-def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Call the pipeline of a project as the Makefile does; no setting of the caller's shell reaches it."""
-    inherited = {name: value for name, value in os.environ.items() if name not in CALLERS}
-    cores = str(os.cpu_count() or 1)
-    command = [sys.executable, "-m", "pipeline", "book", "--cores", cores, *arguments]
-    given = {**inherited, "PROFILE": "quick", **environment}
+def serve() -> None:
+    """Have a server for what is called from here: Python that has loaded what the pipeline loads, but for itself."""
+    warm.start("snakemake.cli")
+
+
+def python(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call `python -m ARGUMENTS` in a folder, by way of the server."""
+    serve()
+    command = [sys.executable, "-S", "-E", warm.__file__, "-m", *arguments]
+    given = {**os.environ, warm.THREADS: "1", **environment}
     return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True)
+
+
+def caller() -> dict[str, str]:
+    """The environment in which the pipeline is called; no setting of the caller's shell reaches it."""
+    return {name: value for name, value in os.environ.items() if name not in CALLERS} | {"PROFILE": "quick"}
+
+
+def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call the pipeline of a project as the Makefile does."""
+    serve()
+    command = [sys.executable, "-S", "-E", warm.__file__, "-m", "pipeline", "book"]
+    return subprocess.run(
+        [*command, "--cores", str(os.cpu_count() or 1), *arguments],
+        cwd=folder,
+        env={**caller(), warm.THREADS: "1", **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 MAKE_RECORDS = """
@@ -114,7 +138,8 @@ for place in sys.argv[1:]:
 
 def write_records(folder: Path, *places: str) -> None:
     """Write the records of runs (`<experiment>/<run>` of the profile quick) as if their notebooks had run just now."""
-    made = subprocess.run([sys.executable, "-c", MAKE_RECORDS, *places], cwd=folder, capture_output=True, text=True)
+    (folder / "make_records.py").write_text(MAKE_RECORDS)
+    made = python(folder, "make_records", *places)
     assert made.returncode == 0, made.stderr
 
 

@@ -20,7 +20,18 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from pipelines import CALLERS, HEAD, ROOT, name_cases, snakemake, what_failed, write_records, write_small_project
+from pipelines import (
+    CALLERS,
+    HEAD,
+    ROOT,
+    caller,
+    name_cases,
+    python,
+    snakemake,
+    what_failed,
+    write_records,
+    write_small_project,
+)
 
 from mmlib import records
 from mmlib.data import derm7pt, radpath
@@ -29,7 +40,7 @@ from mmlib.data.phantoms.brain import make_subject, write_brats, write_ixi
 from mmlib.data.phantoms.options import read_options
 from mmlib.modalities import SAMPLERS
 from mmlib.training import OPTIMIZERS
-from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles, store
+from pipeline import check_parameters, checks, data_folder, frame, list_runs, lock, make, profile, profiles, store, warm
 from pipeline.sources import _bare_code, book_files, code_fingerprint, parameters_of, sources
 from pipeline.sources import _code as notebook_code
 
@@ -112,6 +123,12 @@ def test_a_change_to_what_all_import_reruns_all(finished: Path) -> None:
     jobs = planned(snakemake(finished, "--dry-run"))
     assert {"data: brats", "chapter: 00_phantom", "chapter: 01_methods"} <= jobs
     assert len([job for job in jobs if job.startswith("run: ")]) == 3
+    asked = finished / "build" / "logs" / "quick" / "asked" / "segmentation-zero-fill-s1"
+    before = asked.read_text()
+    snakemake(finished, "--dry-run")
+    assert before.startswith("code changed") and asked.read_text() != before, (
+        "what holds the same, Snakemake passes over"
+    )
 
 
 def test_a_change_to_a_chapter_reruns_that_chapter(finished: Path) -> None:
@@ -222,19 +239,19 @@ def test_a_failed_run_keeps_its_notebook_and_the_next_call_takes_up_what_is_left
 
 @pytest.mark.pipeline
 def test_a_chapter_opened_alone_makes_the_records_it_lacks(small_project: Path) -> None:
-    call = "from pipeline import require_runs; require_runs('quick', 'segmentation')"
     notebooks = small_project / "notebooks"
-    first = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    (notebooks / "opened.py").write_text("from pipeline import require_runs; require_runs('quick', 'segmentation')")
+    first = python(notebooks, "opened")
     assert first.returncode == 0, first.stderr
     assert "zero-fill-s1: there is no record" in first.stdout and "3 runs are made" in first.stdout
     record = small_project / RESULTS / "zero-fill-s1" / "record.json"
     made = json.loads(record.read_text())["parameters"]
     assert (made["method"], made["seed"], made["steps"]) == ("zero-fill", 1, 3)
-    second = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    second = python(notebooks, "opened")
     assert second.returncode == 0 and not second.stdout, "all are current"
     record.unlink()
     (small_project / "zero-fill-s1.broken").touch()
-    third = subprocess.run([sys.executable, "-c", call], cwd=notebooks, capture_output=True, text=True)
+    third = python(notebooks, "opened")
     assert third.returncode != 0
     assert "the executed notebooks show why" in third.stderr and "zero-fill-s1" in third.stderr
 
@@ -465,15 +482,15 @@ def test_optional_data_given_wrongly_are_an_error(monkeypatch: pytest.MonkeyPatc
 def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     folder = small_project / "mine"
     write_brats(folder, [1, 2], spacing=4.0)
-    command = [sys.executable, "-m", "pipeline", "data", "quick-own", "brats"]
+    command = ["pipeline", "data", "quick-own", "brats"]
     monkeypatch.setenv("DATA", str(folder))
-    refused = subprocess.run(command, cwd=small_project, capture_output=True, text=True)
+    refused = python(small_project, *command)
     assert refused.returncode != 0
     assert (
         "mine: 2 cases, 2 complete (t1, t1ce, t2, flair and a segmentation), of 2 subjects: training" in refused.stderr
     )
     write_brats(folder, [1, 2, 3], spacing=4.0)
-    subprocess.run(command, cwd=small_project, check=True)
+    assert python(small_project, *command).returncode == 0
     made = small_project / "build" / "data" / "quick-own"
     for fold in (1, 2, 3):
         split = (made / f"brats-fold{fold}.csv").read_text().splitlines()
@@ -484,8 +501,7 @@ def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     monkeypatch.delenv("DATA", raising=False)
     monkeypatch.delenv("IXI", raising=False)
-    make = [sys.executable, "-m", "pipeline", "data"]
-    subprocess.run([*make, "quick", "ixi"], cwd=small_project, check=True)
+    assert python(small_project, "pipeline", "data", "quick", "ixi").returncode == 0
     made = sorted(path.name for path in (small_project / "build/data/quick/ixi").rglob("*.nii.gz"))
     names = ("IXI0000-Phantom-0000", "IXI0120-Phantom-0120")  # the first of training and of test
     assert made == sorted(f"{name}-{modality}.nii.gz" for name in names for modality in ("T1", "T2", "PD"))
@@ -494,7 +510,7 @@ def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.Monkey
     folder = small_project / "mine"
     write_ixi(folder, [1, 2, 3], spacing=4.0)
     monkeypatch.setenv("IXI", str(folder))
-    subprocess.run([*make, "quick-own", "ixi"], cwd=small_project, check=True)
+    assert python(small_project, "pipeline", "data", "quick-own", "ixi").returncode == 0
     split = (small_project / "build/data/quick-own/ixi.csv").read_text().splitlines()
     assert sorted(line.rsplit(",", 1)[1] for line in split) == ["part", "test", "train", "train"]
     assert split[1].split(",")[0].split("-")[0] == split[1].split(",")[1]
@@ -1011,10 +1027,9 @@ def test_a_chapter_names_itself_where_it_asks_for_runs(path: Path) -> None:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin the pipeline of a project in a process group of its own, as a shell does."""
-    inherited = {name: value for name, value in os.environ.items() if name not in CALLERS} | {"PROFILE": "quick"}
     command = [sys.executable, "-m", "pipeline", "book", "--cores", "1", *arguments]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen(command, cwd=folder, env=inherited, preexec_fn=_listen, **options)
+    return subprocess.Popen(command, cwd=folder, env=caller(), preexec_fn=_listen, **options)
 
 
 def _listen() -> None:
@@ -1083,7 +1098,8 @@ def test_runs_and_pages_are_made_without_a_home(finished: Path) -> None:
     (run / "record.json").unlink()
     (finished / "build/data/quick/brats").mkdir()
     (finished / "build/data/quick/brats/a.nii").touch()
-    done = snakemake(finished, f"{RESULTS}/zero-fill-s0/record.json", HOME="/nonexistent/home")
+    without = {"HOME": "/nonexistent/home", warm.PLACE: ""}  # nor of the server that loads the libraries
+    done = snakemake(finished, f"{RESULTS}/zero-fill-s0/record.json", **without)
     assert done.returncode == 0, what_failed(finished, done)
     assert (run / "record.json").is_file() and not Path("/nonexistent").exists()
 
@@ -1106,5 +1122,5 @@ def test_a_full_disk_while_data_are_written_is_one_sentence(small_project: Path)
     done = subprocess.run(command, cwd=small_project, env=uncut, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "build/data/quick/brats" in done.stderr and "no space to write it: it needs" in done.stderr
-    again = subprocess.run([*command[:1], "-m", "pipeline", *command[3:]], cwd=small_project, capture_output=True)
+    again = python(small_project, "pipeline", "data", "quick", "brats")
     assert again.returncode == 0 and (small_project / "build/data/quick/brats.json").is_file()

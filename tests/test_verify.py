@@ -1,13 +1,10 @@
 """What is published comes out again in a small project, and a change is noticed; runs are trained again beside it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from pipelines import HEAD, write_small_project
+from pipelines import HEAD, python, write_small_project
 
 from mmlib import records
 from pipeline import store
@@ -82,9 +79,8 @@ print(json.dumps({one["kind"]: one for one in found}))
 """
 
 
-def python(project, *arguments, ends_with=0):
-    environment = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *arguments], cwd=project, env=environment, capture_output=True, text=True)
+def called(project, *arguments, ends_with=0):
+    done = python(project, *arguments, PYTHONPATH=str(project))
     assert done.returncode == ends_with, done.stdout + done.stderr
     return done.stdout
 
@@ -98,7 +94,9 @@ def project(tmp_path_factory):
     (folder / "notebooks" / "train_segmentation.md").write_text(TRAINING)
     (folder / "cases").mkdir()
     (folder / "cases" / "a.txt").write_text("data")
-    python(folder, "-c", TRAIN)
+    (folder / "trains.py").write_text(TRAIN)
+    (folder / "checks.py").write_text(CHECK)
+    called(folder, "trains")
     made = sorted((folder / "build" / "results" / "quick" / "segmentation").iterdir())
     store.publish(folder / "results", made, {"commit": "c0ffee", "day": "2026-11-28"}, ["*-s0/*"])
     return folder
@@ -121,7 +119,7 @@ def edited(folder, **facts):
 
 
 def checked(project, folder):
-    return json.loads(python(project, "-c", CHECK, str(folder)).splitlines()[-1])
+    return json.loads(called(project, "checks", str(folder)).splitlines()[-1])
 
 
 def test_data_scores_and_losses_come_out_and_nothing_is_left_behind(project, tmp_path):
@@ -150,7 +148,7 @@ def test_a_changed_score_loss_and_fingerprint_are_each_noticed(project, tmp_path
 
 
 def verify(project, ends_with=0):
-    return python(project, "-m", "pipeline", "verify", "quick", "--jobs", "1", ends_with=ends_with)
+    return called(project, "pipeline", "verify", "quick", "--jobs", "1", ends_with=ends_with)
 
 
 def test_runs_stay_where_the_same_losses_come_out_of_other_code_and_the_command_fails_where_not(project):
@@ -185,7 +183,7 @@ def test_an_empty_store_and_an_unknown_experiment_are_said(project, monkeypatch,
 def test_a_run_made_anew_is_equal_and_touches_no_other_results(project):
     before = {path: path.stat().st_mtime_ns for path in (project / "build" / "results").rglob("*")}
     before |= {path: path.stat().st_mtime_ns for path in (project / "results").rglob("*")}
-    said = python(project, "-m", "pipeline", "reproduce", "quick", "segmentation", "shaspec-paper-s1")
+    said = called(project, "pipeline", "reproduce", "quick", "segmentation", "shaspec-paper-s1")
     assert (
         "segmentation, 1 run made anew: all 1 scores are equal to the published ones, the difference is zero." in said
     )

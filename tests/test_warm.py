@@ -40,7 +40,9 @@ except KeyboardInterrupt:
 def server() -> Iterator[dict[str, str]]:
     """The environment in which a server answers."""
     before = dict(os.environ)
+    os.environ.pop(warm.PLACE, None)  # that of other tests
     warm.start()
+    warm.start()  # as a pipeline in a pipeline does: the server that answers is enough
     yield {**os.environ, "OMP_NUM_THREADS": "1"}
     process = warm._SERVERS.pop()
     assert process.stdin is not None

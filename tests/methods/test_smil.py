@@ -280,9 +280,10 @@ def test_no_tensor_outlives_its_step(tmp_path, mode):
 
 
 def test_memory_grows_where_gradients_with_a_graph_are_left_behind():
-    grown = {}
+    grown, clean = {}, get_context("forkserver")
+    clean.set_forkserver_preload([memory_trace.__module__])
     for way in MEMORY:  # each in a process of its own: what an earlier test gave back would be taken first
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        with ProcessPoolExecutor(1, mp_context=clean) as alone:
             trace = alone.submit(memory_trace, way, steps=30, batch_size=4).result()
         grown[way] = trace[-1] - trace[4]
     flat = max(grown["no graph"], grown["graph, cleared"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from multiprocessing import get_context
 
 import nibabel
 import numpy as np
@@ -30,7 +31,8 @@ ENHANCING = [seed for seed in range(16) if (drawn := phantom._draw_tumour(seed, 
 
 @pytest.fixture(scope="module")
 def subjects() -> list[tuple[Case, Tissues]]:
-    return [(make_subject(seed), make_tissues(seed)) for seed in ENHANCING]
+    tissues = {seed: make_tissues(seed) for seed in ENHANCING}
+    return [(make_subject(seed, tissues=truth), truth) for seed, truth in tissues.items()]
 
 
 def digest(case: Case) -> str:
@@ -332,16 +334,17 @@ def test_a_damaged_file_of_a_phantom_is_made_anew(tmp_path):
 
 
 def test_two_processes_that_make_the_same_never_show_half_a_file(tmp_path):
-    code = "import sys; from mmlib.data.phantoms.brain import write_brats; write_brats(sys.argv[1], range(2))"
     write_brats(tmp_path, [0], spacing=3.0)  # to be replaced
-    jobs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
+    jobs = [get_context("fork").Process(target=write_brats, args=(tmp_path, range(2))) for _ in range(2)]
+    for job in jobs:
+        job.start()
     seen = set()
-    while any(job.poll() is None for job in jobs):
+    while any(job.is_alive() for job in jobs):
         for path in tmp_path.glob("phantom-*/*.nii.gz"):
             with suppress(FileNotFoundError):  # for a moment there may be none
                 seen.add((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
         time.sleep(0.02)
-    assert [job.returncode for job in jobs] == [0, 0]
+    assert [job.exitcode for job in jobs] == [0, 0]
     last = {(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in tmp_path.glob("*/*.nii.gz")}
     assert len(last) == 10 and last <= seen and len(seen) <= 15, "a file is the old one or the whole new one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["phantom-0000", "phantom-0001"]
