@@ -115,7 +115,7 @@ def test_a_change_to_what_all_import_reruns_all(finished: Path) -> None:
     asked = finished / "build" / "logs" / "quick" / "asked" / "segmentation-zero-fill-s1"
     before = asked.read_text()
     snakemake(finished, "--dry-run")
-    assert before.startswith("code changed") and asked.read_text() != before, "what holds the same, Snakemake passes over"
+    assert before.startswith("code changed") and asked.read_text() != before, "Snakemake passes over what says the same"
 
 
 def test_a_change_to_a_chapter_reruns_that_chapter(finished: Path) -> None:
