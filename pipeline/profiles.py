@@ -49,9 +49,8 @@ def project_root() -> Path:
 
 @lru_cache
 def _parsed(path: Path, modified_ns: int) -> dict[str, Any]:
-    return yaml.load(
-        path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )  # ten times as fast
+    text = path.read_text(encoding="utf-8")
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml's is ten times as fast
 
 
 def _written(name: str) -> dict[str, Any]:

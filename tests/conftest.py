@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from pipelines import ROOT, snakemake, what_failed
 
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # UMAP of a few rows is made sooner than compiled
-
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = [
     "--no-sandbox",

@@ -14,6 +14,7 @@ from pipeline import warm
 ROOT = Path(__file__).parents[1]
 
 CALLERS = ("PROFILE", "HTML", "DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "MS", "TCGA")
+GIVEN = {"PROFILE": "quick", "NUMBA_DISABLE_JIT": "1"}  # UMAP of a few rows is made sooner than compiled
 PROFILE = """
 data:
   brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
@@ -105,7 +106,7 @@ def python(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
 
 def caller() -> dict[str, str]:
     """The environment in which the pipeline is called; no setting of the caller's shell reaches it."""
-    return {name: value for name, value in os.environ.items() if name not in CALLERS} | {"PROFILE": "quick"}
+    return {name: value for name, value in os.environ.items() if name not in CALLERS} | GIVEN
 
 
 def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -51,10 +52,9 @@ def test_three_cases_are_tested_in_three_folds_and_tell_no_methods_apart(given) 
     assert "It allows training. 3 subjects are tested; to tell methods apart takes 6 or more." in said
     names = list(list_runs("smoke-own", "segmentation"))
     assert [name for name in names if name.startswith("u-hemis")] == [f"u-hemis-s0-fold{fold}" for fold in (1, 2, 3)]
-    # per fold: two seeds of shaspec at 0.5 minutes, one of released at 0.5, six others at 0.4
-    assert (
-        f"{len(names)} runs are to be made, about {3 * (1.5 + 6 * 0.4):.0f} minutes on 1 cores by the profile" in said
-    )
+    # per fold: two seeds of shaspec at 0.5 minutes, one of released at 0.5, five others at 0.4
+    told = re.search(r"(\d+) runs are to be made, about (\d+) minutes on 1 cores by the profile", said)
+    assert told and int(told[1]) == len(names) and abs(int(told[2]) - 3 * (1.5 + 5 * 0.4)) <= 0.5
 
 
 def test_what_does_not_read_folds_is_left_out_and_said_to_be(given) -> None:

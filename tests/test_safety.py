@@ -315,6 +315,9 @@ def _calls() -> list[tuple[str, str, ast.Call]]:
     ]
 
 
+SAFE_LOADER = "getattr(yaml, 'CSafeLoader', yaml.SafeLoader)"
+
+
 def test_nothing_is_unpickled_or_run_as_code() -> None:
     calls = _calls()
     given = {id(node): {one.arg: ast.unparse(one.value) for one in node.keywords} for _, _, node in calls}
@@ -326,7 +329,8 @@ def test_nothing_is_unpickled_or_run_as_code() -> None:
         r"(pickle|joblib|dill|shelve|marshal)\.\w*(load|open)\w*|pd\.read_pickle|yaml\.(unsafe_|full_)?load|eval|exec|"
         r"os\.system|os\.popen|.*\.(extractall|unpack_archive)|shutil\.unpack_archive"
     )
-    ran = [(file, name) for file, name, _ in calls if refused.fullmatch(name)]
+    safe = {which for which, options in given.items() if options.get("Loader") == SAFE_LOADER}
+    ran = [(file, name) for file, name, node in calls if refused.fullmatch(name) and id(node) not in safe]
     assert ran == [("verify.py", "exec")], "the cells of the project's own notebooks, and nothing else"
     assert [file for file, _, node in calls if given[id(node)].get("shell") == "True"] == []
 
