@@ -64,6 +64,7 @@ def _gaps(cases: int) -> dict[str, Any]:
 ONE = ("01_shaspec_segmentation", "Chapter 01")
 COMPARED = ("09_comparison", "Chapter 09")
 SEGMENTED = {**DICE, "experiment": "segmentation"}
+TAUGHT = {**DICE, "experiment": "distillation", "variant": "standard"}
 CHOICES = {
     "complete": Choice(
         "a plain U-Net, trained on complete cases",
@@ -74,20 +75,18 @@ CHOICES = {
         1.0,
         ("segmentation",),
     ),
-    "teacher": Choice(
-        "a network for this modality alone, without a teacher",
-        "distillation from a teacher with all modalities (ProtoKD)",
-        ("05_protokd", "Chapter 05"),
-        _part(
-            {**DICE, "experiment": "distillation", "variant": "standard"},
-            [{"method": "protokd", "available": name} for name in MRI],
-            [{"method": "unimodal", "available": name} for name in MRI],
-            scale=100 / len(MRI),  # sides are sums; their mean is asked for
-        ),
-        "points of Dice",
-        1.0,
-        ("distillation",),
-    ),
+    **{
+        f"teacher-{name}": Choice(
+            "a network for this modality alone, without a teacher",
+            "distillation from a teacher with all modalities (ProtoKD)",
+            ("05_protokd", "Chapter 05"),
+            _part({**TAUGHT, "available": name}, [{"method": "protokd"}], [{"method": "unimodal"}]),
+            "points of Dice",
+            1.0,
+            ("distillation",),
+        )
+        for name in MRI
+    },
     "for-all": Choice(
         "one U-Net with modality dropout for all of them",
         "a network for each modality alone",
@@ -185,7 +184,12 @@ TREE = Question(
                 "nothing": "complete",
                 "all but one modality, always the same": Question(
                     "How many networks may it take?",
-                    {"one, and a teacher in training": "teacher", "one for each modality, or one for all": "for-all"},
+                    {
+                        "one, and a teacher in training": Question(
+                            "Which modality is there?", {name: f"teacher-{name}" for name in MRI}
+                        ),
+                        "one for each modality, or one for all": "for-all",
+                    },
                 ),
                 "anything": Question(
                     "Are training cases complete?",

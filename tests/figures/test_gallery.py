@@ -2,15 +2,13 @@
 
 import base64
 import re
-import sys
 from pathlib import Path
 
 import pytest
-from sphinx.application import Sphinx
+from small_books import build
 
 from mmlib.figures.page import CAVEAT
 
-EXTENSIONS = Path(__file__).resolve().parents[2] / "book" / "_ext"
 PICTURE = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
 SHOWN = (
     '<figure style="margin:0"><img class="dark-light" alt="{alt}" '
@@ -46,17 +44,8 @@ chapters/one
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    book = tmp_path_factory.mktemp("book")
-    (book / "chapters").mkdir()
-    (book / "conf.py").write_text('extensions = ["myst_parser", "gallery", "folds"]')
-    (book / "chapters" / "one.md").write_text(CHAPTER)
-    (book / "index.md").write_text(GALLERY)
-    sys.path.insert(0, str(EXTENSIONS))
-    try:
-        Sphinx(book, book, book / "html", book / "trees", "html", status=None, warning=None).build()
-    finally:
-        sys.path.remove(str(EXTENSIONS))
-    return book / "html"
+    settings = 'extensions = ["myst_parser", "gallery", "folds"]'
+    return build(tmp_path_factory.mktemp("book"), settings, {"chapters/one": CHAPTER, "index": GALLERY})
 
 
 def test_a_picture_is_one_file_that_chapter_and_gallery_show(built: Path) -> None:

@@ -2,13 +2,10 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from sphinx.application import Sphinx
-
-EXTENSIONS = Path(__file__).resolve().parents[2] / "book" / "_ext"
+from small_books import EXTENSIONS, build
 
 CONF = """
 extensions = ["myst_parser", "sphinxcontrib.bibtex", "meanings"]
@@ -32,23 +29,15 @@ empty
 PAGE = "# Page\n\n{term}`Dice`, {term}`swollen <swelling>`, {term}`empty` and [a link](https://example.org).\n"
 
 
-def build(book: Path, **pages: str) -> Path:
-    """The HTML of a book with these pages."""
-    (book / "conf.py").write_text(CONF)
+def with_sources(book: Path, **pages: str) -> Path:
+    """The HTML of a book with these pages and the book's bibliography."""
     shutil.copy(EXTENSIONS.parent / "references.bib", book)
-    for name, text in pages.items():
-        (book / f"{name}.md").write_text(text)
-    sys.path.insert(0, str(EXTENSIONS))
-    try:
-        Sphinx(book, book, book / "html", book / "trees", "html", status=None, warning=None).build()
-    finally:
-        sys.path.remove(str(EXTENSIONS))
-    return book / "html"
+    return build(book, CONF, pages)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("book"), index=f"{PAGE}\n```{{toctree}}\nwords\n```\n", words=GLOSSARY)
+    return with_sources(tmp_path_factory.mktemp("book"), index=f"{PAGE}\n```{{toctree}}\nwords\n```\n", words=GLOSSARY)
 
 
 def titles(page: Path) -> dict[str, str | None]:
@@ -77,6 +66,6 @@ def test_every_term_of_the_book_has_a_meaning_short_enough_to_point_at(tmp_path:
     glossary = (EXTENSIONS.parent / "glossary.md").read_text()
     terms = re.findall(r"^(\w.*)\n    \S", glossary, re.MULTILINE)
     links = "\n\n".join(f"{{term}}`{term}`" for term in terms)
-    found = titles(build(tmp_path, index=f"# Terms\n\n{links}\n", glossary=glossary) / "index.html")
+    found = titles(with_sources(tmp_path, index=f"# Terms\n\n{links}\n", glossary=glossary) / "index.html")
     assert len(terms) > 50 and sorted(found) == sorted(terms)
     assert {term: said for term, said in found.items() if not said or not 10 < len(said) < 250} == {}
