@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from axe_playwright_python.sync_playwright import Axe
 from pipelines import ROOT, snakemake
 
 from mmlib.analysis.results import Results, read_runs
-from mmlib.ledgers.claims import TABLES, evidence
+from mmlib.ledgers.claims import TABLES, evidence, read_yaml
 from pipeline import asked_runs
 from pipeline.slides import DECKS, LABEL, make_slides
 
@@ -267,7 +266,7 @@ def test_claims_are_there_for_every_paper_and_can_be_filtered_by_verdict(smoke_b
     tab = browser.new_page()
     tab.goto(f"file://{smoke_book}/chapters/90_claims.html")
     rows = tab.locator("table.ledger tbody tr")
-    ledger = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())["claims"]
+    ledger = read_yaml(ROOT / "book" / "claims.yml")["claims"]
     assert rows.count() == len(ledger), "one row a claim"
     titles = tab.locator("h3").all_text_contents()
     assert all(any(title.startswith(claim["paper"]) for title in titles) for claim in ledger)
@@ -325,7 +324,7 @@ def test_decks_of_slides_open_without_a_network(smoke_book: Path, browser: Any, 
 def test_claims_can_be_filtered_by_paper_and_sentence(smoke_book: Path, browser: Any) -> None:
     tab = browser.new_page()
     tab.goto(f"file://{smoke_book}/chapters/90_claims.html")
-    ledger = yaml.safe_load((ROOT / "book" / "claims.yml").read_text())["claims"]
+    ledger = read_yaml(ROOT / "book" / "claims.yml")["claims"]
     tab.select_option("[data-fact=paper]", "Deep Guidance")
     tab.select_option("[data-fact=sentence]", "ours")
     wanted = [one["id"] for one in ledger if one["paper"] == "Deep Guidance" and one["sentence"] == "ours"]

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.wording import format_effect
-from mmlib.ledgers.claims import CONTROLS, REAL, REASONS, STAND_IN, WEAKEST_FIRST, Judge
+from mmlib.ledgers.claims import CONTROLS, REAL, REASONS, STAND_IN, WEAKEST_FIRST, Judge, read_yaml
 from mmlib.ledgers.contrasts import MEASURED
 
 TEXTS = ("id", "method", "topic", "paper", "code", "here")
@@ -32,7 +31,7 @@ def read_differences(path: str | Path) -> list[dict[str, Any]]:
             contrast or control of no known statistic or a contrast without unit and sesoi, has another number of
             controls than of contrasts, or if an id occurs twice.
     """
-    entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["differences"]
+    entries = read_yaml(path)["differences"]
     for entry in entries:
         name = f"{path}, difference {entry.get('id')}"
         lacking = [key for key in TEXTS if key not in entry]
