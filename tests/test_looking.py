@@ -154,12 +154,13 @@ def test_a_link_puts_the_teacher_and_its_student_beside_the_truth(browser: Any, 
     assert shown.all_inner_texts()[:3] == ["truth", "teacher", "student"]
     assert "made-2" in tab.inner_text(".explorer .about"), "the case stays"
     assert [dice_shown(tab, arm) for arm in FIXED] == [100, 0]
+    assert tab.locator("tr.known").count() == 1, "the student knows no more than images without t1ce hold"
     student = picture(tab, 8)
     switch(tab, "flair")
     assert dice_shown(tab, "protokd") == 0 and tab.inner_text("tr[data-method=teacher] td") == "needs all images"
     gone = tab.locator(".explorer .outputs .missing:visible .gone")
     assert gone.all_inner_texts() == ["needs all images"] and "teacher, needs all images" in tab.inner_text(".said")
-    assert picture(tab, 8) != student, "it lies on another image"
+    assert picture(tab, 8) == student, "it reads t1 alone, and lies on it"
     switch(tab, "t1")
     assert gone.all_inner_texts() == ["needs all images", "needs t1"] and tab.problems == []
     tab.close()

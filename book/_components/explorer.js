@@ -180,8 +180,9 @@
         return cell;
       }));
     });
-    const blind = !state.have.has("t1ce") && one.known !== null;
-    if (blind) rows.push(make("tr", { class: "known" }, make("th", { scope: "row" }, "what the images hold"),
+    const given = [have, ...[...state.methods].map(i => used(data.methods[i]) ?? have)];
+    const blind = one.known !== null && given.some(reads => !reads.split("+").includes("t1ce"));
+    if (blind) rows.push(make("tr", { class: "known" }, make("th", { scope: "row" }, "what images hold without t1ce"),
       ...data.regions.map(region => region.name !== "et" ? make("td", {}, "-") : make("td", { "data-region": "et" },
         make("strong", {}, percent(one.known)), bar(one.known, data.known, "currentColor"),
         make("small", {}, `mean of ${data.n}: ${percent(data.known)}`)))));
@@ -200,7 +201,7 @@
 
   function show(keep = true) {
     const one = data.cases[state.case], have = now(), axis = [2, 0, 1][state.plane];
-    const behind = ["flair", "t1ce", "t2", "t1", ...names].find(name => state.have.has(name));
+    const behind = reads => ["flair", "t1ce", "t2", "t1", ...names].find(name => reads.split("+").includes(name));
     slice.max = one.shape[axis] - 1;
     slice.value = state.at[state.plane];
     opacity.value = state.opacity;
@@ -219,10 +220,11 @@
       tile.hidden = i > 0 && !state.methods.has(i - 1);
       tile.classList.toggle("missing", !tile.hidden && !reads);
       if (tile.hidden) return;
-      draw(canvas, one, behind, reads && marks(one, i ? one.predicted[method.key][reads] : one.truth));
+      const ground = behind(reads ?? have);
+      draw(canvas, one, ground, reads && marks(one, i ? one.predicted[method.key][reads] : one.truth));
       if (!reads) [gone.textContent, dice.textContent] = [needs(method), ""];
       else if (i) dice.textContent = one.dice[method.key][reads].map((v, k) => `${data.regions[k].name.toUpperCase()}\u00a0${percent(v)}`).join(" ");
-      canvas.setAttribute("aria-label", `${name} on ${behind}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);
+      canvas.setAttribute("aria-label", `${name} on ${ground}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);
     });
     scores(one, have);
     fill(one, have);

@@ -152,9 +152,9 @@ def read_taught(results: Results, tested: Sequence[str]) -> dict[str, Taught]:
     """
     whole = label(MRI, MRI)
     shown = {
-        "teacher": Fixed("teacher (all images)", PURPLE, whole),
-        "unimodal": Fixed(f"no teacher ({STUDENT})", ORANGE, STUDENT),
-        "protokd": Fixed(f"student ({STUDENT})", GREEN, STUDENT),
+        "teacher": Fixed("teacher (reads all images)", PURPLE, whole),
+        "unimodal": Fixed(f"no teacher (reads {STUDENT})", ORANGE, STUDENT),
+        "protokd": Fixed(f"student (reads {STUDENT})", GREEN, STUDENT),
     }
     found: dict[str, Taught] = {}
     for arm, about in shown.items():
