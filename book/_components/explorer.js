@@ -195,8 +195,8 @@
       return have === all || reads ? `${name} ${with_} %` : `${name} ${without} % (with all images ${with_} %)`;
     });
     said.textContent = `${data.caveat}Enhancing tumour from ${have.replaceAll("+", ", ")}: ${words.join("; ") || "no network is chosen"}.`
-      + (blind ? ` What enhances shows in t1ce alone: from the other images ${percent(one.known)} % can be expected here at best;`
-        + " more is luck, which does not last over many cases." : "");
+      + (blind ? ` What enhances shows in t1ce alone: a network that does not read it can be expected to reach ${percent(one.known)} % here`
+        + " at best; more is luck, which does not last over many cases." : "");
   }
 
   function show(keep = true) {
@@ -252,7 +252,7 @@
     if (given.overlay >= 0 && given.overlay <= 100) state.opacity = +given.overlay;
     return true;
   }
-  window.addEventListener("hashchange", () => { if (read()) show(false); });
+  window.addEventListener("hashchange", () => { if (read()) { show(false); figure.scrollIntoView(); } });
   enter(0);
   read();
   show(false);
