@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from mmlib.data.cases import Case
-from mmlib.figures.explorer import Explored, Filled
+from mmlib.figures.explorer import Explored, Filled, Fixed
 from mmlib.modalities import MRI, combinations, label
 from mmlib.tasks.segmentation import dice
 
 ARMS = {"shaspec paper": 0.5, "dropout-unet": 0.0}
+FIXED = {"teacher": Fixed("teacher", "#CC79A7", "t1+t1ce+t2+flair"), "protokd": Fixed("student", "#009E73", "t1")}
 LABELS = [label(names, MRI) for names in combinations(MRI)]
 
 
@@ -45,6 +46,8 @@ def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one
         for voxel in voxels[round(share * len(voxels)) :]:
             blind[(2, *voxel)] = False
         predicted[arm] = {have: (truth if "t1ce" in have.split("+") else blind).copy() for have in LABELS}
+    predicted["teacher"] = {LABELS[-1]: truth}  # which reads all images
+    predicted["protokd"] = {"t1": predicted["dropout-unet"]["t1"]}  # which reads t1 alone
     scored = {
         arm: {
             have: dice(torch.from_numpy(found)[None], torch.from_numpy(truth))[0].tolist() for have, found in by.items()
@@ -55,4 +58,5 @@ def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one
 
 
 def means() -> dict[str, dict[str, list[float]]]:
-    return {arm: {have: [0.9, 0.8, 0.7 if "t1ce" in have else 0.4] for have in LABELS} for arm in ARMS}
+    whole = {arm: {have: [0.9, 0.8, 0.7 if "t1ce" in have else 0.4] for have in LABELS} for arm in ARMS}
+    return whole | {"teacher": {LABELS[-1]: [0.9, 0.8, 0.7]}, "protokd": {"t1": [0.7, 0.6, 0.2]}}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_explorer import ARMS, explored, means
+from made_explorer import ARMS, FIXED, explored, means
 from pipelines import ROOT
 
 from mmlib.figures.components import component
@@ -28,7 +28,7 @@ def text(name: str) -> str:
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Any]:
     made = [explored(), explored("made-2", "typical", "the second one")]
-    return pack(made, means(), 40, 0.56, fillers={"regression unet": "regression"})
+    return pack(made, means(), 40, 0.56, fillers={"regression unet": "regression"}, fixed=FIXED)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,8 @@ def test_without_t1ce_the_dice_falls_as_the_predictions_say(
     before = picture(tab, 5)
     assert not tab.locator("tr.known").count(), "with t1ce nothing is hidden"
     switch(tab, "t1ce")
-    for arm, by in cases["cases"][0]["dice"].items():
+    for arm in ARMS:
+        by = cases["cases"][0]["dice"][arm]
         assert dice_shown(tab, arm) == round(100 * by["t1+t2+flair"][2]) < 100
         assert dice_shown(tab, arm, "wt") == 100
     assert picture(tab, 5) != before, "what the network finds is drawn anew"
@@ -141,6 +142,27 @@ def test_what_is_missing_is_shown_as_acquired_and_as_made_up(browser: Any, explo
         "t2 by regression: 12.3 dB",
     ]
     assert made.locator("h3").inner_text().endswith("axial slice 4"), "counted as the slider counts"
+    tab.close()
+
+
+def test_a_link_puts_the_teacher_and_its_student_beside_the_truth(browser: Any, explorer_page: str) -> None:
+    tab = opened(browser, explorer_page)
+    shown = tab.locator(".explorer .outputs .tile:visible .top")
+    assert shown.all_inner_texts() == ["truth", "ShaSpec (paper)", "U-Net with dropout"], "at first without them"
+    tab.get_by_text("typical").click()
+    tab.evaluate("location.hash = '#have=t1+t1ce+t2+flair&networks=teacher+protokd'")
+    assert shown.all_inner_texts()[:3] == ["truth", "teacher", "student"]
+    assert "made-2" in tab.inner_text(".explorer .about"), "the case stays"
+    assert [dice_shown(tab, arm) for arm in FIXED] == [100, 0]
+    assert tab.locator("tr.known").count() == 1, "the student knows no more than images without t1ce hold"
+    student = picture(tab, 8)
+    switch(tab, "flair")
+    assert dice_shown(tab, "protokd") == 0 and tab.inner_text("tr[data-method=teacher] td") == "needs all images"
+    gone = tab.locator(".explorer .outputs .missing:visible .gone")
+    assert gone.all_inner_texts() == ["needs all images"] and "teacher, needs all images" in tab.inner_text(".said")
+    assert picture(tab, 8) == student, "it reads t1 alone, and lies on it"
+    switch(tab, "t1")
+    assert gone.all_inner_texts() == ["needs all images", "needs t1"] and tab.problems == []
     tab.close()
 
 

@@ -6,7 +6,8 @@
   const PLANES = ["axial", "coronal", "sagittal"];
   const PIXELS = 300; // across a picture; the page scales it down
   const names = data.modalities.map(one => one.name);
-  const state = { case: 0, have: new Set(names), plane: 0, at: [0, 0, 0], methods: new Set(data.methods.keys()), opacity: 35 };
+  const state = { case: 0, have: new Set(names), plane: 0, at: [0, 0, 0], opacity: 35,
+    methods: new Set([...data.methods.keys()].filter(i => !data.methods[i].reads)) };
 
   // ------------------------------------------------------------------------------------------------------ the data
   const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
@@ -109,8 +110,8 @@
     one.tile.append(make("span", { class: "picture" }, one.canvas, make("span", { class: "gone" }, `${one.name} missing`)));
   const outputs = [{ name: "truth" }, ...data.methods].map(({ name }) => {
     const canvas = make("canvas", { role: "img" });
-    const top = make("span", { class: "top" }, name), dice = make("b", { class: "dice" });
-    return { canvas, name, dice, tile: make("div", { class: "tile" }, top, make("span", { class: "picture" }, canvas), dice) };
+    const top = make("span", { class: "top" }, name), dice = make("b", { class: "dice" }), gone = make("span", { class: "gone" });
+    return { canvas, name, dice, gone, tile: make("div", { class: "tile" }, top, make("span", { class: "picture" }, canvas, gone), dice) };
   });
   const table = make("table", { class: "scores" });
   const link = make("button", { type: "button", onclick: () => {
@@ -152,6 +153,9 @@
       }))));
   }
 
+  // What a network reads of the images that are there; nothing where it lacks one that it cannot do without.
+  const used = ({ reads = now() }) => reads.split("+").every(name => state.have.has(name)) ? reads : undefined;
+  const needs = ({ reads }) => `needs ${reads === names.join("+") ? "all images" : reads.replaceAll("+", ", ")}`;
   const now = () => names.filter(name => state.have.has(name)).join("+");
   const percent = value => `${(100 * value).toFixed(0)}`;
   function enter(i) { // a case opens on the slices with most tumour
@@ -166,33 +170,38 @@
   function scores(one, have) {
     const head = make("tr", {}, make("th", { scope: "col" }, "Dice, %"), ...data.regions.map(region => make("th", { scope: "col" }, region.title)));
     const rows = [...state.methods].sort().map(i => {
-      const { key, name, colour } = data.methods[i], mean = data.means[key][have];
+      const { key, name, colour } = data.methods[i], reads = used(data.methods[i]), mean = data.means[key][reads];
+      if (!reads) return make("tr", { "data-method": key }, make("th", { scope: "row" }, name),
+        make("td", { colspan: data.regions.length }, needs(data.methods[i])));
       return make("tr", { "data-method": key }, make("th", { scope: "row" }, name), ...data.regions.map((region, k) => {
-        const value = one.dice[key][have][k];
+        const value = one.dice[key][reads][k];
         const cell = make("td", { "data-region": region.name }, make("strong", {}, percent(value)), bar(value, mean?.[k], colour));
         if (mean) cell.append(make("small", {}, `mean of ${data.n}: ${percent(mean[k])}`));
         return cell;
       }));
     });
-    const blind = !state.have.has("t1ce") && one.known !== null;
-    if (blind) rows.push(make("tr", { class: "known" }, make("th", { scope: "row" }, "what the images hold"),
+    const given = [have, ...[...state.methods].map(i => used(data.methods[i]) ?? have)];
+    const blind = one.known !== null && given.some(reads => !reads.split("+").includes("t1ce"));
+    if (blind) rows.push(make("tr", { class: "known" }, make("th", { scope: "row" }, "what images hold without t1ce"),
       ...data.regions.map(region => region.name !== "et" ? make("td", {}, "-") : make("td", { "data-region": "et" },
         make("strong", {}, percent(one.known)), bar(one.known, data.known, "currentColor"),
         make("small", {}, `mean of ${data.n}: ${percent(data.known)}`)))));
     table.replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
     const et = data.regions.findIndex(region => region.name === "et"), all = names.join("+");
     const words = [...state.methods].sort().map(i => {
-      const { key, name } = data.methods[i], [with_, without] = [all, have].map(which => percent(one.dice[key][which][et]));
-      return have === all ? `${name} ${with_} %` : `${name} ${without} % (with all images ${with_} %)`;
+      const { key, name, reads } = data.methods[i];
+      if (!used(data.methods[i])) return `${name}, ${needs(data.methods[i])}`;
+      const [with_, without] = [all, have].map(which => percent(one.dice[key][reads ?? which][et]));
+      return have === all || reads ? `${name} ${with_} %` : `${name} ${without} % (with all images ${with_} %)`;
     });
     said.textContent = `${data.caveat}Enhancing tumour from ${have.replaceAll("+", ", ")}: ${words.join("; ") || "no network is chosen"}.`
-      + (blind ? ` What enhances shows in t1ce alone: from the other images ${percent(one.known)} % can be expected here at best;`
-        + " more is luck, which does not last over many cases." : "");
+      + (blind ? ` What enhances shows in t1ce alone: a network that does not read it can be expected to reach ${percent(one.known)} % here`
+        + " at best; more is luck, which does not last over many cases." : "");
   }
 
   function show(keep = true) {
     const one = data.cases[state.case], have = now(), axis = [2, 0, 1][state.plane];
-    const behind = ["flair", "t1ce", "t2", "t1", ...names].find(name => state.have.has(name));
+    const behind = reads => ["flair", "t1ce", "t2", "t1", ...names].find(name => reads.split("+").includes(name));
     slice.max = one.shape[axis] - 1;
     slice.value = state.at[state.plane];
     opacity.value = state.opacity;
@@ -206,12 +215,16 @@
       tile.classList.toggle("missing", !box.checked);
       draw(canvas, one, name);
     }
-    outputs.forEach(({ canvas, tile, name, dice }, i) => {
+    outputs.forEach(({ canvas, tile, name, dice, gone }, i) => {
+      const method = data.methods[i - 1], reads = i ? used(method) : have;
       tile.hidden = i > 0 && !state.methods.has(i - 1);
+      tile.classList.toggle("missing", !tile.hidden && !reads);
       if (tile.hidden) return;
-      draw(canvas, one, behind, marks(one, i ? one.predicted[data.methods[i - 1].key][have] : one.truth));
-      if (i) dice.textContent = one.dice[data.methods[i - 1].key][have].map((v, k) => `${data.regions[k].name.toUpperCase()}\u00a0${percent(v)}`).join(" ");
-      canvas.setAttribute("aria-label", `${name} on ${behind}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);
+      const ground = behind(reads ?? have);
+      draw(canvas, one, ground, reads && marks(one, i ? one.predicted[method.key][reads] : one.truth));
+      if (!reads) [gone.textContent, dice.textContent] = [needs(method), ""];
+      else if (i) dice.textContent = one.dice[method.key][reads].map((v, k) => `${data.regions[k].name.toUpperCase()}\u00a0${percent(v)}`).join(" ");
+      canvas.setAttribute("aria-label", `${name} on ${ground}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);
     });
     scores(one, have);
     fill(one, have);
@@ -226,12 +239,12 @@
   }
   function read() {
     const given = Object.fromEntries(location.hash.slice(1).split("&").map(part => part.split("=").map(decodeURI)));
-    const found = data.cases.findIndex(one => one.name === given.case);
-    if (found < 0) return false;
-    enter(found);
+    const found = given.case ? data.cases.findIndex(one => one.name === given.case) : state.case;
+    if (found < 0 || !("case" in given || "networks" in given)) return false;
+    if (given.case) enter(found);
     const have = (given.have ?? "").split("+").filter(name => names.includes(name));
     if (have.length) state.have = new Set(have);
-    state.plane = Math.max(0, PLANES.indexOf(given.plane));
+    if (PLANES.includes(given.plane)) state.plane = PLANES.indexOf(given.plane);
     const last = data.cases[found].shape[[2, 0, 1][state.plane]];
     if (given.slice >= 1 && given.slice <= last) state.at[state.plane] = given.slice - 1;
     if (given.networks !== undefined)
@@ -239,7 +252,8 @@
     if (given.overlay >= 0 && given.overlay <= 100) state.opacity = +given.overlay;
     return true;
   }
-  window.addEventListener("hashchange", () => { if (read()) show(false); });
-  if (!read()) enter(0);
+  window.addEventListener("hashchange", () => { if (read()) { show(false); figure.scrollIntoView(); } });
+  enter(0);
+  read();
   show(false);
 })();

@@ -42,6 +42,21 @@ class Filled:
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """A network that reads one combination, whatever else there is: a teacher, or a student.
+
+    Attributes:
+        name: as it is printed.
+        colour: of its bars.
+        reads: label of the combination.
+    """
+
+    name: str
+    colour: str
+    reads: str
+
+
+@dataclass(frozen=True)
 class Explored:
     """A case and what networks make of it.
 
@@ -155,6 +170,7 @@ def pack(
     known: float | None = None,
     caveat: str = "",
     fillers: Mapping[str, str] | None = None,
+    fixed: Mapping[str, Fixed] | None = None,
 ) -> dict[str, Any]:
     """What the page needs, as plain values.
 
@@ -165,17 +181,18 @@ def pack(
         known: as `Explored.known`, mean of all test cases.
         caveat: stands before numbers that are no results.
         fillers: arm of `Filled` -> its name.
+        fixed: arm -> what it reads, of arms that were predicted from that alone; the page opens without them.
 
     Raises:
         ValueError: if there is no case, or a combination was not predicted.
     """
     if not explored:
         raise ValueError("there is no case to show")
-    first = explored[0].case
+    first, fixed = explored[0].case, fixed or {}
     every = {label(names, first.modalities) for names in combinations(first.modalities)}
     for one in explored:
         for arm, by in one.predicted.items():
-            if lacking := every - set(by):
+            if lacking := ({fixed[arm].reads} if arm in fixed else every) - set(by):
                 raise ValueError(f"case {one.case.name}: {arm} lacks predictions from {sorted(lacking)}")
     return {
         "caveat": caveat,
@@ -183,10 +200,7 @@ def pack(
         "known": known,
         "modalities": [{"name": name, "colour": MODALITY[name][0]} for name in first.modalities],
         "regions": [_region(name) for name in first.targets],
-        "methods": [
-            {"key": arm, "name": arm_style(arm)[2], "colour": _visible(arm_style(arm)[0])}
-            for arm in explored[0].predicted
-        ],
+        "methods": [_method(arm, fixed.get(arm)) for arm in explored[0].predicted],
         "means": {
             arm: {have: [round(float(v), 4) for v in one] for have, one in by.items()} for arm, by in means.items()
         },
@@ -195,8 +209,11 @@ def pack(
     }
 
 
-def _visible(colour: str) -> str:
-    return "currentColor" if colour == BLACK else colour
+def _method(arm: str, fixed: Fixed | None) -> dict[str, str]:
+    if fixed is not None:
+        return {"key": arm, "name": fixed.name, "colour": fixed.colour, "reads": fixed.reads}
+    colour, _, name = arm_style(arm)
+    return {"key": arm, "name": name, "colour": "currentColor" if colour == BLACK else colour}
 
 
 def _region(name: str) -> dict[str, Any]:

@@ -17,17 +17,20 @@ from mmlib.analysis.results import Results
 from mmlib.data.cases import REGIONS, Case
 from mmlib.data.nifti import Cases
 from mmlib.data.slices import axial_slices, patterns
-from mmlib.figures.explorer import Explored, Filled
+from mmlib.figures.explorer import Explored, Filled, Fixed
+from mmlib.figures.style import GREEN, ORANGE, PURPLE
 from mmlib.methods import load, m2dn
 from mmlib.modalities import MRI, label, mask
 from mmlib.studies.segmentation import Study
 from mmlib.studies.synthesis import NAMES, upright
-from mmlib.tasks.segmentation import Segmenter, dice, shares_of
+from mmlib.tasks.distillation import load_network
+from mmlib.tasks.segmentation import Segmenter, dice, predict, shares_of
 from mmlib.tasks.synthesis import psnr
 
 KEPT = "fit.safetensors"  # the weights of a run
 FILLERS, FILLED_BY = ("regression", "m2dn"), "unet"  # methods of synthesis and their variant that are shown
 STRIDE = 8  # of a network of slices that does not say its own
+STUDENT = "t1"  # the image of the students that are shown
 
 
 def kept_runs(study: Study) -> dict[str, str]:
@@ -98,6 +101,7 @@ def explore(
     models: Mapping[str, Segmenter],
     known: float | None,
     filled: Filled | None = None,
+    taught: Mapping[str, Taught] | None = None,
 ) -> Explored:
     """Predict a case with every network from every combination, and score it.
 
@@ -105,14 +109,73 @@ def explore(
         why: as `choose` gives it.
         models: arm -> network, in evaluation mode.
         known, filled: see `Explored`.
+        taught: arm -> network that reads one combination, and is predicted from that alone.
     """
     truth = torch.from_numpy(case.regions)
     predicted = {arm: predict_all(model, case) for arm, model in models.items()}
+    for arm, one in (taught or {}).items():
+        reads = one.about.reads
+        predicted[arm] = {reads: predict(one.network, case, reads.split("+"))}
     scored = {
         arm: {have: dice(torch.from_numpy(found)[None], truth)[0].tolist() for have, found in by.items()}
         for arm, by in predicted.items()
     }
     return Explored(case, *why, predicted, scored, known, filled)
+
+
+# -------------------------------------------------------------------------------------------------------- distillation
+@dataclass(frozen=True)
+class Taught:
+    """A teacher or a student.
+
+    Attributes:
+        about: its name and what it reads.
+        run: that trained it.
+        network: in evaluation mode.
+        mean: Dice in [0, 1] of every region, over all test cases and seeds.
+    """
+
+    about: Fixed
+    run: str
+    network: Segmenter
+    mean: list[float]
+
+
+def read_taught(results: Results, tested: Sequence[str]) -> dict[str, Taught]:
+    """Arm -> teacher of all images, student without a teacher and student of ProtoKD, each with its lowest seed.
+
+    Those whose weights are not here are left out; all are where the teacher's or the taught student's are not.
+
+    Args:
+        results: runs of distillation.
+        tested: cases that means are taken over.
+    """
+    whole = label(MRI, MRI)
+    shown = {
+        "teacher": Fixed("teacher (reads all images)", PURPLE, whole),
+        "unimodal": Fixed(f"no teacher (reads {STUDENT})", ORANGE, STUDENT),
+        "protokd": Fixed(f"student (reads {STUDENT})", GREEN, STUDENT),
+    }
+    found: dict[str, Taught] = {}
+    for arm, about in shown.items():
+        rows = results.records[results.records["method"].eq(arm) & results.records["variant"].eq("standard")]
+        for row in rows.sort_values("seed").itertuples():
+            if (Path(row.folder) / f"{about.reads}.safetensors").is_file():
+                width = records.read_record(row.folder)["parameters"]["width"]
+                network = load_network(row.folder, about.reads, MRI, width)
+                mean = taught_mean(results, arm, about.reads, tested)
+                found[arm] = Taught(about, row.run, network, mean)
+                break
+    return found if {"teacher", "protokd"} <= set(found) else {}
+
+
+def taught_mean(results: Results, arm: str, reads: str, tested: Sequence[str]) -> list[float]:
+    """Mean Dice in [0, 1] of every region, of a teacher or student over test cases and seeds."""
+    asked = {"method": arm, "variant": "standard", "metric": "dice", "available": reads}
+    rows = results.scores[results.scores["case"].isin(tested)]
+    for column, value in asked.items():
+        rows = rows[rows[column].eq(value)]
+    return rows.groupby("target", observed=True)["value"].mean()[list(REGIONS)].tolist()
 
 
 # ----------------------------------------------------------------------------------------------------------- synthesis
@@ -192,9 +255,12 @@ def fill(case: Cases, fillers: Mapping[str, Filler]) -> Filled | None:
     return Filled(place + 1, acquired, made)
 
 
-def means(study: Study, arms: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+def means(
+    study: Study, arms: Sequence[str], taught: Mapping[str, Taught] | None = None
+) -> dict[str, dict[str, list[float]]]:
     """Arm -> combination -> mean Dice in [0, 1] of every region, over all test cases and seeds."""
-    return {
+    fixed = {arm: {one.about.reads: one.mean} for arm, one in (taught or {}).items()}
+    return fixed | {
         arm: {have: (row / 100).tolist() for have, row in zip(table.index, table.to_numpy(), strict=True)}
         for arm, table in ((arm, study.dice(arm)) for arm in arms)
     }

@@ -2,10 +2,11 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_explorer import explored, means
+from made_explorer import FIXED, explored, means
 
 from mmlib.figures.explorer import explorer, pack, runs_of
 from mmlib.figures.overlays import axial
@@ -42,7 +43,7 @@ def test_a_short_run_is_one_byte_and_more_than_three_regions_are_refused():
 
 def test_masks_are_those_of_the_case_around_its_brain():
     one = explored()
-    packed = pack([one], means(), 40, 0.56)
+    packed = pack([one], means(), 40, 0.56, fixed=FIXED)
     (case,) = packed["cases"]
     runs = np.frombuffer(base64.b64decode(case["truth"]), "u1")
     turned = axial(one.case.regions, one.case.affine)
@@ -57,7 +58,7 @@ def test_masks_are_those_of_the_case_around_its_brain():
 
 
 def test_slices_of_synthesis_are_packed_with_their_error():
-    (case,) = pack([explored()], means(), 40, fillers={"regression unet": "regression"})["cases"]
+    (case,) = pack([explored()], means(), 40, fillers={"regression unet": "regression"}, fixed=FIXED)["cases"]
     filled = case["filled"]
     assert filled["shape"] == [4, 5] and filled["number"] == 4, "one voxel of margin lies below the brain"
     grey = np.frombuffer(base64.b64decode(filled["acquired"]["t2"]), "u1")
@@ -71,13 +72,15 @@ def test_a_combination_that_was_not_predicted_is_an_error():
     one = explored()
     del one.predicted["dropout-unet"]["t1"]
     with pytest.raises(ValueError, match=r"dropout-unet lacks predictions from \['t1'\]"):
-        pack([one], means(), 40)
+        pack([one], means(), 40, fixed=FIXED)
+    with pytest.raises(ValueError, match=r"protokd lacks predictions from \['t1ce'\]"):
+        pack([explored()], means(), 40, fixed=FIXED | {"protokd": replace(FIXED["protokd"], reads="t1ce")})
     with pytest.raises(ValueError, match="no case"):
         pack([], {}, 0)
 
 
 def test_the_page_holds_data_that_cannot_end_its_script():
-    packed = pack([explored(rule="</script>")], means(), 40, None, "Smoke run. ")
+    packed = pack([explored(rule="</script>")], means(), 40, None, "Smoke run. ", fixed=FIXED)
     html = explorer(packed, "draw()", ".explorer {}", "a < b").html
     inside = html.split('<script type="application/json">')[1].split("</script>")[0]
     assert json.loads(inside) == packed and "a &lt; b" in html and html.count("</script>") == 2

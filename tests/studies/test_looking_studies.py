@@ -14,11 +14,13 @@ from made_segmentation import CASES, made_runs, results_of, rows_of
 
 from mmlib.analysis.results import Results
 from mmlib.data.nifti import CaseFiles, Cases
+from mmlib.figures.explorer import Fixed
 from mmlib.methods import baselines
 from mmlib.modalities import MRI
 from mmlib.studies import asking, exploring, overview
 from mmlib.studies import segmentation as study
 from mmlib.studies import segmentation_findings as findings
+from mmlib.tasks.distillation import CombinationVNet
 from mmlib.tasks.segmentation import predict
 
 
@@ -88,6 +90,20 @@ def test_networks_without_weights_are_left_out(runs: study.Study, tmp_path) -> N
     (tmp_path / "shaspec-paper-s1" / "fit.safetensors").touch()
     with_folders = study.read_study(Results(records, runs.results.scores))
     assert exploring.kept_runs(with_folders) == {"shaspec paper": "shaspec-paper-s1"}
+
+
+def test_a_teacher_and_its_student_are_predicted_from_what_they_read(tmp_path) -> None:
+    made = results_of(pd.DataFrame(rows_of("teacher", "standard", 0.5) + rows_of("protokd", "standard", 0.2)))
+    made = Results(made.records.assign(folder=str(tmp_path)), made.scores)
+    assert exploring.read_taught(made, list(CASES)) == {}, "without weights there is nothing to show"
+    assert exploring.taught_mean(made, "protokd", "t1", CASES[:1])[2] == pytest.approx(0.15)
+    torch.manual_seed(0)
+    model = CombinationVNet(MRI, ("t1",), 4).eval()
+    taught = {"protokd": exploring.Taught(Fixed("student", "#000000", "t1"), "run", model, [0.1, 0.2, 0.3])}
+    one = case()
+    explored = exploring.explore(one, ("easy", "a rule"), {}, None, taught=taught)
+    assert list(explored.predicted["protokd"]) == list(explored.dice["protokd"]) == ["t1"]
+    np.testing.assert_array_equal(explored.predicted["protokd"]["t1"], predict(model, one, ("t1",)))
 
 
 class One(Cases):
