@@ -293,6 +293,8 @@ def test_pages_that_are_looked_at_are_light_and_show_what_they_promise(smoke_boo
     other = browser.new_page()
     other.goto(link)
     assert other.inner_text(".explorer table.scores") == tab.inner_text(".explorer table.scores")
+    assert tab.locator(".lesions .answers tr.true td").count() == 3
+    assert "not a result" in tab.inner_text(".lesions figcaption")
     tab.goto(f"file://{smoke_book}/chapters/96_results.html")
     assert tab.locator(".asking g.point").count() >= 15
     assert "not a result" in tab.inner_text(".asking figcaption")
