@@ -232,7 +232,8 @@ def lesions_page(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 def test_a_lesion_shows_its_truth_and_what_each_network_says(browser: Any, lesions_page: str) -> None:
     tab = opened(browser, lesions_page)
     view = tab.locator(".lesions")
-    assert "Lesion 200002: from the photograph wrong, guided right. 1 of 7" in view.locator(".about").inner_text()
+    about = view.locator(".about").inner_text()
+    assert about.startswith("Lesion 200002: diagnosis from the photograph wrong, guided right. 1 of 7 test lesions")
     said = view.locator(".said").inner_text()
     assert re.search("photograph alone says .*, 70 %, wrong; guided photograph says .*, 70 %, right;", said)
     true = view.locator(".answers tr.true td")

@@ -32,7 +32,7 @@
   const about = make("p", { class: "about" }), truth = make("p", { class: "truth" });
   const said = make("p", { class: "said", "aria-live": "polite" }), table = make("table", { class: "scores answers" });
   const tiles = Object.entries(data.pictures).map(([key, name]) => {
-    const image = make("img", { width: 320, height: 320 }), shows = make("small");
+    const image = make("img", { class: "dark-light", width: 320, height: 320 }), shows = make("small");
     return { key, name, image, shows, tile: make("div", { class: "tile" }, make("span", { class: "top" }, name), image, shows) };
   });
   const link = make("button", { type: "button", onclick: () => {
@@ -42,9 +42,10 @@
       .then(() => done("Copied"), () => done("The address of this page is the link"));
   } }, "Copy a link to this lesion");
   figure.querySelector("noscript").before(
-    set(`Lesion: the first by name of each kind of diagnosis; of ${data.n} test lesions so many are of it`, ...cases.map(one => one.label)),
+    set(`Lesion: the first by name of each kind; in brackets, how many of ${data.n} test lesions are of it`, ...cases.map(one => one.label)),
     about, make("div", { class: "pair" }, ...tiles.map(one => one.tile)),
-    set("Asked for", ...tasks), set("Networks, by what they are given", ...networks), truth, table, said, link);
+    set("Asked for", ...tasks), set("Networks, by what they are given", ...networks), truth,
+    make("div", { class: "wide", tabindex: 0 }, table), said, link);
 
   const percent = value => `${(100 * value).toFixed(0)}`;
   function visible(one, task) { // which image shows a sign that the lesion has
@@ -54,7 +55,8 @@
   }
   function answers(one, task) {
     const shown = shownNow(), right = one.truth[state.task];
-    const head = make("tr", {}, make("th", { scope: "col" }, "Probability, %"), ...shown.map(({ name }) => make("th", { scope: "col" }, name)));
+    const head = make("tr", {}, make("th", { scope: "col" }, "Probability, %"), ...shown.map(({ name }) =>
+      make("th", { scope: "col", style: `width:${75 / shown.length}%` }, name)));
     const rows = task.classes.map((name, k) => make("tr", k === right ? { class: "true" } : {},
       make("th", { scope: "row" }, name, ...(k === right ? [make("small", {}, "the truth")] : [])),
       ...shown.map(({ key, colour }) => {
@@ -81,7 +83,7 @@
     cases.forEach(({ place, label }) => { label.firstChild.checked = place === state.case; });
     tasks.forEach((label, i) => { label.firstChild.checked = i === state.task; });
     networks.forEach((label, i) => { label.firstChild.checked = state.networks.has(keys[i]); });
-    about.textContent = `Lesion ${one.name}: ${kind.rule}. ${kind.count} of ${data.n} test lesions are of this kind, and it is the first by name.`;
+    about.textContent = `Lesion ${one.name}: diagnosis ${kind.rule}. ${kind.count} of ${data.n} test lesions are of this kind, and it is the first by name.`;
     for (const { key, name, image, shows } of tiles) {
       image.src = one.images[key];
       image.alt = `${name} of lesion ${one.name}`;
