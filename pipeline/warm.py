@@ -39,7 +39,7 @@ LIBRARIES = (
     *("torch", "torch.func", "monai.inferers", "monai.metrics", "monai.networks.nets", "nilearn.datasets"),
     *("torch._dynamo", "accelerate"),  # which the first optimiser loads
     *("safetensors.torch", "psutil", "yaml"),
-    *("ipykernel.ipkernel", "ipywidgets", "myst_nb", "jupytext", "papermill"),
+    *("ipykernel.ipkernel", "ipykernel.debugger", "ipywidgets", "myst_nb", "jupytext", "papermill"),
 )
 
 

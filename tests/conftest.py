@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from pipelines import ROOT, snakemake, what_failed
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # some tests fork, and of a process with threads that may hang
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = [
     "--no-sandbox",

@@ -107,12 +107,14 @@ def watch(tab: Any, problems: list[str]) -> None:
     tab.on("response", lambda got: got.status >= 400 and problems.append(f"{got.status}: {got.url}"))
 
 
-def look(context: Any, url: str, name: str) -> Page:
-    """Open a page and note what it asks for, what it says, and how it looks in both themes and on a phone."""
+def look(tab: Any, heard: list[str], url: str, name: str) -> Page:
+    """Open a page and note what it asks for, what it says, and how it looks in both themes and on a phone.
+
+    Args:
+        heard: where `watch` notes what this tab complains of.
+    """
     seen = Page(name)
-    tab = context.new_page()
     tab.set_viewport_size(DESK)
-    watch(tab, seen.problems)
     tab.goto(url, wait_until="load")
     tab.wait_for_timeout(100)
     tab.evaluate(ALL_PICTURES)
@@ -128,7 +130,8 @@ def look(context: Any, url: str, name: str) -> Page:
     tab.set_viewport_size(PHONE)
     tab.wait_for_timeout(50)
     seen.too_wide = tab.evaluate(WIDER)
-    tab.close()
+    seen.problems = heard.copy()
+    heard.clear()
     return seen
 
 
@@ -136,7 +139,12 @@ def look(context: Any, url: str, name: str) -> Page:
 def pages(smoke_book: Path, address: str, browser: Any) -> list[Page]:
     """Every page of the book, as seen."""
     names = sorted(path.relative_to(smoke_book).as_posix() for path in smoke_book.rglob("*.html"))
-    return [look(browser, f"{address}/{name}", name) for name in names if not name.startswith("_static/")]
+    heard: list[str] = []
+    tab = browser.new_page()  # one for all: what all pages share is read once
+    watch(tab, heard)
+    seen = [look(tab, heard, f"{address}/{name}", name) for name in names if not name.startswith("_static/")]
+    tab.close()
+    return seen
 
 
 def chapters(pages: list[Page]) -> list[Page]:
@@ -251,9 +259,10 @@ def test_what_can_be_downloaded_names_no_folder_of_this_machine(smoke_book: Path
 
 
 def test_the_book_opens_from_a_folder_and_can_be_searched(smoke_book: Path, browser: Any) -> None:
-    seen = look(browser, f"file://{smoke_book}/index.html", "index.html")
-    assert seen.problems == []
-    tab = browser.new_page()
+    tab, problems = browser.new_page(), []
+    watch(tab, problems)
+    tab.goto(f"file://{smoke_book}/index.html")
+    assert problems == []
     tab.goto(f"file://{smoke_book}/search.html?q=modality")
     tab.wait_for_selector("#search-results li")
     tab.close()

@@ -191,11 +191,11 @@ def contrast_table(known: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrast_facts(known: pd.DataFrame, variant: str) -> dict[str, str]:
-    """How much of both contrasts a variant recovers, as texts by name; dashes where there is no known answer."""
-    if known.empty:
+    """How much of both contrasts a variant recovers, as texts by name; they say so where one is not known."""
+    rows = known[known["name"].eq(variant)].set_index("metric")
+    if set(CONTRASTS).difference(rows.index):
         unknown = "not known for these data"
         return dict.fromkeys(("rim", "rim_brief", "oedema", "oedema_brief", "rim_verdict", "rim_headline"), unknown)
-    rows = known[known["name"].eq(variant)].set_index("metric")
     rim, oedema = rows.loc["contrast-enhancement"], rows.loc["contrast-oedema"]
     where = "the interval holds zero" if rim["low"] <= 0 <= rim["high"] else "the interval lies off zero"
     expected = "It does not find what is not there", "It finds more than there can be: look for a leak"

@@ -15,6 +15,7 @@ the plain phantom; `mmlib.data.phantoms.options` tells what may be added and wha
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -47,7 +48,7 @@ from mmlib.records import new_folder, one_at_a_time
 
 Array = np.ndarray | float
 VERSION = 3  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
-SPACINGS = (2.0, 3.0, 4.0)  # mm
+SPACINGS = (2.0, 3.0, 4.0, 8.0)  # mm; the last to try a program, not to look at
 LAYOUTS = {"brats": MRI, "ixi": IXI}
 TISSUES = ("csf", "gm", "wm", "oedema", "necrosis", "solid", "enhancing")
 # Proton density (1 = water), T1 and T2 in ms; solid and enhancing tissue are alike on purpose.
@@ -104,7 +105,8 @@ def _maps(spacing: float) -> torch.Tensor:
     total = np.maximum(gm + wm, 1)
     gm, wm = gm / total * brain, wm / total * brain
     blur = (spacing / 2 - 1) / 2  # a voxel is sampled at 2 x 2 x 2 points, each standing for half a voxel per axis
-    maps = np.stack([ndimage.gaussian_filter(part, blur, radius=1) for part in (brain - gm - wm, gm, wm)])
+    smooth = partial(ndimage.gaussian_filter, sigma=blur, radius=max(1, math.ceil(blur)))
+    maps = np.stack([smooth(part) for part in (brain - gm - wm, gm, wm)])
     return torch.from_numpy(maps)[None]
 
 
@@ -258,7 +260,7 @@ def _check(seed: int, spacing: float) -> None:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed must be an integer >= 0; got {seed!r}")
     if spacing not in SPACINGS:
-        raise ValueError(f"spacing must be 2, 3 or 4 mm; got {spacing!r}")
+        raise ValueError(f"spacing must be 2, 3, 4 or 8 mm; got {spacing!r}")
 
 
 def make_tissues(seed: int, spacing: float = 4.0, tumour: bool | None = None, options: Options = PLAIN) -> Tissues:
@@ -266,12 +268,12 @@ def make_tissues(seed: int, spacing: float = 4.0, tumour: bool | None = None, op
 
     Args:
         seed: of the subject, >= 0; the anatomy does not depend on `spacing`.
-        spacing: voxel size in mm, 2, 3 or 4.
+        spacing: voxel size in mm, 2, 3, 4 or 8.
         tumour: None lets the seed decide (4 % are healthy); False makes the subject healthy, True gives it a tumour.
         options: what departs from the plain phantom.
 
     Raises:
-        ValueError: if `seed` is negative or not an integer, or `spacing` is not one of 2, 3, 4.
+        ValueError: if `seed` is negative or not an integer, or `spacing` is not one of 2, 3, 4, 8.
     """
     _check(seed, spacing)
     axes, shape, affine = _axes(float(spacing), 2)
@@ -414,7 +416,7 @@ def make_subject(
 
     Args:
         seed: of the subject, >= 0.
-        spacing: voxel size in mm, 2, 3 or 4.
+        spacing: voxel size in mm, 2, 3, 4 or 8.
         layout: "brats": t1, t1ce, t2, flair with labels 1, 2, 4; "ixi": t1, t2, pd of a healthy subject, no labels.
         tumour: None lets the seed decide (4 % are healthy; some tumours have no enhancement, some no necrosis);
             False makes the subject healthy, True gives it a tumour.

@@ -76,7 +76,7 @@ def fine() -> Case:
     return make_subject(1, 2)
 
 
-@pytest.mark.parametrize("spacing", [2, 3, 4])
+@pytest.mark.parametrize("spacing", [2, 3, 4, 8])
 def test_grid_is_made_of_blocks_of_the_template(spacing, fine):
     case = fine if spacing == 2 else make_subject(1, spacing)
     assert case.spacing == (spacing, spacing, spacing)
@@ -356,7 +356,7 @@ def test_two_processes_that_make_the_same_never_show_half_a_file(tmp_path):
         ({"seed": -1}, "seed must be an integer >= 0; got -1"),
         ({"seed": 1.5}, "seed must be an integer >= 0; got 1.5"),
         ({"seed": True}, "seed must be an integer >= 0; got True"),
-        ({"seed": 1, "spacing": 1}, "spacing must be 2, 3 or 4 mm; got 1"),
+        ({"seed": 1, "spacing": 1}, "spacing must be 2, 3, 4 or 8 mm; got 1"),
         ({"seed": 1, "layout": "nifti"}, "unknown layout 'nifti'; choose one of"),
         ({"seed": 1, "layout": "ixi", "tumour": True}, "healthy volunteers only"),
     ],
@@ -368,7 +368,7 @@ def test_wrong_arguments(arguments, message):
 
 def test_wrong_arguments_write_nothing(tmp_path):
     for write in (write_brats, write_ixi):
-        with pytest.raises(ValueError, match="spacing must be 2, 3 or 4 mm; got 5"):
+        with pytest.raises(ValueError, match="spacing must be 2, 3, 4 or 8 mm; got 5"):
             write(tmp_path / "new", [0], spacing=5)
     assert not (tmp_path / "new").exists()
 
