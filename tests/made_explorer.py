@@ -1,13 +1,20 @@
-"""A made-up case for the explorer, and two networks: without t1ce they find half of what enhances, or nothing."""
+"""A made-up case for the explorer, and two networks: without t1ce they find half of what enhances, or nothing.
+
+And lesions, with networks of which each knows some of the diagnoses.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mmlib.data.cases import Case
+from mmlib.data.derm7pt import TASKS
+from mmlib.data.phantoms.lesion.model import FIRST, draw
 from mmlib.figures.explorer import Explored, Filled, Fixed
 from mmlib.modalities import MRI, combinations, label
+from mmlib.studies.lesions import Answers
 from mmlib.tasks.segmentation import dice
 
 ARMS = {"shaspec paper": 0.5, "dropout-unet": 0.0}
@@ -60,3 +67,33 @@ def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one
 def means() -> dict[str, dict[str, list[float]]]:
     whole = {arm: {have: [0.9, 0.8, 0.7 if "t1ce" in have else 0.4] for have in LABELS} for arm in ARMS}
     return whole | {"teacher": {LABELS[-1]: [0.9, 0.8, 0.7]}, "protokd": {"t1": [0.7, 0.6, 0.2]}}
+
+
+KNOWN = {
+    "inferior": "1100110",
+    "combined": "1010110",
+    "both": "1111010",
+}  # case by case, whether the diagnosis is right
+
+
+def answers() -> Answers:
+    """Seven test lesions of the phantom: signs are told rightly, and diagnoses as `KNOWN` says; always with 70 %."""
+    case = [str(FIRST["test"] + place) for place in range(7)]
+    labels = np.array([list(draw(int(name)).labels.values()) for name in case])
+    predicted, probabilities = {}, {}
+    for row, right in KNOWN.items():
+        predicted[row] = labels.copy()
+        predicted[row][:, 0] = np.where(np.array(list(right)) == "1", labels[:, 0], (labels[:, 0] + 1) % 5)
+        parts = []
+        for column, classes in enumerate(TASKS.values()):
+            part = np.full((len(case), len(classes)), 0.3 / (len(classes) - 1), dtype=np.float32)
+            np.put_along_axis(part, predicted[row][:, [column]], 0.7, axis=1)
+            parts.append(part)
+        probabilities[row] = np.concatenate(parts, axis=1)
+    return Answers("s0, seed 0", tuple(case), labels, predicted, probabilities)
+
+
+def lesion_scores() -> pd.DataFrame:
+    """Balanced accuracy of two seeds, 0.5 and 0.6 for every row and task."""
+    rows = [(row, seed, task, "balanced", 0.5 + seed / 10) for row in KNOWN for seed in (0, 1) for task in TASKS]
+    return pd.DataFrame(rows, columns=["variant", "seed", "target", "metric", "value"])

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from pipelines import ROOT, snakemake
 
+from mmlib.analysis.per_case import auroc_values, balanced_accuracy_values
 from mmlib.analysis.results import Results, read_runs
+from mmlib.data.derm7pt import TASKS, is_melanoma, seven_point_score
 from mmlib.ledgers.claims import TABLES, evidence, read_yaml
+from mmlib.studies.lesions import read_answers
 from pipeline import asked_runs
 from pipeline.slides import DECKS, LABEL, make_slides
 
@@ -301,11 +306,31 @@ def test_pages_that_are_looked_at_are_light_and_show_what_they_promise(smoke_boo
     other = browser.new_page()
     other.goto(link)
     assert other.inner_text(".explorer table.scores") == tab.inner_text(".explorer table.scores")
+    assert tab.locator(".lesions .answers tr.true td").count() == 3
+    assert "not a result" in tab.inner_text(".lesions figcaption")
     tab.goto(f"file://{smoke_book}/chapters/96_results.html")
     assert tab.locator(".asking g.point").count() >= 15
     assert "not a result" in tab.inner_text(".asking figcaption")
     tab.close()
     other.close()
+
+
+def test_probabilities_that_a_run_kept_give_the_scores_it_recorded(smoke_book: Path) -> None:
+    runs = read_runs(ROOT / "build/results", "smoke", "derm7pt")
+    answers = read_answers(runs)
+    assert answers is not None and set(answers.predicted) == {"inferior", "superior", "both", "guided", "combined"}
+    bounds = np.cumsum([len(classes) for classes in TASKS.values()])[:-1]
+    recorded = runs.scores[runs.scores["run"].eq(answers.run.split(",")[0])]
+    recorded = recorded.groupby(["variant", "metric", "target"], observed=True)["value"].mean()
+    for row, said in answers.probabilities.items():
+        parts = dict(zip(TASKS, np.split(said, bounds, axis=1), strict=True))
+        for column, (task, part) in enumerate(parts.items()):
+            assert part.sum(axis=1) == pytest.approx(1, abs=1e-5)
+            again = balanced_accuracy_values(part.argmax(axis=1), answers.labels[:, column]).mean()
+            assert again == pytest.approx(recorded[row, "balanced", task], abs=1e-4)
+        score = seven_point_score({task: torch.from_numpy(part) for task, part in parts.items()}).numpy()
+        again = auroc_values(score, is_melanoma(torch.from_numpy(answers.labels)).numpy()).mean()
+        assert again == pytest.approx(recorded[row, "auroc", "melanoma"], abs=1e-4)
 
 
 def test_decks_of_slides_open_without_a_network(smoke_book: Path, browser: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The explorer and the page that is asked, worked by a real browser, from files and on made-up data."""
+"""The explorer, its lesions and the page that is asked, worked by a real browser, from files and on made-up data."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_explorer import ARMS, FIXED, explored, means
+from made_explorer import ARMS, FIXED, answers, explored, lesion_scores, means
 from pipelines import ROOT
 
 from mmlib.figures.components import component
 from mmlib.figures.explorer import explorer, pack
+from mmlib.studies import lesions
 from mmlib.studies.asking import TOPICS, packed
 
 COMPONENTS = ROOT / "book" / "_components"
@@ -237,8 +238,60 @@ def test_chart_table_and_csv_follow_the_choice(browser: Any, asking_page: str, t
     other.close()
 
 
-@pytest.mark.parametrize("name", ["explorer_page", "asking_page"])
-def test_both_fit_a_phone_and_every_control_has_a_name(browser: Any, name: str, request: pytest.FixtureRequest) -> None:
+@pytest.fixture(scope="module")
+def lesions_page(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Lesions below the explorer, as on the page of the book."""
+    made = lesions.pack(answers(), lesion_scores())
+    shown = [
+        explorer(cases, text("explorer.js"), text("explorer.css"), "made up"),
+        component("explorer lesions", made, text("lesions.js"), text("lesions.css"), alt="a", caption="made up"),
+    ]
+    path = tmp_path_factory.mktemp("lesions") / "page.html"
+    path.write_text(PAGE + "".join(one.html for one in shown))
+    return f"file://{path}"
+
+
+def test_a_lesion_shows_its_truth_and_what_each_network_says(browser: Any, lesions_page: str) -> None:
+    tab = opened(browser, lesions_page)
+    view = tab.locator(".lesions")
+    about = view.locator(".about").inner_text()
+    assert about.startswith("Lesion 200002: diagnosis from the photograph wrong, guided right. 1 of 7 test lesions")
+    said = view.locator(".said").inner_text()
+    assert re.search("photograph alone says .*, 70 %, wrong; guided photograph says .*, 70 %, right;", said)
+    true = view.locator(".answers tr.true td")
+    assert true.locator("span:first-child, strong").all_inner_texts() == ["8", "70", "70"], "0.3 / 4 for the others"
+    assert view.locator("td[data-mean=both]").inner_text() == "55.0 %"
+    view.get_by_text("all right (2)").click()
+    before = view.locator("img").last.get_attribute("src")
+    view.locator(".choice input[name=lesion]").first.focus()
+    tab.keyboard.press("ArrowRight")
+    assert "guidance harms" in view.locator(".choice input[name=lesion]:checked + span").inner_text(), "by keyboard"
+    assert view.locator("img").last.get_attribute("src") != before
+    view.get_by_text("pigment network", exact=True).click()
+    assert view.locator(".answers tbody tr").count() == 3 and "Truth, pigment network" in view.inner_text()
+    assert tab.problems == []
+    tab.close()
+
+
+def test_a_link_holds_both_views_of_the_page(browser: Any, lesions_page: str) -> None:
+    tab = opened(browser, lesions_page)
+    view = tab.locator(".lesions")
+    view.get_by_text("all wrong (1)").click()
+    view.get_by_text("streaks", exact=True).click()
+    view.locator(".choice").filter(has_text="guided photograph").click()
+    switch(tab, "t1ce")
+    view.get_by_text("dermoscopy helps (1)").click()
+    link = tab.evaluate("location.href")
+    assert "have=t1+t2+flair" in link and link.endswith("lesion=200003&asked=STR&seen=inferior+both")
+    other = opened(browser, link)
+    assert other.inner_text(".lesions") == tab.inner_text(".lesions") and other.evaluate("scrollY") > 0
+    assert other.locator(".explorer .tile.missing .gone").inner_text() == "t1ce missing" and other.problems == []
+    tab.close()
+    other.close()
+
+
+@pytest.mark.parametrize("name", ["explorer_page", "asking_page", "lesions_page"])
+def test_all_fit_a_phone_and_every_control_has_a_name(browser: Any, name: str, request: pytest.FixtureRequest) -> None:
     tab = opened(browser, request.getfixturevalue(name), **PHONE)
     assert tab.evaluate(WIDER) <= 0
     nameless = (
@@ -249,7 +302,7 @@ def test_both_fit_a_phone_and_every_control_has_a_name(browser: Any, name: str, 
 
 
 def test_the_scripts_are_short_and_know_no_address() -> None:
-    for name in ("explorer.js", "asking.js"):
+    for name in ("explorer.js", "asking.js", "lesions.js"):
         assert len(text(name).splitlines()) < 300
         assert set(re.findall(r"https?://[\w./]+", text(name))) <= {"http://www.w3.org/2000/svg"}
     json.dumps(means(), allow_nan=False)

@@ -235,7 +235,8 @@
   function write() {
     const parts = { case: data.cases[state.case].name, have: now(), plane: PLANES[state.plane], slice: state.at[state.plane] + 1,
       networks: [...state.methods].sort().map(i => data.methods[i].key.replaceAll(" ", "_")).join("+"), overlay: state.opacity };
-    history.replaceState(null, "", "#" + Object.entries(parts).map(([key, value]) => `${key}=${encodeURI(value)}`).join("&"));
+    const others = location.hash.slice(1).split("&").filter(part => part.includes("=") && !(part.split("=")[0] in parts)); // of the page
+    history.replaceState(null, "", "#" + [...others, ...Object.entries(parts).map(([key, value]) => `${key}=${encodeURI(value)}`)].join("&"));
   }
   function read() {
     const given = Object.fromEntries(location.hash.slice(1).split("&").map(part => part.split("=").map(decodeURI)));

@@ -527,17 +527,23 @@ def spread_ratio(pairs: np.ndarray) -> float:
 
 
 def match_table(scores: Scores, rows: Sequence[str] = ("guided-b", "guided", "combined")) -> pd.DataFrame:
-    """AUROC, %, with which a small distance between G(z_I) and z_S tells right answers; a column per task."""
+    """AUROC, %, with which a small distance between G(z_I) and z_S tells right answers; a column per task.
+
+    Two controls of each row follow: the distance to z_S of another case, and the confidence of the answer.
+    """
     cells = [(experiment, task) for experiment, tasks in TARGETS.items() for task in tasks]
+    told = {"match": "", "match-other": ", to another case", "confidence": ", confidence instead"}
     return pd.DataFrame(
         [
-            {"": ROWS[row][0]}
+            {"": ROWS[row][0] + words}
             | {
-                task: _with_interval(scores.table(experiment, row, task, "match"))
+                task: _with_interval(scores.table(experiment, row, task, metric))
                 for experiment, task in cells
-                if scores.has(experiment, row, task, "match")
+                if scores.has(experiment, row, task, metric)
             }
+            for metric, words in told.items()
             for row in rows
+            if any(scores.has(experiment, row, task, metric) for experiment, task in cells)
         ]
     )
 
