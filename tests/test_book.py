@@ -122,7 +122,7 @@ def look(tab: Any, heard: list[str], url: str, name: str) -> Page:
     seen.links = tab.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
     seen.text = tab.inner_text("body")
     seen.words = tab.evaluate(WORDS)
-    tab.add_style_tag(content="* { transition: none !important; }")
+    tab.add_style_tag(content="* { transition: none !important; animation: none !important; }")
     for theme in ("light", "dark"):
         tab.evaluate(THEME, theme)
         seen.contrast[theme] = tab.evaluate(CONTRAST)
@@ -208,7 +208,7 @@ def test_nothing_shuts_anybody_out(smoke_book: Path, browser: Any, name: str) ->
     tab = browser.new_page()
     tab.set_viewport_size(DESK)
     tab.goto(f"file://{smoke_book}/{name}.html")
-    tab.add_style_tag(content="* { transition: none !important; }")
+    tab.add_style_tag(content="* { transition: none !important; animation: none !important; }")
     tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     violations = {}
     for theme, rules in (("light", ["wcag2a", "wcag2aa"]), ("dark", ["color-contrast"])):
