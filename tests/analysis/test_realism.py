@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from mmlib.analysis import realism
 
@@ -44,6 +46,21 @@ def test_slices_of_the_same_kind_cannot_be_told_apart_and_smoothed_ones_can() ->
     assert realism.two_sample_test(slices(), smooth, brain, names).value > 0.95
     with pytest.raises(ValueError, match="slices of two subjects or more; got 1"):
         realism.two_sample_test(slices(), smooth, brain, ["a"] * 40)
+
+
+def test_intervals_over_subjects_are_those_of_weighted_areas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the classifier says: here rounded numbers, so that some tie, and subjects of unlike size."""
+    rng, sizes = np.random.default_rng(0), [2, 5, 9, 4]
+    names, target = np.repeat(["a", "b", "c", "d"], sizes), np.repeat([0, 1], 20)
+    said = rng.normal(target, 1).round(1)
+    monkeypatch.setattr(realism, "cross_val_predict", lambda *arguments, **options: said)
+    images, brain = torch.rand(20, 8, 8), torch.ones(20, 8, 8, dtype=torch.bool)
+    found = realism.two_sample_test(images, images, brain, names, draws=40, seed=3)
+    counts = np.random.default_rng(3).multinomial(4, [0.25] * 4, size=40)
+    weights = np.tile(np.repeat(counts, sizes, axis=1), 2)
+    areas = [roc_auc_score(target, said, sample_weight=weight) for weight in weights]
+    assert found.value == pytest.approx(roc_auc_score(target, said))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])))
 
 
 def test_calibration_of_two_results_by_hand() -> None:
