@@ -5,6 +5,8 @@ And lesions, with networks of which each knows some of the diagnoses.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -42,7 +44,18 @@ def filled() -> Filled:
     return Filled(3, acquired, {"regression unet": made})
 
 
-def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one") -> Explored:
+def closer(one: Case) -> Case:
+    """The same in voxels of half the size, without the last slice; there, t1 is brighter at the back of each voxel."""
+    fine = {kind: image.repeat(2, 0).repeat(2, 1).repeat(2, 2)[..., :-1] for kind, image in one.images.items()}
+    fine["t1"][:, ::2] += 30 * (fine["t1"][:, ::2] > 0)
+    affine = one.affine / 2
+    affine[:3, 3] = one.affine[:3, 3] - np.diag(affine)[:3] / 2
+    affine[3, 3] = 1
+    labels = np.asarray(one.labels).repeat(2, 0).repeat(2, 1).repeat(2, 2)[..., :-1]
+    return replace(one, images=fine, affine=affine, labels=labels)
+
+
+def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one", finer: bool = False) -> Explored:
     """With t1ce all is found; without it the share of `ARMS` of what enhances."""
     one = case(name)
     truth = one.regions
@@ -61,7 +74,7 @@ def explored(name: str = "made-1", why: str = "easy", rule: str = "the first one
         }
         for arm, by in predicted.items()
     }
-    return Explored(one, why, rule, predicted, scored, 0.6, filled())
+    return Explored(one, why, rule, predicted, scored, 0.6, filled(), closer(one) if finer else None)
 
 
 def means() -> dict[str, dict[str, list[float]]]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_explorer import ARMS, FIXED, answers, explored, lesion_scores, means
 from pipelines import ROOT
@@ -28,7 +29,7 @@ def text(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Any]:
-    made = [explored(), explored("made-2", "typical", "the second one")]
+    made = [explored(), explored("made-2", "typical", "the second one", finer=True)]
     return pack(made, means(), 40, 0.56, fillers={"regression unet": "regression"}, fixed=FIXED)
 
 
@@ -64,7 +65,7 @@ def dice_shown(tab: Any, method: str, region: str = "et") -> int:
 
 def picture(tab: Any, place: int) -> str:
     """The pixels of a picture: those of images first, then the truth and the networks."""
-    return tab.locator(".explorer canvas").nth(place).evaluate("canvas => canvas.toDataURL()")
+    return tab.locator(".explorer[aria-busy=false] canvas").nth(place).evaluate("canvas => canvas.toDataURL()")
 
 
 def test_without_t1ce_the_dice_falls_as_the_predictions_say(
@@ -85,6 +86,23 @@ def test_without_t1ce_the_dice_falls_as_the_predictions_say(
     assert "from t1, t2, flair: ShaSpec (paper) 67 % (with all images 100 %)" in tab.inner_text(".explorer .said")
     assert tab.locator(".explorer .tile.missing .gone").inner_text() == "t1ce missing"
     assert tab.problems == []
+    tab.close()
+
+
+COLOURED = """canvas => {
+  const rgba = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return Array.from({ length: rgba.length / 4 }, (_, i) => rgba[4 * i] !== rgba[4 * i + 1] || rgba[4 * i] !== rgba[4 * i + 2]);
+}"""
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_marks_in_larger_voxels_lie_where_the_truth_lies(browser: Any, explorer_page: str, plane: str) -> None:
+    tab = opened(browser, explorer_page)
+    tab.get_by_text("typical").click()
+    tab.get_by_text(plane).click()
+    drawn = tab.locator(".explorer[aria-busy=false] .outputs canvas")
+    truth, found = (np.array(drawn.nth(place).evaluate(COLOURED)) for place in range(2))
+    assert truth.any() and (truth & found).sum() > 0.9 * (truth | found).sum(), "the network found all"
     tab.close()
 
 

@@ -16,11 +16,27 @@
     if (!unpacked.has(text)) unpacked.set(text, make(text));
     return unpacked.get(text);
   }
-  const image = (one, name) => once(one.images[name], bytes);
+  async function load(one) { // the sheet of each image, as a volume
+    const [R, C, S] = one.shape, volumes = {};
+    await Promise.all(names.map(async name => {
+      const sheet = new Image();
+      sheet.src = one.images[name];
+      await sheet.decode();
+      const { width, height } = sheet, pen = new OffscreenCanvas(width, height).getContext("2d");
+      pen.drawImage(sheet, 0, 0);
+      const rgba = pen.getImageData(0, 0, width, height).data, across = width / C, volume = new Uint8Array(R * C * S);
+      for (let s = 0, i = 0; s < S; s++) for (let r = 0; r < R; r++) {
+        i = 4 * ((Math.floor(s / across) * R + r) * width + s % across * C);
+        for (let c = 0; c < C; c++, i += 4) volume[(r * C + c) * S + s] = rgba[i];
+      }
+      volumes[name] = volume;
+    }));
+    one.volumes = volumes;
+  }
   // Runs of one value (1 wt, 2 tc, 4 et): three bits of value, four of length, then seven more in each byte that follows.
-  function marks(one, text) {
+  function marks(one, text, times = 1) {
     return once(text, () => {
-      const runs = bytes(text), all = new Uint8Array(one.shape[0] * one.shape[1] * one.shape[2]);
+      const runs = bytes(text), all = new Uint8Array(one.shape.reduce((size, n) => size * n / times, 1));
       for (let i = 0, place = 0; i < runs.length;) {
         let byte = runs[i++], length = byte >> 3 & 15;
         const value = byte & 7;
@@ -31,8 +47,8 @@
     });
   }
   // A plane through a volume [row][column][slice]: front and head at the top, the patient's right on the left.
-  function plane(one, volume) {
-    const [R, C, S] = one.shape, at = state.at[state.plane];
+  function plane(one, volume, times = 1) { // of which a voxel is as wide as so many that are shown
+    const [R, C, S] = one.shape.map(n => n / times), at = Math.floor(state.at[state.plane] / times);
     const [height, width] = [[R, C], [S, C], [S, R]][state.plane];
     const cut = new Uint8Array(height * width);
     for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
@@ -54,13 +70,14 @@
     pen.drawImage(small, 0, 0, ...size);
     return big;
   }
-  function draw(canvas, one, name, marked) {
-    const grey = plane(one, image(one, name));
+  function draw(canvas, one, name, marked, times) {
+    if (!one.volumes) return;
+    const grey = plane(one, one.volumes[name]);
     [canvas.width, canvas.height] = grey.size;
     const pen = canvas.getContext("2d", { willReadFrequently: true });
     pen.drawImage(scaled(grey, to => grey.cut.forEach((v, i) => to.set([v, v, v, 255], 4 * i))), 0, 0);
     if (!marked) return;
-    const cut = plane(one, marked), [width, height] = grey.size;
+    const cut = plane(one, marked, times), [width, height] = grey.size;
     const shown = pen.getImageData(0, 0, width, height), to = shown.data;
     data.regions.forEach((region, bit) => {
       const mask = scaled(cut, rgba => cut.cut.forEach((v, i) => { rgba[4 * i + 3] = v >> bit & 1 ? 255 : 0; }));
@@ -145,7 +162,7 @@
       canvas.getContext("2d").drawImage(scaled(grey, to => cut.forEach((v, i) => to.set([v, v, v, 255], 4 * i))), 0, 0);
       return make("div", { class: "tile" }, make("span", { class: "top" }, title), make("span", { class: "picture" }, canvas));
     };
-    filled.replaceChildren(make("h3", {}, `Made up for what is missing, axial slice ${number}`), ...missing.map(name => make("div", { class: "tiles outputs" },
+    filled.replaceChildren(make("h3", {}, `Made up for what is missing, in voxels that networks read, axial slice ${number}`), ...missing.map(name => make("div", { class: "tiles outputs" },
       tile(`${name}, acquired (not given)`, acquired[name]),
       ...data.fillers.map(({ key, name: who }) => {
         const [image, psnr] = made[key][have][name];
@@ -200,7 +217,10 @@
   }
 
   function show(keep = true) {
-    const one = data.cases[state.case], have = now(), axis = [2, 0, 1][state.plane];
+    const one = data.cases[state.case];
+    figure.setAttribute("aria-busy", !one.volumes);
+    if (!one.volumes) (one.loading ??= load(one)).then(() => show(false)); // then its pictures are there, too
+    const have = now(), axis = [2, 0, 1][state.plane];
     const behind = reads => ["flair", "t1ce", "t2", "t1", ...names].find(name => reads.split("+").includes(name));
     slice.max = one.shape[axis] - 1;
     slice.value = state.at[state.plane];
@@ -221,7 +241,8 @@
       tile.classList.toggle("missing", !tile.hidden && !reads);
       if (tile.hidden) return;
       const ground = behind(reads ?? have);
-      draw(canvas, one, ground, reads && marks(one, i ? one.predicted[method.key][reads] : one.truth));
+      const [found, times] = i ? [reads && one.predicted[method.key][reads], one.times] : [one.truth];
+      draw(canvas, one, ground, found && marks(one, found, times), times);
       if (!reads) [gone.textContent, dice.textContent] = [needs(method), ""];
       else if (i) dice.textContent = one.dice[method.key][reads].map((v, k) => `${data.regions[k].name.toUpperCase()}\u00a0${percent(v)}`).join(" ");
       canvas.setAttribute("aria-label", `${name} on ${ground}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);

@@ -1,18 +1,21 @@
 """Drop a modality: the data of a page on which a reader switches images of a case on and off, packed into the page.
 
-Images become 8 bits, masks runs of one value; both stand as text in the page, so that it needs no server, no network
-and no kernel. What draws them is a script that the caller hands over, `book/_components/explorer.js`.
+Images become sheets of slices, compressed with a loss below their noise, and masks runs of one value; both stand as
+text in the page, so that it needs no server, no network and no kernel. What draws them is a script that the caller
+hands over, `book/_components/explorer.js`.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nibabel
 import numpy as np
+from PIL import Image
 
 from mmlib.data.cases import Case
 from mmlib.figures.components import component
@@ -22,7 +25,8 @@ from mmlib.figures.style import BLACK, MODALITY, REGION, REGION_NAME, Shown
 from mmlib.figures.viewer import WINDOW
 from mmlib.modalities import combinations, label
 
-MARGIN = 1  # voxels around the brain
+MARGIN = 1  # voxels that networks read, around the brain
+QUALITY = 90  # of WebP, at most 100
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Explored:
         dice: arm -> label of a combination -> Dice in [0, 1], one a region.
         known: the best Dice of the enhancing tumour that can be expected without t1ce, in [0, 1]; None: nobody knows.
         filled: a slice with what networks of synthesis make of it; None: there are none.
+        shown: the same subject in finer voxels, of which a whole number fit into one of the case: images and truth to
+            look at. None: the case itself is shown.
     """
 
     case: Case
@@ -77,6 +83,7 @@ class Explored:
     dice: Mapping[str, Mapping[str, Sequence[float]]]
     known: float | None = None
     filled: Filled | None = None
+    shown: Case | None = None
 
 
 def runs_of(regions: np.ndarray) -> np.ndarray:
@@ -105,7 +112,35 @@ def _text(array: np.ndarray, kind: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array.astype(kind)).tobytes()).decode()
 
 
-def _packed_slice(filled: Filled | None, below: int) -> dict[str, Any] | None:
+def _sheet(volume: np.ndarray) -> str:
+    """(row, column, slice) uint8 as the address of a WebP: its slices from left to right, row below row."""
+    height, width, depth = volume.shape
+    across = int(np.ceil(np.sqrt(depth)))
+    sheet = np.zeros((-(-depth // across), height, across, width), dtype=np.uint8)
+    for place in range(depth):
+        sheet[place // across, :, place % across] = volume[..., place]
+    file = io.BytesIO()
+    Image.fromarray(sheet.reshape(-1, across * width)).save(file, "WEBP", quality=QUALITY, method=6)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _finer(one: Explored) -> tuple[Case, int]:
+    """What is shown, over all of the case's grid, and how many of its voxels stand in a row in one of the case."""
+    case, shown = one.case, one.shown or one.case
+    times = round(case.spacing[0] / shown.spacing[0])
+    grid = np.array(next(iter(shown.images.values())).shape)
+    lacking = times * np.array(next(iter(case.images.values())).shape) - grid  # beyond what was drawn there is nothing
+    fits = np.allclose(case.affine[:3, :3], times * shown.affine[:3, :3])
+    fits &= np.allclose(case.affine @ (-0.5, -0.5, -0.5, 1), shown.affine @ (-0.5, -0.5, -0.5, 1))
+    if not fits or lacking.min() < 0:
+        raise ValueError(f"case {case.name}: its voxels do not hold a whole number of those that are to be shown")
+    ends = [(0, int(more)) for more in lacking]
+    images = {name: np.pad(image, ends) for name, image in shown.images.items()}
+    labels = None if shown.labels is None else np.pad(shown.labels, ends)
+    return replace(shown, images=images, labels=labels), times
+
+
+def _packed_slice(filled: Filled | None, below: int, times: int) -> dict[str, Any] | None:
     if filled is None:
         return None
 
@@ -113,7 +148,7 @@ def _packed_slice(filled: Filled | None, below: int) -> dict[str, Any] | None:
         return _text((255 * (image + 1) / 2).clip(0, 255), "u1")
 
     return {
-        "number": filled.number + below,
+        "number": times * (filled.number - 1 + below) + times // 2 + 1,  # the middle one of those that are shown
         "shape": list(next(iter(filled.acquired.values())).shape),
         "acquired": {name: grey(image) for name, image in filled.acquired.items()},
         "made": {
@@ -127,23 +162,26 @@ def _packed_slice(filled: Filled | None, below: int) -> dict[str, Any] | None:
 
 
 def _packed(one: Explored) -> dict[str, Any]:
-    case = one.case
-    brain = axial(case.brain_mask, case.affine)
-    lines = [np.flatnonzero(brain.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
-    spans = zip(lines, brain.shape, strict=True)
-    box = tuple(slice(max(0, at[0] - MARGIN), min(size, at[-1] + 1 + MARGIN)) for at, size in spans)
+    case, (shown, times) = one.case, _finer(one)
+    brain = axial(shown.brain_mask, shown.affine)
+    box = []
+    for other in ((1, 2), (0, 2), (0, 1)):
+        at = np.flatnonzero(brain.any(axis=other)) // times
+        box.append(slice(max(0, at[0] - MARGIN), at[-1] + 1 + MARGIN))
+    fine = tuple(slice(times * cut.start, times * cut.stop) for cut in box)
+    lowest = np.flatnonzero(axial(case.brain_mask, case.affine).any(axis=(0, 1)))[0]
 
     def marks(regions: np.ndarray) -> str:
         return _text(runs_of(axial(regions, case.affine)[:, *box]), "u1")
 
     images = {}
-    for name, image in case.images.items():
-        low, high = np.percentile(image[case.brain_mask], WINDOW)
-        scaled = np.where(case.brain_mask, (image - low) / max(high - low, 1e-9), 0)
-        images[name] = _text((255 * axial(scaled, case.affine)[box]).clip(0, 255), "u1")
-    truth = axial(case.regions, case.affine)[:, *box]
-    marked = truth.sum(axis=0) if truth.any() else brain[box]
-    x, y, z = (case.spacing[axis] for axis in np.argsort(nibabel.io_orientation(case.affine)[:, 0]).astype(int))
+    for name, image in shown.images.items():
+        low, high = np.percentile(image[shown.brain_mask], WINDOW)
+        scaled = np.where(shown.brain_mask, (image - low) / max(high - low, 1e-9), 0)
+        images[name] = _sheet((255 * axial(scaled, shown.affine)[fine]).clip(0, 255).astype(np.uint8))
+    truth = axial(shown.regions, shown.affine)[:, *fine]
+    marked = truth.sum(axis=0) if truth.any() else brain[fine]
+    x, y, z = (shown.spacing[axis] for axis in np.argsort(nibabel.io_orientation(shown.affine)[:, 0]).astype(int))
     most = [int(marked.sum(axis=other).argmax()) for other in ((1, 2), (0, 2), (0, 1))]  # row, column, slice
     return {
         "name": case.name,
@@ -151,15 +189,16 @@ def _packed(one: Explored) -> dict[str, Any]:
         "rule": one.rule,
         "shape": list(truth.shape[1:]),
         "spacing": [y, x, z],  # of rows, columns and slices, mm
+        "times": times,
         "start": [most[2], most[0], most[1]],  # axial, coronal, sagittal
         "images": images,
-        "truth": marks(case.regions),
+        "truth": _text(runs_of(truth), "u1"),
         "predicted": {arm: {have: marks(found) for have, found in by.items()} for arm, by in one.predicted.items()},
         "dice": {
             arm: {k: [round(float(v), 4) for v in values] for k, values in by.items()} for arm, by in one.dice.items()
         },
         "known": None if one.known is None else round(one.known, 4),
-        "filled": _packed_slice(one.filled, int(lines[2][0] - box[2].start)),
+        "filled": _packed_slice(one.filled, int(lowest - box[2].start), times),
     }
 
 

@@ -16,6 +16,8 @@ from mmlib import records
 from mmlib.analysis.results import Results
 from mmlib.data.cases import REGIONS, Case
 from mmlib.data.nifti import Cases
+from mmlib.data.phantoms.brain import make_subject
+from mmlib.data.phantoms.options import Options
 from mmlib.data.slices import axial_slices, patterns
 from mmlib.figures.explorer import Explored, Filled, Fixed
 from mmlib.figures.style import GREEN, ORANGE, PURPLE
@@ -31,6 +33,7 @@ KEPT = "fit.safetensors"  # the weights of a run
 FILLERS, FILLED_BY = ("regression", "m2dn"), "unet"  # methods of synthesis and their variant that are shown
 STRIDE = 8  # of a network of slices that does not say its own
 STUDENT = "t1"  # the image of the students that are shown
+FINE = 2.0  # mm, of the voxels of the phantom that are looked at
 
 
 def kept_runs(study: Study) -> dict[str, str]:
@@ -90,6 +93,18 @@ def volumes(cases: Mapping[str, Case], names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(REGIONS))
 
 
+def look_closer(case: Case, options: Options) -> Case:
+    """The same subject of the phantom in voxels of `FINE`; as it is where its own do not hold a whole number of them.
+
+    Args:
+        case: of the phantom, by its name.
+        options: that it was made with.
+    """
+    if case.spacing[0] % FINE:
+        return case
+    return make_subject(int(case.name.rpartition("-")[2]), FINE, options=options)
+
+
 def predict_all(model: Segmenter, case: Case) -> dict[str, np.ndarray]:
     """What a network finds from every combination: label -> (R, X, Y, Z) bool on the grid of the case."""
     return {label(one, case.modalities): found.numpy() for one, found in shares_of(model, case).items()}
@@ -102,13 +117,14 @@ def explore(
     known: float | None,
     filled: Filled | None = None,
     taught: Mapping[str, Taught] | None = None,
+    shown: Case | None = None,
 ) -> Explored:
     """Predict a case with every network from every combination, and score it.
 
     Args:
         why: as `choose` gives it.
         models: arm -> network, in evaluation mode.
-        known, filled: see `Explored`.
+        known, filled, shown: see `Explored`.
         taught: arm -> network that reads one combination, and is predicted from that alone.
     """
     truth = torch.from_numpy(case.regions)
@@ -120,7 +136,7 @@ def explore(
         arm: {have: dice(torch.from_numpy(found)[None], truth)[0].tolist() for have, found in by.items()}
         for arm, by in predicted.items()
     }
-    return Explored(case, *why, predicted, scored, known, filled)
+    return Explored(case, *why, predicted, scored, known, filled, shown)
 
 
 # -------------------------------------------------------------------------------------------------------- distillation

@@ -1,12 +1,14 @@
 """What the explorer puts into a page comes out again."""
 
 import base64
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from made_explorer import FIXED, explored, means
+from PIL import Image
 
 from mmlib.figures.explorer import explorer, pack, runs_of
 from mmlib.figures.overlays import axial
@@ -23,6 +25,14 @@ def regions_of(runs, shape):
         values += [value] * length
     whole = np.reshape(values, shape)
     return np.stack([(whole >> bit & 1).astype(bool) for bit in range(3)])
+
+
+def volume_of(address, shape):
+    """The image (row, column, slice) that stands in a sheet of slices."""
+    height, width, depth = shape
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split("base64,")[1]))).convert("L"))
+    tiles = sheet.reshape(-1, height, sheet.shape[1] // width, width).transpose(0, 2, 1, 3)
+    return np.moveaxis(tiles.reshape(-1, height, width)[:depth], 0, -1).astype(int)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
@@ -49,12 +59,37 @@ def test_masks_are_those_of_the_case_around_its_brain():
     turned = axial(one.case.regions, one.case.affine)
     restored = regions_of(runs, case["shape"])
     assert restored.sum() == turned.sum() and case["shape"] == [10, 12, 8]
-    image = np.frombuffer(base64.b64decode(case["images"]["t1ce"]), "u1").reshape(case["shape"])
+    image = volume_of(case["images"]["t1ce"], case["shape"])
     assert image[restored[2]].min() > image[~restored[0]].max(), "what enhances is bright in t1ce"
-    assert image[0].max() == 0, "a margin around the brain"
+    assert image[0].max() < 9, "a margin around the brain"
+    assert case["times"] == 1, "nothing finer is shown"
     assert case["spacing"] == [3.0, 2.0, 4.0], "rows run front to back, columns left to right"
     at = case["start"]
     assert restored[0][:, :, at[0]].any() and restored[0][at[1]].any() and restored[0][:, at[2]].any()
+
+
+def test_finer_voxels_are_shown_where_there_are_any_and_marks_of_networks_keep_theirs():
+    coarse, fine = explored(), explored(finer=True)
+    (usual,), (closer,) = (pack([one], means(), 40, fixed=FIXED)["cases"] for one in (coarse, fine))
+    assert closer["times"] == 2 and closer["shape"] == [2 * size for size in usual["shape"]]
+    assert closer["spacing"] == [1.5, 1.0, 2.0]
+    assert closer["predicted"] == usual["predicted"] and closer["dice"] == usual["dice"]
+    truth, finer = (
+        regions_of(np.frombuffer(base64.b64decode(one["truth"]), "u1"), one["shape"]) for one in (usual, closer)
+    )
+    np.testing.assert_array_equal(finer, truth.repeat(2, 1).repeat(2, 2).repeat(2, 3), "both lie on one place")
+    rows = volume_of(closer["images"]["t1"], closer["shape"])[2:-2].mean(axis=(1, 2))
+    assert (np.diff(rows)[::2] > 0).all(), "detail that the case does not have"
+    assert closer["filled"]["number"] == 8, "one of the two slices of the fourth"
+    for at in closer["start"]:
+        assert at >= 2
+
+
+def test_voxels_that_do_not_fill_those_of_the_case_are_not_shown():
+    one = explored(finer=True)
+    for wrong in (one.shown.affine + 0.1, one.shown.affine * np.array([1.5, 1.5, 1.5, 1])):
+        with pytest.raises(ValueError, match="do not hold a whole number"):
+            pack([replace(one, shown=replace(one.shown, affine=wrong))], means(), 40, fixed=FIXED)
 
 
 def test_slices_of_synthesis_are_packed_with_their_error():
