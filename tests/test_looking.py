@@ -91,7 +91,8 @@ def test_without_t1ce_the_dice_falls_as_the_predictions_say(
 
 COLOURED = """canvas => {
   const rgba = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  return Array.from({ length: rgba.length / 4 }, (_, i) => rgba[4 * i] !== rgba[4 * i + 1] || rgba[4 * i] !== rgba[4 * i + 2]);
+  const grey = i => rgba[4 * i] === rgba[4 * i + 1] && rgba[4 * i] === rgba[4 * i + 2];
+  return Array.from({ length: rgba.length / 4 }, (_, i) => !grey(i));
 }"""
 
 

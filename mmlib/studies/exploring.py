@@ -16,8 +16,6 @@ from mmlib import records
 from mmlib.analysis.results import Results
 from mmlib.data.cases import REGIONS, Case
 from mmlib.data.nifti import Cases
-from mmlib.data.phantoms.brain import make_subject
-from mmlib.data.phantoms.options import Options
 from mmlib.data.slices import axial_slices, patterns
 from mmlib.figures.explorer import Explored, Filled, Fixed
 from mmlib.figures.style import GREEN, ORANGE, PURPLE
@@ -33,7 +31,6 @@ KEPT = "fit.safetensors"  # the weights of a run
 FILLERS, FILLED_BY = ("regression", "m2dn"), "unet"  # methods of synthesis and their variant that are shown
 STRIDE = 8  # of a network of slices that does not say its own
 STUDENT = "t1"  # the image of the students that are shown
-FINE = 2.0  # mm, of the voxels of the phantom that are looked at
 
 
 def kept_runs(study: Study) -> dict[str, str]:
@@ -91,18 +88,6 @@ def volumes(cases: Mapping[str, Case], names: Sequence[str]) -> pd.DataFrame:
         case = cases[name]
         rows[name] = case.regions.sum(axis=(1, 2, 3)) * np.prod(case.spacing) / 1000
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(REGIONS))
-
-
-def look_closer(case: Case, options: Options) -> Case:
-    """The same subject of the phantom in voxels of `FINE`; as it is where its own do not hold a whole number of them.
-
-    Args:
-        case: of the phantom, by its name.
-        options: that it was made with.
-    """
-    if case.spacing[0] % FINE:
-        return case
-    return make_subject(int(case.name.rpartition("-")[2]), FINE, options=options)
 
 
 def predict_all(model: Segmenter, case: Case) -> dict[str, np.ndarray]:

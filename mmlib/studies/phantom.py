@@ -13,13 +13,13 @@ from mmlib.analysis.leaks import best_fixed_marking as best_fixed_marking
 from mmlib.analysis.overlap import brain_values, modality_overlap
 from mmlib.data.cases import REGIONS, Case, regions
 from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_subject, make_tissues
-from mmlib.data.phantoms.options import REALISTIC, Options, enhancement_ceiling, tumour_ceiling
+from mmlib.data.phantoms.options import PLAIN, REALISTIC, Options, enhancement_ceiling, tumour_ceiling
 from mmlib.figures.overlays import axial
 from mmlib.figures.style import BLACK, MODALITY, ORANGE, REGION, new_figure, styled
 from mmlib.modalities import MRI
 
 SHOWN = {  # what the figure of options shows
-    "plain": Options(),
+    "plain": PLAIN,
     "irregular 1": Options(irregular=1.0),
     "multifocal 1": Options(multifocal=1.0),
     "sites 3": Options(sites=3),
@@ -27,6 +27,19 @@ SHOWN = {  # what the figure of options shows
     "realistic": REALISTIC,
 }
 DIAL = np.linspace(0, 1, 41)
+FINE = 2.0  # mm, of the voxels that are looked at; networks read larger ones
+
+
+def look_closer(case: Case, options: Options = PLAIN) -> Case:
+    """The same subject of the phantom in voxels of `FINE`; as it is where its own do not hold a whole number of them.
+
+    Args:
+        case: of the phantom, by its name.
+        options: that it was made with.
+    """
+    if case.spacing[0] % FINE:
+        return case
+    return make_subject(int(case.name.rpartition("-")[2]), FINE, options=options)
 
 
 def as_score(case: str, target: str, metric: str, value: float) -> pd.DataFrame:
@@ -164,14 +177,17 @@ def draw_predictable(seed: int, spacing: float, simulated: Mapping[float, float]
         simulated: `predictable` -> mean ceiling of simulated subjects.
     """
     figure, panels = new_figure(10, 2.6, 1, 5, width_ratios=(1, 1, 1, 1, 1.6))
-    drawn = {  # a chance of one in a million: the sign is there, and says nothing
-        "t1ce": ("t1ce", Options()),
-        "flair, 0": ("flair", Options()),
-        "flair, just above 0": ("flair", Options(predictable=1e-6)),
-        "flair, 1": ("flair", Options(predictable=1.0)),
+    made = {  # a chance of one in a million: the sign is there, and says nothing
+        dial: make_subject(seed, spacing, tumour=True, options=Options(predictable=dial)) for dial in (0.0, 1e-6, 1.0)
     }
-    for axes, (title, (name, options)) in zip(panels[0], drawn.items(), strict=False):
-        case = make_subject(seed, spacing, tumour=True, options=options)
+    drawn = {
+        "t1ce": ("t1ce", 0.0),
+        "flair, 0": ("flair", 0.0),
+        "flair, just above 0": ("flair", 1e-6),
+        "flair, 1": ("flair", 1.0),
+    }
+    for axes, (title, (name, dial)) in zip(panels[0], drawn.items(), strict=False):
+        case = made[dial]
         enhancing = axial(np.asarray(case.labels) == 4, case.affine)
         _slice(case, name, axes, _largest(enhancing), enhancing)
         axes.set_title(title)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_tissues
-from mmlib.data.phantoms.options import PLAIN
+from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_subject, make_tissues
+from mmlib.data.phantoms.options import PLAIN, Options
 from mmlib.modalities import MRI
 from mmlib.studies import phantom as study
 
@@ -63,6 +63,15 @@ def test_what_subjects_hold_is_filed_as_scores_and_read_again():
 def test_phantom_modalities_predict_each_other_in_part():
     found = study.overlap_table({"plain": study.overlap_of(PLAIN, (0, 1), 4.0, 800)})
     assert ((found.filter(like="R²") > 0.2) & (found.filter(like="R²") < 1)).to_numpy().all()
+
+
+def test_a_closer_look_is_at_the_same_subject_and_leaves_voxels_that_are_not_made_of_finer_ones():
+    options = Options(irregular=1.0)
+    closer = study.look_closer(make_subject(3, 8.0, options=options), options)
+    assert closer.name == "phantom-0003" and closer.spacing == (study.FINE,) * 3
+    np.testing.assert_array_equal(closer.labels, make_tissues(3, study.FINE, options=options).labels)
+    thirds = make_subject(3, 3.0)
+    assert study.look_closer(thirds) is thirds
 
 
 def test_figures_have_a_panel_for_everything_they_name():

@@ -95,6 +95,10 @@ def test_another_spacing_shows_the_same_anatomy(fine):
         assert np.corrcoef(blocks[brain], coarse.images[name][:, :59][brain])[0, 1] > 0.9, name
     volumes = [regions(case.labels, 4).sum(axis=(1, 2, 3)) * size**3 for case, size in ((fine, 2), (coarse, 4))]
     assert volumes[1] == pytest.approx(volumes[0], rel=0.08)
+    blocks = regions(fine.labels, 4).reshape(3, 50, 2, 59, 2, 48, 2).mean(axis=(2, 4, 6)) >= 0.5
+    truth = regions(coarse.labels, 4)[:, :, :59]
+    overlap = 2 * (blocks & truth).sum(axis=(1, 2, 3)) / (blocks.sum(axis=(1, 2, 3)) + truth.sum(axis=(1, 2, 3)))
+    assert overlap.min() > 0.9, "masks, as far as a voxel that is in part tumour allows"
 
 
 def test_fractions_add_up_to_the_brain(subjects):
