@@ -119,11 +119,19 @@ def simulated_ceiling(predictable: float, seeds: Iterable[int], spacing: float) 
     return float(np.mean([ceiling_without_t1ce(tissues, predictable) for tissues in made]))
 
 
+def limits_around(mask: np.ndarray, margin: int = 2) -> dict[str, tuple[int, int]]:
+    """Limits of axes that show axial slices: what a mask (row, column, slice) holds, and so many voxels around it."""
+    rows, columns, _ = np.nonzero(mask)
+    across, down = ((line.min() - margin, line.max() + margin) for line in (columns, rows))
+    return {"xlim": across, "ylim": down[::-1]}
+
+
 def _slice(case: Case, name: str, axes: Axes, z: int, outline: np.ndarray | None = None) -> None:
     window = np.percentile(case.images[name][case.brain_mask], 99.7)
     axes.imshow(axial(case.images[name], case.affine)[..., z], cmap="gray", vmin=0, vmax=window)
     if outline is not None and outline[..., z].any():
         axes.contour(outline[..., z], levels=[0.5], colors=[REGION["wt"][0]], linewidths=0.8)
+    axes.set(**limits_around(axial(case.brain_mask, case.affine)))
     axes.axis("off")
 
 
@@ -133,15 +141,16 @@ def _largest(mask: np.ndarray) -> int:
 
 @styled
 def draw_options(seed: int, spacing: float) -> Figure:
-    """The same axial slice of t2 of one subject under each of `SHOWN`; outlined: the whole tumour."""
-    figure, panels = new_figure(10, 2.4, 1, len(SHOWN))
+    """The same axial slice of t1ce and t2 of one subject under each of `SHOWN`; outlined in t2: the whole tumour."""
+    figure, panels = new_figure(10, 4.4, 2, len(SHOWN))
     z = None
-    for axes, (name, options) in zip(panels[0], SHOWN.items(), strict=True):
+    for (above, below), (name, options) in zip(panels.T, SHOWN.items(), strict=True):
         case = make_subject(seed, spacing, tumour=True, options=options)
         tumour = axial(np.asarray(case.labels) > 0, case.affine)
         z = _largest(tumour) if z is None else z
-        _slice(case, "t2", axes, z, tumour)
-        axes.set_title(name)
+        _slice(case, "t1ce", above, z)
+        _slice(case, "t2", below, z, tumour)
+        above.set_title(name)
     return figure
 
 
@@ -180,6 +189,11 @@ def draw_predictable(seed: int, spacing: float, simulated: Mapping[float, float]
     made = {  # a chance of one in a million: the sign is there, and says nothing
         dial: make_subject(seed, spacing, tumour=True, options=Options(predictable=dial)) for dial in (0.0, 1e-6, 1.0)
     }
+    plain, apart = made[0.0], made[1e-6]
+    enhancing = axial(np.asarray(plain.labels) == 4, plain.affine)
+    darker = (plain.images["flair"] > 1.1 * apart.images["flair"]) & np.isin(plain.labels, (1, 4))
+    rim, sign = (part.sum(axis=(0, 1)) for part in (enhancing, axial(darker, plain.affine)))
+    z = int((np.minimum(rim, sign) + rim / max(rim.sum(), 1)).argmax())  # the slice with most of both, or of the first
     drawn = {
         "t1ce": ("t1ce", 0.0),
         "flair, 0": ("flair", 0.0),
@@ -187,9 +201,8 @@ def draw_predictable(seed: int, spacing: float, simulated: Mapping[float, float]
         "flair, 1": ("flair", 1.0),
     }
     for axes, (title, (name, dial)) in zip(panels[0], drawn.items(), strict=False):
-        case = made[dial]
-        enhancing = axial(np.asarray(case.labels) == 4, case.affine)
-        _slice(case, name, axes, _largest(enhancing), enhancing)
+        _slice(made[dial], name, axes, z, enhancing)
+        axes.set(**limits_around(axial(np.asarray(plain.labels) > 0, plain.affine), 6))
         axes.set_title(title)
     panels[0, 4].plot(DIAL, [enhancement_ceiling(q) for q in DIAL], color=BLACK, label="enumerated")
     panels[0, 4].plot(list(simulated), list(simulated.values()), "o", color=ORANGE, label="simulated")

@@ -75,7 +75,9 @@ def test_a_closer_look_is_at_the_same_subject_and_leaves_voxels_that_are_not_mad
 
 
 def test_figures_have_a_panel_for_everything_they_name():
-    assert [axes.get_title(loc="left") for axes in study.draw_options(1, 4.0).axes] == list(study.SHOWN)
+    options = study.draw_options(1, 4.0).axes
+    assert [axes.get_title(loc="left") for axes in options] == [*study.SHOWN, *[""] * len(study.SHOWN)]
+    assert [len(axes.collections) for axes in options] == [0] * len(study.SHOWN) + [1] * len(study.SHOWN), "outlines"
     shared = study.draw_shared(1, 4.0, blind=0.2).axes
     assert [axes.get_title(loc="left") for axes in shared[:4]] == list(MRI)
     assert len(shared[4].lines) == 4
