@@ -281,6 +281,9 @@ def test_a_lesion_shows_its_truth_and_what_each_network_says(browser: Any, lesio
     assert true.locator("span:first-child, strong").all_inner_texts() == ["8", "70", "70"], "0.3 / 4 for the others"
     assert view.locator("td[data-mean=both]").inner_text() == "55.0 %"
     view.get_by_text("all right (2)").click()
+    for tile in view.locator(".tile").all():
+        numbers, shown = tile.locator(".pins b").all_inner_texts(), tile.locator("small").inner_text()
+        assert numbers and re.findall(r"\d", shown) == numbers, "what is pointed at has its name below"
     before = view.locator("img").last.get_attribute("src")
     view.locator(".choice input[name=lesion]").first.focus()
     tab.keyboard.press("ArrowRight")

@@ -18,9 +18,9 @@
   }
   async function load(one) { // the sheet of each image, as a volume
     const [R, C, S] = one.shape, volumes = {};
-    await Promise.all(names.map(async name => {
+    await Promise.all(Object.entries(one.images).map(async ([name, address]) => {
       const sheet = new Image();
-      sheet.src = one.images[name];
+      sheet.src = address;
       await sheet.decode();
       const { width, height } = sheet, pen = new OffscreenCanvas(width, height).getContext("2d");
       pen.drawImage(sheet, 0, 0);

@@ -33,7 +33,9 @@
   const said = make("p", { class: "said", "aria-live": "polite" }), table = make("table", { class: "scores answers" });
   const tiles = Object.entries(data.pictures).map(([key, name]) => {
     const image = make("img", { class: "dark-light", width: 320, height: 320 }), shows = make("small");
-    return { key, name, image, shows, tile: make("div", { class: "tile" }, make("span", { class: "top" }, name), image, shows) };
+    const pins = make("span", { class: "pins", "aria-hidden": "true" });
+    return { key, name, image, pins, shows,
+      tile: make("div", { class: "tile" }, make("span", { class: "top" }, name), make("span", { class: "picture" }, image, pins), shows) };
   });
   const link = make("button", { type: "button", onclick: () => {
     write();
@@ -84,10 +86,13 @@
     tasks.forEach((label, i) => { label.firstChild.checked = i === state.task; });
     networks.forEach((label, i) => { label.firstChild.checked = state.networks.has(keys[i]); });
     about.textContent = `Lesion ${one.name}: diagnosis ${kind.rule}. ${kind.count} of ${data.n} test lesions are of this kind, and it is the first by name.`;
-    for (const { key, name, image, shows } of tiles) {
+    for (const { key, name, image, pins, shows } of tiles) {
+      const signs = Object.entries(one.shows[key]), places = Object.entries(one.places[key]); // both in the same order
       image.src = one.images[key];
       image.alt = `${name} of lesion ${one.name}`;
-      shows.textContent = `shows: ${Object.values(one.shows[key]).join(", ") || "no sign"}`;
+      pins.replaceChildren(...places.map(([sign, [x, y]], i) =>
+        make("b", { style: `left:${100 * x}%;top:${100 * y}%`, "data-sign": sign }, i + 1)));
+      shows.textContent = `shows: ${signs.map(([sign, word], i) => sign in one.places[key] ? `${i + 1} ${word}` : word).join(", ") || "no sign"}`;
     }
     truth.textContent = `Truth, ${task.name}: ${task.classes[one.truth[state.task]]}${seen && `; ${seen}`}.`;
     answers(one, task);

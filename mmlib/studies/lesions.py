@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from mmlib.analysis.results import Results, read_arrays
 from mmlib.data.derm7pt import LABELS, MODALITIES, POINTS, TASKS
-from mmlib.data.phantoms.lesion.model import ELEVATION, draw, render
-from mmlib.figures.style import BLACK
+from mmlib.data.phantoms.lesion.drawing import photograph
+from mmlib.data.phantoms.lesion.model import ELEVATION, Lesion, draw, render
+from mmlib.figures.style import BLACK, new_figure, styled
 from mmlib.studies.guidance import ROWS
 
 NAMES = {  # row -> what it is given
@@ -54,6 +58,8 @@ CLASSES = {
     "IR": "irregular",
 }
 SIZE, QUALITY = 320, 88  # pixels a side of the pictures, and of their JPEG
+APART = 0.12  # share of a picture's side that lies between two signs that are pointed at
+MODEL = 200_007  # the lesion on which each sign is shown alone: it has no hair in dermoscopy
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,7 @@ def _packed(answers: Answers, kind: str, case: str) -> dict[str, Any]:
         "truth": truth,
         "images": {modality: _picture(render(lesion, modality, SIZE)) for modality in MODALITIES},
         "shows": {modality: _signs(lesion.shown(modality)) for modality in MODALITIES},
+        "places": {modality: find_signs(lesion, modality) for modality in MODALITIES},
         "said": {
             row: [[round(float(one), 4) for one in task] for task in answers.of_case(row, place)]
             for row in answers.predicted
@@ -170,19 +177,56 @@ def _packed(answers: Answers, kind: str, case: str) -> dict[str, Any]:
     }
 
 
+def find_signs(lesion: Lesion, modality: str) -> dict[str, list[float]]:
+    """Criterion that an image shows -> where it changes the image most, without lying on another that was found.
+
+    A sign that is there moves nothing else, so an image without it differs where the sign lies and nowhere else.
+
+    Returns:
+        Shares of the picture's side, from the left and from the top.
+    """
+    shown, places = lesion.shown(modality), {}
+    whole = photograph(lesion.number, shown, modality, SIZE).astype(float)
+    free = np.ones((SIZE, SIZE))
+    down, across = (np.indices(free.shape) + 0.5) / SIZE
+    for sign in (sign for sign in POINTS if shown[sign]):
+        change = np.abs(whole - photograph(lesion.number, {**shown, sign: 0}, modality, SIZE)).sum(axis=-1)
+        place = np.argmax(gaussian_filter(change, SIZE / 50) * free)
+        x, y = across.flat[place], down.flat[place]
+        free[np.hypot(across - x, down - y) < APART] = 0
+        places[sign] = [round(float(x), 3), round(float(y), 3)]
+    return places
+
+
+@styled
+def atlas() -> Figure:
+    """The criteria of the seven-point checklist, each alone on one lesion of the phantom, as dermoscopy shows it."""
+    every = [(sign, k) for sign in POINTS for k in range(1, len(TASKS[sign]))]
+    figure, axes = new_figure(9, 2 * 1.9, 2, len(every) // 2)
+    for axis, (sign, k) in zip(axes.flat, every, strict=True):
+        axis.imshow(photograph(MODEL, {**dict.fromkeys(POINTS, 0), sign: k}, "derm", SIZE))
+        points = POINTS[sign] if k == len(TASKS[sign]) - 1 else 0
+        name, worth = _named(sign, k), f"{points} point{'s' * (points != 1)}"
+        axis.set_title(f"{textwrap.fill(name, 19)}\n{worth}", fontsize=8)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    return figure
+
+
+def _named(sign: str, k: int) -> str:
+    """A class of a criterion, as a dermatologist calls it."""
+    how, name = TASKS[sign][k], _name(sign)
+    return name if how == "PRS" else f"{CLASSES[how]} {name}"
+
+
 def _signs(shown: Mapping[str, int]) -> dict[str, str]:
     """Sign that an image shows -> in words."""
-    signs = {}
-    for sign in POINTS:
-        if shown[sign]:
-            how, name = TASKS[sign][shown[sign]], _name(sign)
-            signs[sign] = name if how == "PRS" else f"{CLASSES[how]} {name}"
     raised = {"elevation": ELEVATION[shown["elevation"]]} if shown["elevation"] else {}
-    return signs | raised
+    return {sign: _named(sign, shown[sign]) for sign in POINTS if shown[sign]} | raised
 
 
 def _name(task: str) -> str:
-    return LABELS[task][0].replace("_", " ")
+    return LABELS[task][0].replace("_", " ").replace("blue w", "blue-w")
 
 
 def _picture(pixels: np.ndarray) -> str:

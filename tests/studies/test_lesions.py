@@ -14,8 +14,9 @@ from made_explorer import KNOWN, answers, lesion_scores
 from PIL import Image
 
 from mmlib.analysis.results import Results
-from mmlib.data.derm7pt import TASKS
-from mmlib.data.phantoms.lesion.model import draw
+from mmlib.data.derm7pt import POINTS, TASKS
+from mmlib.data.phantoms.lesion.drawing import photograph
+from mmlib.data.phantoms.lesion.model import FIRST, draw
 from mmlib.studies import lesions
 
 
@@ -57,8 +58,33 @@ def test_the_page_has_the_truth_the_probabilities_and_the_counts() -> None:
     lesion = draw(int(helped["name"]))
     for modality, shows in helped["shows"].items():
         assert set(shows) == {sign for sign, how in lesion.shown(modality).items() if how}
+        assert set(helped["places"][modality]) == set(shows) - {"elevation"}
     picture = Image.open(io.BytesIO(base64.b64decode(helped["images"]["derm"].split(",")[1])))
     assert picture.size == (lesions.SIZE, lesions.SIZE)
+
+
+def test_a_sign_is_pointed_at_where_the_picture_would_differ_without_it() -> None:
+    found = 0
+    for lesion in map(draw, range(FIRST["test"], FIRST["test"] + 12)):
+        shown, places = lesion.shown("derm"), lesions.find_signs(lesion, "derm")
+        assert list(places) == [sign for sign in POINTS if shown[sign]]
+        whole = photograph(lesion.number, shown, "derm", 80).astype(int)
+        for sign, (x, y) in places.items():
+            changed = np.abs(whole - photograph(lesion.number, {**shown, sign: 0}, "derm", 80)).max(axis=-1) > 20
+            down, across = np.argwhere(changed).T
+            assert np.hypot(across + 0.5 - 80 * x, down + 0.5 - 80 * y).min() < 4, (lesion.number, sign)
+            found += 1
+        points = np.array(list(places.values()))
+        assert all(
+            np.hypot(*(one - other)) >= lesions.APART - 0.01 for k, one in enumerate(points) for other in points[:k]
+        )
+    assert found > 20
+
+
+def test_the_atlas_names_every_class_of_the_criteria_with_its_points() -> None:
+    titles = [axes.get_title(loc="left").replace("\n", " ") for axes in lesions.atlas().axes]
+    assert len(set(titles)) == 12 and "blue-whitish veil 2 points" in titles
+    assert "typical pigment network 0 points" in titles and "irregular streaks 1 point" in titles
 
 
 def test_lesions_of_another_phantom_are_refused() -> None:
