@@ -92,7 +92,7 @@
       image.alt = `${name} of lesion ${one.name}`;
       pins.replaceChildren(...places.map(([sign, [x, y]], i) =>
         make("b", { style: `left:${100 * x}%;top:${100 * y}%`, "data-sign": sign }, i + 1)));
-      shows.textContent = `shows: ${signs.map(([sign, word], i) => sign in one.places[key] ? `${i + 1} ${word}` : word).join(", ") || "no sign"}`;
+      shows.textContent = `shows: ${signs.map(([sign, word], i) => sign in one.places[key] ? `(${i + 1}) ${word}` : word).join(", ") || "no sign"}`;
     }
     truth.textContent = `Truth, ${task.name}: ${task.classes[one.truth[state.task]]}${seen && `; ${seen}`}.`;
     answers(one, task);

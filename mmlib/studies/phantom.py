@@ -191,7 +191,7 @@ def draw_predictable(seed: int, spacing: float, simulated: Mapping[float, float]
     }
     plain, apart = made[0.0], made[1e-6]
     enhancing = axial(np.asarray(plain.labels) == 4, plain.affine)
-    darker = (plain.images["flair"] > 1.1 * apart.images["flair"]) & np.isin(plain.labels, (1, 4))
+    darker = (plain.images["flair"] > 1.1 * apart.images["flair"]) & np.isin(np.asarray(plain.labels), (1, 4))
     rim, sign = (part.sum(axis=(0, 1)) for part in (enhancing, axial(darker, plain.affine)))
     z = int((np.minimum(rim, sign) + rim / max(rim.sum(), 1)).argmax())  # the slice with most of both, or of the first
     drawn = {
