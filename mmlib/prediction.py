@@ -30,9 +30,9 @@ from mmlib.data.resample import PHANTOM_AXES, back_to, resample
 from mmlib.data.slices import axial_slices, volumes
 from mmlib.data.table import TableCases
 from mmlib.methods import load, m2dn
-from mmlib.modalities import label
+from mmlib.modalities import combinations, label
 from mmlib.tasks.distillation import load_network
-from mmlib.tasks.segmentation import predict
+from mmlib.tasks.segmentation import predict, shares_of
 
 SLICES = 64  # synthesised together
 STRIDE = 8  # of a network of slices that does not say its own, as in training
@@ -135,6 +135,30 @@ class Network:
             raise ValueError(f"{self.name} synthesises images: use complete")
         small = self._small(case)
         return back_to(case, predict(self.model, small, getattr(self.model, "combination", None)), small)
+
+    def segment_each(
+        self, case: Case, onto: Case, chosen: Sequence[tuple[str, ...]] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Segment one case from every combination of the modalities it has, as files would have it.
+
+        Args:
+            onto: the case on the grid that is wanted, such as a coarser one to look at.
+            chosen: combinations; None: all. Those that the case, or a student, cannot give are left out.
+
+        Returns:
+            Label of a combination, few images first -> (R, X, Y, Z) bool on that grid; of tumours the inner label wins.
+
+        Raises:
+            ValueError: as `segment`.
+        """
+        self.used(case)
+        small, reads = self._small(case), getattr(self.model, "combination", None)
+        wanted = combinations(self.modalities) if chosen is None else chosen
+        found = shares_of(self.model, small, [one for one in wanted if reads in (None, one)])
+        return {
+            label(one, self.modalities): _as_filed(back_to(onto, marked.numpy(), small), case)[1]
+            for one, marked in found.items()
+        }
 
     def complete(self, case: Case) -> dict[str, np.ndarray]:
         """Synthesise the modalities that a case lacks, slice by slice.
@@ -295,6 +319,13 @@ def _marked(network: Network, case: Case) -> Case:
     return replace(case, header=header)
 
 
+def _as_filed(found: np.ndarray, case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Regions (R, ...) as labels (...), of which the inner one wins, and what regions these hold, (R, ...) bool."""
+    enhancing = case.enhancing_label or 4
+    labels = raw_labels(found, enhancing)
+    return labels, labels[None] > 0 if len(found) == 1 else regions(labels, enhancing)
+
+
 def segment_files(network: Network, cases: Mapping[str, Case], output: Path, progress: bool = False) -> Iterator[Made]:
     """Segment cases one by one and write `<case>_seg.nii.gz`: own grid and affine, labels as the case has them.
 
@@ -314,10 +345,8 @@ def segment_files(network: Network, cases: Mapping[str, Case], output: Path, pro
         case = cases[name]
         found = network.segment(case)
         targets = network.record.get("targets", REGIONS)
-        enhancing = case.enhancing_label or 4
-        labels = raw_labels(found, enhancing)
+        labels, whole = _as_filed(found, case)
         file = write_segmentation(output / f"{file_name(name)}_seg.nii.gz", labels, _marked(network, case))
-        whole = labels[None] > 0 if len(targets) == 1 else regions(labels, enhancing)
         sizes = whole.sum(axis=(1, 2, 3)) * np.prod(case.spacing) / 1000  # voxels -> ml
         volumes_ml = dict(zip(targets, sizes.tolist(), strict=True))
         yield Made(name, network.used(case), (file,), volumes_ml, whole)

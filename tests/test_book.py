@@ -194,6 +194,7 @@ def test_text_is_readable(pages: list[Page], theme: str) -> None:
     "name",
     [
         "index",
+        "chapters/02_your_data",
         "chapters/05_protokd",
         "chapters/90_claims",
         "chapters/95_explorer",
@@ -291,7 +292,12 @@ def test_claims_are_there_for_every_paper_and_can_be_filtered_by_verdict(smoke_b
 
 
 def test_pages_that_are_looked_at_are_light_and_show_what_they_promise(smoke_book: Path, browser: Any) -> None:
-    most = {"index": 0.5, "chapters/95_explorer": 12, "chapters/96_results": 2}  # MB, of a page with its data
+    most = {
+        "index": 0.5,
+        "chapters/02_your_data": 3,
+        "chapters/95_explorer": 12,
+        "chapters/96_results": 2,
+    }  # MB, of a page with its data
     assert {name for name, size in most.items() if (smoke_book / f"{name}.html").stat().st_size > size * 1e6} == set()
     tab = browser.new_page()
     tab.goto(f"file://{smoke_book}/index.html")
@@ -313,6 +319,32 @@ def test_pages_that_are_looked_at_are_light_and_show_what_they_promise(smoke_boo
     assert "not a result" in tab.inner_text(".asking figcaption")
     tab.close()
     other.close()
+
+
+def test_cases_of_one_s_own_are_worked_as_in_the_explorer(smoke_book: Path, browser: Any) -> None:
+    tab, problems = browser.new_page(), []
+    watch(tab, problems)
+    tab.goto(f"file://{smoke_book}/chapters/02_your_data.html")
+    view = tab.locator("figure.explorer")
+
+    def drawn() -> list[str]:
+        return view.locator("canvas").evaluate_all("all => all.map(canvas => canvas.toDataURL())")
+
+    first, said = drawn(), view.locator(".said").inner_text()
+    view.locator("input[value=flair]").click()
+    without = drawn()
+    assert view.locator(".missing .gone").inner_text() == "flair missing" and view.locator(".said").inner_text() != said
+    assert [one != other for one, other in zip(first, without, strict=True)][4:] == [True, True], "on another image"
+    view.locator("input[type=range]").last.fill("100")
+    assert drawn()[4] != without[4], "the truth hides what is below"
+    view.locator("input[type=range]").first.focus()
+    tab.keyboard.press("ArrowRight")
+    assert all(one != other for one, other in zip(drawn(), without, strict=True))
+    view.get_by_text("phantom-0123").click()
+    assert view.locator(".missing .gone").all_inner_texts() == ["t1 not acquired", "flair not acquired"]
+    assert view.locator("thead th").first.inner_text() == "Volume, ml", "nobody has drawn a truth"
+    assert "not for patients" in view.locator("figcaption").inner_text() and problems == []
+    tab.close()
 
 
 def test_probabilities_that_a_run_kept_give_the_scores_it_recorded(smoke_book: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from pipelines import ROOT
 
 from mmlib.figures.components import component
 from mmlib.figures.explorer import explorer, pack
+from mmlib.figures.style import Shown
 from mmlib.studies import lesions
 from mmlib.studies.asking import TOPICS, packed
 
 COMPONENTS = ROOT / "book" / "_components"
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PAGE = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><body>'
+NAMELESS = "[...document.querySelectorAll('input, select')].filter(one => !one.labels[0]?.textContent.trim()).length"
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -35,7 +38,7 @@ def cases() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def explorer_page(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    shown = explorer(cases, text("explorer.js"), text("explorer.css"), "made up")
+    shown = explorer(cases, COMPONENTS, "made up")
     path = tmp_path_factory.mktemp("explorer") / "page.html"
     path.write_text(PAGE + shown.html)
     return f"file://{path}"
@@ -186,6 +189,96 @@ def test_a_link_puts_the_teacher_and_its_student_beside_the_truth(browser: Any, 
     tab.close()
 
 
+# ---------------------------------------------------------------------------------------------------- a reader's cases
+# How an output comes into a page: its text becomes elements, whose scripts do not run; then JupyterLab puts a copy in
+# the place of each script, and VS Code appends one to the output and takes it away again.
+WAYS = {
+    "saved page": "",
+    "JupyterLab": "script => script.parentNode.replaceChild(copy(script), script)",
+    "VS Code": "script => output.appendChild(copy(script)).remove()",
+}
+
+
+@pytest.fixture(scope="module")
+def own_cases() -> Shown:
+    """A whole case, and one of two images without a truth, of which a network was asked for one combination alone."""
+    whole = explored()
+    first = replace(whole, predicted={arm: whole.predicted[arm] for arm in ARMS}, filled=None, known=None)
+    found = whole.predicted["dropout-unet"]
+    some = {"dropout-unet": {have: found[have] for have in ("t1ce", "flair", "t1ce+flair")}}
+    some["shaspec paper"] = {"t1ce+flair": found["t1+t1ce+t2+flair"]}
+    lacking = {name: whole.case.images[name] for name in ("t1ce", "flair")}
+    two = replace(whole.case, name="<b>two</b>", images=lacking, labels=None)
+    second = replace(first, case=two, why=two.name, predicted=some, dice={})
+    return explorer(pack([first, second], {}, 0, own=True), COMPONENTS, "made up")
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def own_page(own_cases: Shown, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two outputs of the same cells, as in a notebook that is open twice, each in the way of a reader's program."""
+    path, way = tmp_path_factory.mktemp("own") / "page.html", WAYS[request.param]
+    html = own_cases._repr_mimebundle_()["text/html"]
+    late = f"""<div></div><div></div><script>
+      const copy = old => Object.assign(document.createElement("script"), {{ type: old.type, text: old.text }});
+      for (const output of document.querySelectorAll("div")) {{
+        output.innerHTML = {json.dumps(html).replace("<", chr(92) + "u003c")};
+        [...output.querySelectorAll("script")].forEach({way});
+      }}</script>"""
+    path.write_text(PAGE + (late if way else 2 * f"<div>{html}</div>"))
+    return f"file://{path}"
+
+
+def test_a_case_of_one_s_own_is_worked_in_every_program(browser: Any, own_page: str) -> None:
+    tab = opened(browser, own_page)
+    first, second = tab.locator("figure.explorer").all()
+    untouched = second.inner_text()
+
+    def drawn(place: int) -> str:
+        return first.locator("canvas").nth(place).evaluate("canvas => canvas.toDataURL()")
+
+    before = drawn(5)
+    first.locator("input[value=t1ce]").click()
+    assert first.locator(".missing .gone").inner_text() == "t1ce missing" and drawn(5) != before
+    assert int(first.locator("tr[data-method='shaspec paper'] td[data-region=et] strong").inner_text()) < 100
+    before = [drawn(place) for place in range(7)]
+    slider = first.locator("input[type=range]").first
+    slider.focus()
+    tab.keyboard.press("ArrowRight")
+    assert all(drawn(place) != was for place, was in enumerate(before) if place != 1)
+    plain = drawn(5)
+    first.locator("input[type=range]").last.fill("90")
+    assert drawn(5) != plain, "the overlay is stronger"
+    first.locator(".choice input").first.focus()
+    tab.keyboard.press("ArrowRight")
+    assert first.locator(".about").inner_text().startswith("<b>two</b>: "), "a name is text"
+    gone = first.locator(".inputs .missing .gone").all_inner_texts()
+    assert gone == ["t1 not acquired", "t1ce missing", "t2 not acquired"]
+    assert first.locator("input:disabled").count() == 2
+    assert first.locator("legend").all_inner_texts()[2] == "What is found in them, and its volume in ml"
+    assert first.locator(".outputs .top:visible").all_inner_texts() == ["ShaSpec (paper)", "U-Net with dropout"]
+    assert first.locator(".outputs .missing .gone").inner_text() == "not predicted from these"
+    assert "U-Net with dropout 0.0 ml (with all images " in first.locator(".said").inner_text()
+    assert second.inner_text() == untouched and second.locator(".choice input").first.is_checked(), "keeps its own view"
+    assert not first.locator("input:not([data-lm-suppress-shortcuts])").count(), "JupyterLab leaves them their keys"
+    assert tab.problems == [] and not tab.evaluate("location.hash") and not first.locator("button").count()
+    tab.set_viewport_size(PHONE)
+    assert tab.evaluate(WIDER) <= 0 and tab.evaluate(NAMELESS) == 0
+    tab.close()
+
+
+def test_an_image_that_a_case_lacks_does_not_leave_it_empty(browser: Any, own_page: str) -> None:
+    tab = opened(browser, own_page)
+    view = tab.locator("figure.explorer").first
+    for name in ("t1ce", "flair"):
+        view.locator(f"input[value={name}]").click()
+    view.get_by_text("<b>two</b>").click()
+    assert view.locator(".inputs .missing").count() == 2 and tab.problems == []
+    view.locator("input[value=t1ce]").click()
+    view.locator("input[value=flair]").click()
+    assert view.locator(".inputs .missing").count() == 3, "one image always stays"
+    tab.close()
+
+
 def test_a_link_to_another_part_of_the_page_changes_nothing(browser: Any, explorer_page: str) -> None:
     tab = opened(browser, f"{explorer_page}#what-you-see")
     assert tab.locator(".explorer .tile.missing").count() == 0 and tab.problems == []
@@ -222,7 +315,7 @@ def asking_page(tmp_path_factory: pytest.TempPathFactory) -> str:
         "colours": dict.fromkeys(("t1", "t1ce", "t2", "flair"), "#777777"),
         "tasks": [packed(TOPICS[0], pd.DataFrame(rows, columns=columns))],
     }
-    shown = component("asking", data, text("asking.js"), text("asking.css"), alt="a", caption="made up")
+    shown = component(COMPONENTS, "asking", data, alt="a", caption="made up")
     path = tmp_path_factory.mktemp("asking") / "page.html"
     path.write_text(PAGE + shown.html)
     return f"file://{path}"
@@ -262,8 +355,8 @@ def lesions_page(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     """Lesions below the explorer, as on the page of the book."""
     made = lesions.pack(answers(), lesion_scores())
     shown = [
-        explorer(cases, text("explorer.js"), text("explorer.css"), "made up"),
-        component("explorer lesions", made, text("lesions.js"), text("lesions.css"), alt="a", caption="made up"),
+        explorer(cases, COMPONENTS, "made up"),
+        component(COMPONENTS, "explorer lesions", made, alt="a", caption="made up"),
     ]
     path = tmp_path_factory.mktemp("lesions") / "page.html"
     path.write_text(PAGE + "".join(one.html for one in shown))
@@ -285,9 +378,9 @@ def test_a_lesion_shows_its_truth_and_what_each_network_says(browser: Any, lesio
         numbers, shown = tile.locator(".pins b").all_inner_texts(), tile.locator("small").inner_text()
         assert numbers and re.findall(r"\d", shown) == numbers, "what is pointed at has its name below"
     before = view.locator("img").last.get_attribute("src")
-    view.locator(".choice input[name=lesion]").first.focus()
+    view.locator(".choice input[name^=lesion]").first.focus()
     tab.keyboard.press("ArrowRight")
-    assert "guidance harms" in view.locator(".choice input[name=lesion]:checked + span").inner_text(), "by keyboard"
+    assert "guidance harms" in view.locator(".choice input[name^=lesion]:checked + span").inner_text(), "by keyboard"
     assert view.locator("img").last.get_attribute("src") != before
     view.get_by_text("pigment network", exact=True).click()
     assert view.locator(".answers tbody tr").count() == 3 and "Truth, pigment network" in view.inner_text()
@@ -316,15 +409,12 @@ def test_a_link_holds_both_views_of_the_page(browser: Any, lesions_page: str) ->
 def test_all_fit_a_phone_and_every_control_has_a_name(browser: Any, name: str, request: pytest.FixtureRequest) -> None:
     tab = opened(browser, request.getfixturevalue(name), **PHONE)
     assert tab.evaluate(WIDER) <= 0
-    nameless = (
-        "[...document.querySelectorAll('input, select')].filter(one => !one.labels[0]?.textContent.trim()).length"
-    )
-    assert tab.evaluate(nameless) == 0
+    assert tab.evaluate(NAMELESS) == 0
     tab.close()
 
 
 def test_the_scripts_are_short_and_know_no_address() -> None:
-    for name in ("explorer.js", "asking.js", "lesions.js"):
+    for name in ("parts.js", "explorer.js", "asking.js", "lesions.js"):
         assert len(text(name).splitlines()) < 300
         assert set(re.findall(r"https?://[\w./]+", text(name))) <= {"http://www.w3.org/2000/svg"}
     json.dumps(means(), allow_nan=False)

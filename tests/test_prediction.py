@@ -1,5 +1,7 @@
 """From files to files: own grid, any part of the modalities, and nothing is written where an input is refused."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mmlib import prediction, published
 from mmlib.__main__ import app
 from mmlib.data.brats import load_case
 from mmlib.data.cases import raw_labels
+from mmlib.data.resample import resample
 from mmlib.modalities import MRI
 
 
@@ -109,6 +112,24 @@ def test_a_student_needs_what_it_reads_and_nothing_else(tmp_path):
     said = failed("segment", tmp_path / "cases", "--network", "tiny-student", "--output", tmp_path / "out")
     assert "case b has t2, but tiny-student takes all of t1: leave the case out" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_every_combination_of_a_case_is_segmented_as_alone(tmp_path):
+    network = mmlib.load("tiny-segmenter")
+    case = load_case(write_case(tmp_path / "a", seed=1, kinds=("t1", "t1ce", "flair")))
+    found = network.segment_each(case, case)
+    assert list(found) == ["t1", "t1ce", "flair", "t1+t1ce", "t1+flair", "t1ce+flair", "t1+t1ce+flair"]
+    for have in ("t1ce", "t1+flair"):
+        alone = network.segment(replace(case, images={name: case.images[name] for name in have.split("+")}))
+        assert np.array_equal(raw_labels(found[have]), raw_labels(alone)) and found[have][0].any()
+        assert not (found[have][2] & ~found[have][1]).any(), "as a file has it"
+    coarse = resample(case, 3.0)
+    (one,) = network.segment_each(case, coarse, [("t1",)]).values()
+    assert one.shape[1:] == coarse.brain.shape != case.brain_mask.shape
+    (student,) = mmlib.load("tiny-student").segment_each(case, case)
+    assert student == "t1"
+    with pytest.raises(ValueError):
+        network.segment_each(replace(case, images={"pd": case.images["t1"]}), case)
 
 
 def test_what_the_doctor_refuses_is_not_segmented_and_nothing_is_written(tmp_path):

@@ -31,13 +31,14 @@ from mmlib.data.filenames import LONGEST, file_name, for_spreadsheets
 from mmlib.data.nifti import write_segmentation
 from mmlib.data.splits import Split, read_split, write_split
 from mmlib.data.table import TableCases
+from mmlib.figures.explorer import explorer, pack
 from mmlib.figures.overlays import Overlay, overlay_panel, portrait
 from mmlib.figures.page import Page
 from mmlib.figures.style import STYLE, as_text, new_figure, show, styled, text_table
 from mmlib.figures.verdicts import ledger_table
-from mmlib.figures.viewer import slice_viewer
 from mmlib.records import open_run, read_scores
 from mmlib.studies import patients
+from mmlib.studies.exploring import look_at
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = [
@@ -149,8 +150,9 @@ def test_patients_are_named_as_text() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE[:4])
 def test_a_name_is_text_in_the_viewer_and_in_a_figure_on_a_page(name: str) -> None:
-    page = Shown(slice_viewer(case(name)).data)
-    assert name in page.text and page.tags.count("img") == 1 and page.tags.count("script") == 1
+    packed = pack([look_at(case(name))], {}, 0, own=True)
+    page = Shown(explorer(packed, ROOT / "book" / "_components", name).html)
+    assert page.tags == ["style", "figure", "script", "noscript", "p", "figcaption", "script"]
     assert {one for one in page.attributes if one.startswith("on")} == set()
     figure, _ = new_figure(1, 1)
     page = Shown(show(figure, alt=name, caption=name).html)

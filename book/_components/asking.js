@@ -1,8 +1,6 @@
 // Results you can ask: choose a task, networks, combinations, a region and a metric; the chart, the table and the CSV
 // follow. The data stand in the page, written by mmlib.studies.asking; the choice is in the address after the #.
 (() => {
-  const figure = document.currentScript.closest("figure.asking");
-  const data = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
   if (!data.tasks.length) {
     figure.querySelector("noscript").replaceWith("No scores of these tasks are in this profile.");
     return;
@@ -10,21 +8,11 @@
   const SVG = "http://www.w3.org/2000/svg", LANE = 12, LEAST = 30, AXIS = 38, STEP = 26;
   const state = { task: 0, metric: 0, target: 0, arms: new Set(), held: {}, size: "" };
 
-  function make(tag, given = {}, ...inside) {
-    const element = given.svg ? document.createElementNS(SVG, tag) : document.createElement(tag);
-    for (const [name, value] of Object.entries(given))
-      if (name.startsWith("on") || name === "checked") element[name] = value;
-      else if (name !== "svg") element.setAttribute(name, value);
-    element.append(...inside);
-    return element;
-  }
-  const draw = (tag, given, ...inside) => make(tag, { svg: true, ...given }, ...inside);
-  const set = (title, ...inside) => make("fieldset", {}, make("legend", {}, title), ...inside);
-  const choice = (type, group, text, checked, pick, before = []) =>
-    make("label", { class: "choice" }, make("input", { type, name: group, checked, onchange: event => { pick(event.target.checked); show(); } }),
-      make("span", {}, ...before, text));
-  function select(title, options, value, pick) {
-    const box = make("select", { onchange: event => { pick(event.target.value); show(); } },
+  const draw = (tag, given, ...inside) => make(document.createElementNS(SVG, tag), given, ...inside);
+  const option = (type, group, text, checked, edit, before = []) =>
+    choice(type, group, [...before, text], event => { edit(event.target.checked); show(); }, { checked });
+  function select(title, options, value, edit) {
+    const box = make("select", { onchange: event => { edit(event.target.value); show(); } },
       ...options.map(([key, text]) => make("option", { value: key }, text)));
     box.value = value;
     return make("label", {}, `${title} `, box);
@@ -60,12 +48,12 @@
     const { arms, targets, metrics, modalities, combinations } = task();
     const sizes = [...new Set(combinations.map(one => one.split("+").length))].sort();
     controls.replaceChildren(
-      set("Task", ...data.tasks.map((one, i) => choice("radio", "task", one.title, i === state.task, () => enter(i)))),
-      set("Networks", ...arms.map((arm, i) => choice("checkbox", "arm", ` ${arm.name}`, state.arms.has(i), on => {
+      set("Task", ...data.tasks.map((one, i) => option("radio", "task", one.title, i === state.task, () => enter(i)))),
+      set("Networks", ...arms.map((arm, i) => option("checkbox", "arm", ` ${arm.name}`, state.arms.has(i), on => {
         if (on) state.arms.add(i); else state.arms.delete(i);
       }, [sign(arm)]))),
-      set(task().asks, ...targets.map((one, i) => choice("radio", "target", one, i === state.target, () => { state.target = i; }))),
-      set("Measure", ...metrics.map((one, i) => choice("radio", "metric", one.name, i === state.metric, () => { state.metric = i; }))),
+      set(task().asks, ...targets.map((one, i) => option("radio", "target", one, i === state.target, () => { state.target = i; }))),
+      set("Measure", ...metrics.map((one, i) => option("radio", "metric", one.name, i === state.metric, () => { state.metric = i; }))),
       make("fieldset", { class: "bars" }, make("legend", {}, "Images that are there"),
         ...modalities.map(name => select(name, [["", "any"], ["there", "there"], ["missing", "missing"]], state.held[name] ?? "",
           value => { state.held[name] = value; })),
@@ -146,15 +134,13 @@
   }
   function write() {
     const { arms, targets, metrics } = task();
-    const parts = { task: state.task, measure: metrics[state.metric].key, of: targets[state.target],
-      networks: state.arms.size < arms.length ? [...state.arms].map(i => arms[i].key.replaceAll(" ", "_")).join("+") : "",
-      there: Object.keys(state.held).filter(name => state.held[name] === "there").join("+"),
-      missing: Object.keys(state.held).filter(name => state.held[name] === "missing").join("+"), size: state.size };
-    history.replaceState(null, "", "#" + Object.entries(parts).filter(([, value]) => value !== "")
-      .map(([key, value]) => `${key}=${encodeURI(value)}`).join("&"));
+    const named = how => Object.keys(state.held).filter(name => state.held[name] === how).join("+") || undefined;
+    remember({ task: state.task, measure: metrics[state.metric].key, of: targets[state.target],
+      networks: state.arms.size < arms.length ? [...state.arms].map(i => arms[i].key.replaceAll(" ", "_")).join("+") || undefined : undefined,
+      there: named("there"), missing: named("missing"), size: state.size || undefined });
   }
   function read() {
-    const given = Object.fromEntries(location.hash.slice(1).split("&").map(part => part.split("=").map(decodeURI)));
+    const given = address();
     if (!data.tasks[given.task]) return false;
     enter(+given.task);
     const { arms, targets, metrics, modalities } = task();

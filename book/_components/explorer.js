@@ -1,8 +1,8 @@
 // Drop a modality: what is left of a case, what networks make of it, and what can be known. The data stand in the page,
-// written by mmlib.figures.explorer; nothing is fetched, and the state of the view is in the address after the #.
+// written by mmlib.figures.explorer; nothing is fetched. The state of the view is in the address after the #, but for a
+// reader's own cases: their names are nobody's business, and in JupyterLab the address is not the page's. Such cases may lack
+// images, a truth, or predictions from some combinations.
 (() => {
-  const figure = document.currentScript.closest("figure.explorer");
-  const data = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
   const PLANES = ["axial", "coronal", "sagittal"];
   const PIXELS = 300; // across a picture; the page scales it down
   const names = data.modalities.map(one => one.name);
@@ -31,7 +31,7 @@
       }
       volumes[name] = volume;
     }));
-    one.volumes = volumes;
+    one.voxels = volumes;
   }
   // Runs of one value (1 wt, 2 tc, 4 et): three bits of value, four of length, then seven more in each byte that follows.
   function marks(one, text, times = 1) {
@@ -71,8 +71,8 @@
     return big;
   }
   function draw(canvas, one, name, marked, times) {
-    if (!one.volumes) return;
-    const grey = plane(one, one.volumes[name]);
+    if (!one.voxels) return;
+    const grey = plane(one, one.voxels[name]);
     [canvas.width, canvas.height] = grey.size;
     const pen = canvas.getContext("2d", { willReadFrequently: true });
     pen.drawImage(scaled(grey, to => grey.cut.forEach((v, i) => to.set([v, v, v, 255], 4 * i))), 0, 0);
@@ -96,56 +96,40 @@
   }
 
   // ------------------------------------------------------------------------------------------------------- the page
-  function make(tag, given = {}, ...inside) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(given))
-      if (name.startsWith("on") || name === "checked" || name === "value") element[name] = value;
-      else element.setAttribute(name, value);
-    element.append(...inside);
-    return element;
-  }
-  const choice = (type, group, value, text, pick) => // a radio button or a check box with its label
-    make("label", { class: "choice" }, make("input", { type, name: group, value, onchange: pick }), make("span", {}, text));
   const change = (edit) => event => { edit(event.target); show(); };
 
-  const cases = data.cases.map((one, i) => choice("radio", "case", i, one.why, change(() => { enter(i); })));
-  const methods = data.methods.map((one, i) => choice("checkbox", "method", i, one.name, change(box => {
+  const cases = data.cases.map((one, i) => choice("radio", "case", one.why, change(() => { enter(i); })));
+  const methods = data.methods.map((one, i) => choice("checkbox", "method", one.name, change(box => {
     if (box.checked) state.methods.add(i); else state.methods.delete(i);
   })));
-  const planes = PLANES.map((name, i) => choice("radio", "plane", i, name, change(() => { state.plane = i; })));
+  const planes = PLANES.map((name, i) => choice("radio", "plane", name, change(() => { state.plane = i; })));
   const slice = make("input", { type: "range", min: 0, oninput: change(bar => { state.at[state.plane] = +bar.value; }) });
   const opacity = make("input", { type: "range", min: 0, max: 100, oninput: change(bar => { state.opacity = +bar.value; }) });
   const place = make("output"), about = make("p", { class: "about" }), said = make("p", { class: "said", "aria-live": "polite" });
   const inputs = data.modalities.map(({ name, colour }) => {
     const box = make("input", { type: "checkbox", value: name, onchange: change(box => {
-      if (box.checked) state.have.add(name); else if (state.have.size > 1) state.have.delete(name);
+      if (box.checked) state.have.add(name); else if (present().length > 1) state.have.delete(name);
     }) });
     const title = make("span", { class: "name" }, make("i", { style: `background:${colour}` }), name);
-    return { name, box, canvas: make("canvas"), tile: make("label", { class: "tile" }, make("span", { class: "top" }, box, title)) };
+    const canvas = make("canvas"), gone = make("span", { class: "gone" });
+    return { name, box, canvas, gone, tile: make("label", { class: "tile" }, make("span", { class: "top" }, box, title), make("span", { class: "picture" }, canvas, gone)) };
   });
-  for (const one of inputs)
-    one.tile.append(make("span", { class: "picture" }, one.canvas, make("span", { class: "gone" }, `${one.name} missing`)));
   const outputs = [{ name: "truth" }, ...data.methods].map(({ name }) => {
     const canvas = make("canvas", { role: "img" });
     const top = make("span", { class: "top" }, name), dice = make("b", { class: "dice" }), gone = make("span", { class: "gone" });
     return { canvas, name, dice, gone, tile: make("div", { class: "tile" }, top, make("span", { class: "picture" }, canvas, gone), dice) };
   });
-  const table = make("table", { class: "scores" });
-  const link = make("button", { type: "button", onclick: () => {
-    const done = text => { link.textContent = text; setTimeout(() => { link.textContent = "Copy a link to this view"; }, 2000); };
-    (navigator.clipboard ? navigator.clipboard.writeText(location.href) : Promise.reject())
-      .then(() => done("Copied"), () => done("The address of this page is the link"));
-  } }, "Copy a link to this view");
-  const set = (title, ...inside) => make("fieldset", {}, make("legend", {}, title), ...inside);
+  const table = make("table", { class: "scores" }), found = make("legend");
+  const link = data.own ? "" : copyLink("Copy a link to this view");
   const legend = make("p", { class: "legend" }, ...data.regions.map(region =>
     make("span", {}, make("i", { style: `background:${region.colour}` }), `${region.name.toUpperCase()} ${region.title}`)));
   figure.querySelector("noscript").before(
-    set("Case", ...cases), about,
+    ...(cases.length > 1 ? [set("Case", ...cases)] : []), about,
     set("Images that are there: switch one off by its box or its picture", make("div", { class: "tiles inputs" }, ...inputs.map(one => one.tile))),
-    set("What is found in them, and its Dice", make("div", { class: "tiles outputs" }, ...outputs.map(one => one.tile)), legend),
+    make("fieldset", {}, found, make("div", { class: "tiles outputs" }, ...outputs.map(one => one.tile)), legend),
     make("div", { class: "bars" }, set("Plane", ...planes), make("label", {}, "slice ", slice, " ", place),
-      make("label", {}, "overlay ", opacity), set("Networks", ...methods), link),
-    said, table);
+      make("label", {}, "overlay ", opacity), ...(methods.length > 1 ? [set("Networks", ...methods)] : []), link),
+    ...(methods.length ? [said, table] : []));
 
   // One slice of each missing image, as it was acquired and as networks make it up.
   const filled = make("section", { class: "filled" });
@@ -170,29 +154,29 @@
       }))));
   }
 
-  // What a network reads of the images that are there; nothing where it lacks one that it cannot do without.
-  const used = ({ reads = now() }) => reads.split("+").every(name => state.have.has(name)) ? reads : undefined;
-  const needs = ({ reads }) => `needs ${reads === names.join("+") ? "all images" : reads.replaceAll("+", ", ")}`;
-  const now = () => names.filter(name => state.have.has(name)).join("+");
-  const percent = value => `${(100 * value).toFixed(0)}`;
+  // What a network reads of the images that are there; nothing where it lacks one that it cannot do without, or was not asked.
+  const used = ({ key, reads = now() }) =>
+    reads.split("+").every(name => present().includes(name)) && reads in data.cases[state.case].predicted[key] ? reads : undefined;
+  const needs = ({ reads }) => reads ? `needs ${reads === names.join("+") ? "all images" : reads.replaceAll("+", ", ")}` : "not predicted from these";
+  const acquired = () => names.filter(name => name in data.cases[state.case].images);
+  const present = () => acquired().filter(name => state.have.has(name));
+  const now = () => present().join("+");
+  // Dice of a region, in %; without a truth its volume, in ml.
+  const measured = (one, key, reads, k) => one.truth ? percent(one.dice[key][reads][k]) : one.volumes[key][reads][k].toFixed(1);
   function enter(i) { // a case opens on the slices with most tumour
     state.case = i;
     state.at = [...data.cases[i].start];
-  }
-  function bar(value, mean, colour) {
-    const line = make("span", { class: "bar", "aria-hidden": "true" }, make("i", { style: `width:${100 * value}%;background:${colour}` }));
-    if (mean !== undefined) line.append(make("b", { style: `left:${100 * mean}%` }));
-    return line;
+    if (!present().length) state.have = new Set(names);
   }
   function scores(one, have) {
-    const head = make("tr", {}, make("th", { scope: "col" }, "Dice, %"), ...data.regions.map(region => make("th", { scope: "col" }, region.title)));
+    const head = make("tr", {}, make("th", { scope: "col" }, one.truth ? "Dice, %" : "Volume, ml"), ...data.regions.map(region => make("th", { scope: "col" }, region.title)));
     const rows = [...state.methods].sort().map(i => {
-      const { key, name, colour } = data.methods[i], reads = used(data.methods[i]), mean = data.means[key][reads];
+      const { key, name, colour } = data.methods[i], reads = used(data.methods[i]), mean = data.means[key]?.[reads];
       if (!reads) return make("tr", { "data-method": key }, make("th", { scope: "row" }, name),
         make("td", { colspan: data.regions.length }, needs(data.methods[i])));
       return make("tr", { "data-method": key }, make("th", { scope: "row" }, name), ...data.regions.map((region, k) => {
-        const value = one.dice[key][reads][k];
-        const cell = make("td", { "data-region": region.name }, make("strong", {}, percent(value)), bar(value, mean?.[k], colour));
+        const cell = make("td", { "data-region": region.name }, make("strong", {}, measured(one, key, reads, k)));
+        if (one.truth) cell.append(bar(one.dice[key][reads][k], colour, mean?.[k]));
         if (mean) cell.append(make("small", {}, `mean of ${data.n}: ${percent(mean[k])}`));
         return cell;
       }));
@@ -201,25 +185,25 @@
     const blind = one.known !== null && given.some(reads => !reads.split("+").includes("t1ce"));
     if (blind) rows.push(make("tr", { class: "known" }, make("th", { scope: "row" }, "what images hold without t1ce"),
       ...data.regions.map(region => region.name !== "et" ? make("td", {}, "-") : make("td", { "data-region": "et" },
-        make("strong", {}, percent(one.known)), bar(one.known, data.known, "currentColor"),
+        make("strong", {}, percent(one.known)), bar(one.known, "currentColor", data.known),
         make("small", {}, `mean of ${data.n}: ${percent(data.known)}`)))));
     table.replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
-    const et = data.regions.findIndex(region => region.name === "et"), all = names.join("+");
+    const last = data.regions.length - 1, inner = data.regions[last].title, all = acquired().join("+"), unit = one.truth ? "%" : "ml";
     const words = [...state.methods].sort().map(i => {
       const { key, name, reads } = data.methods[i];
       if (!used(data.methods[i])) return `${name}, ${needs(data.methods[i])}`;
-      const [with_, without] = [all, have].map(which => percent(one.dice[key][reads ?? which][et]));
-      return have === all || reads ? `${name} ${with_} %` : `${name} ${without} % (with all images ${with_} %)`;
+      const [with_, without] = [all, have].map(which => `${measured(one, key, reads ?? which, last)} ${unit}`);
+      return have === all || reads ? `${name} ${with_}` : `${name} ${without} (with all images ${with_})`;
     });
-    said.textContent = `${data.caveat}Enhancing tumour from ${have.replaceAll("+", ", ")}: ${words.join("; ") || "no network is chosen"}.`
+    said.textContent = `${data.caveat}${inner[0].toUpperCase()}${inner.slice(1)} from ${have.replaceAll("+", ", ")}: ${words.join("; ") || "no network is chosen"}.`
       + (blind ? ` What enhances shows in t1ce alone: a network that does not read it can be expected to reach ${percent(one.known)} % here`
         + " at best; more is luck, which does not last over many cases." : "");
   }
 
   function show(keep = true) {
     const one = data.cases[state.case];
-    figure.setAttribute("aria-busy", !one.volumes);
-    if (!one.volumes) (one.loading ??= load(one)).then(() => show(false)); // then its pictures are there, too
+    figure.setAttribute("aria-busy", !one.voxels);
+    if (!one.voxels) (one.loading ??= load(one)).then(() => show(false)); // then its pictures are there, too
     const have = now(), axis = [2, 0, 1][state.plane];
     const behind = reads => ["flair", "t1ce", "t2", "t1", ...names].find(name => reads.split("+").includes(name));
     slice.max = one.shape[axis] - 1;
@@ -230,37 +214,38 @@
     cases.forEach((label, i) => { label.firstChild.checked = i === state.case; });
     planes.forEach((label, i) => { label.firstChild.checked = i === state.plane; });
     methods.forEach((label, i) => { label.firstChild.checked = state.methods.has(i); });
-    for (const { name, box, canvas, tile } of inputs) {
-      box.checked = state.have.has(name);
+    found.textContent = !methods.length ? "The truth" : `What is found in them, and its ${one.truth ? "Dice" : "volume in ml"}`;
+    for (const { name, box, canvas, gone, tile } of inputs) {
+      box.disabled = !(name in one.images);
+      box.checked = present().includes(name);
       tile.classList.toggle("missing", !box.checked);
-      draw(canvas, one, name);
+      gone.textContent = `${name} ${box.disabled ? "not acquired" : "missing"}`;
+      draw(canvas, one, box.disabled ? acquired()[0] : name); // hidden, it keeps the height of the tile
     }
     outputs.forEach(({ canvas, tile, name, dice, gone }, i) => {
       const method = data.methods[i - 1], reads = i ? used(method) : have;
-      tile.hidden = i > 0 && !state.methods.has(i - 1);
+      tile.hidden = i ? !state.methods.has(i - 1) : !one.truth;
       tile.classList.toggle("missing", !tile.hidden && !reads);
       if (tile.hidden) return;
       const ground = behind(reads ?? have);
       const [found, times] = i ? [reads && one.predicted[method.key][reads], one.times] : [one.truth];
       draw(canvas, one, ground, found && marks(one, found, times), times);
       if (!reads) [gone.textContent, dice.textContent] = [needs(method), ""];
-      else if (i) dice.textContent = one.dice[method.key][reads].map((v, k) => `${data.regions[k].name.toUpperCase()}\u00a0${percent(v)}`).join(" ");
+      else if (i) dice.textContent = data.regions.map(({ name }, k) => `${name.toUpperCase()}\u00a0${measured(one, method.key, reads, k)}`).join(" ");
       canvas.setAttribute("aria-label", `${name} on ${ground}, ${PLANES[state.plane]} slice ${state.at[state.plane] + 1}`);
     });
     scores(one, have);
     fill(one, have);
-    if (keep === true) write();
+    if (keep && !data.own) write();
   }
 
   // ------------------------------------------------------------------------------------------------------- the link
   function write() {
-    const parts = { case: data.cases[state.case].name, have: now(), plane: PLANES[state.plane], slice: state.at[state.plane] + 1,
-      networks: [...state.methods].sort().map(i => data.methods[i].key.replaceAll(" ", "_")).join("+"), overlay: state.opacity };
-    const others = location.hash.slice(1).split("&").filter(part => part.includes("=") && !(part.split("=")[0] in parts)); // of the page
-    history.replaceState(null, "", "#" + [...others, ...Object.entries(parts).map(([key, value]) => `${key}=${encodeURI(value)}`)].join("&"));
+    remember({ case: data.cases[state.case].name, have: now(), plane: PLANES[state.plane], slice: state.at[state.plane] + 1,
+      networks: [...state.methods].sort().map(i => data.methods[i].key.replaceAll(" ", "_")).join("+"), overlay: state.opacity });
   }
   function read() {
-    const given = Object.fromEntries(location.hash.slice(1).split("&").map(part => part.split("=").map(decodeURI)));
+    const given = address();
     const found = given.case ? data.cases.findIndex(one => one.name === given.case) : state.case;
     if (found < 0 || !("case" in given || "networks" in given)) return false;
     if (given.case) enter(found);
@@ -274,8 +259,10 @@
     if (given.overlay >= 0 && given.overlay <= 100) state.opacity = +given.overlay;
     return true;
   }
-  window.addEventListener("hashchange", () => { if (read()) { show(false); figure.scrollIntoView(); } });
   enter(0);
-  read();
+  if (!data.own) {
+    window.addEventListener("hashchange", () => { if (read()) { show(false); figure.scrollIntoView(); } });
+    read();
+  }
   show(false);
 })();

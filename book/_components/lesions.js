@@ -2,33 +2,21 @@
 // and with both. The data stand in the page, written by mmlib.studies.lesions; the view is in the address after the #,
 // beside what others keep there.
 (() => {
-  const figure = document.currentScript.closest("figure.lesions");
-  const data = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
   const OWN = ["lesion", "asked", "seen"]; // keys of the address
   const keys = data.networks.map(one => one.key);
   const state = { case: 0, task: 0, networks: new Set(data.opens) };
 
-  function make(tag, given = {}, ...inside) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(given))
-      if (name.startsWith("on") || name === "disabled") element[name] = value;
-      else element.setAttribute(name, value);
-    element.append(...inside);
-    return element;
-  }
-  const choice = (type, group, text, pick, disabled = false) => // a radio button or a check box with its label
-    make("label", { class: "choice" }, make("input", { type, name: group, disabled, onchange: event => { pick(event.target); show(); } }), make("span", {}, text));
-  const set = (title, ...inside) => make("fieldset", {}, make("legend", {}, title), ...inside);
+  const change = edit => event => { edit(event.target); show(); };
   const shownNow = () => data.networks.filter(one => state.networks.has(one.key));
 
   const cases = data.kinds.map(({ name, count }) => {
     const place = data.cases.findIndex(one => one.kind === name);
-    return { place, label: choice("radio", "lesion", `${name} (${count})`, () => { state.case = place; }, place < 0) };
+    return { place, label: choice("radio", "lesion", `${name} (${count})`, change(() => { state.case = place; }), { disabled: place < 0 }) };
   });
-  const tasks = data.tasks.map((one, i) => choice("radio", "asked", one.name, () => { state.task = i; }));
-  const networks = data.networks.map(({ key, name }) => choice("checkbox", "seen", name, box => {
+  const tasks = data.tasks.map((one, i) => choice("radio", "asked", one.name, change(() => { state.task = i; })));
+  const networks = data.networks.map(({ key, name }) => choice("checkbox", "seen", name, change(box => {
     if (box.checked) state.networks.add(key); else if (state.networks.size > 1) state.networks.delete(key);
-  }));
+  })));
   const about = make("p", { class: "about" }), truth = make("p", { class: "truth" });
   const said = make("p", { class: "said", "aria-live": "polite" }), table = make("table", { class: "scores answers" });
   const tiles = Object.entries(data.pictures).map(([key, name]) => {
@@ -37,19 +25,13 @@
     return { key, name, image, pins, shows,
       tile: make("div", { class: "tile" }, make("span", { class: "top" }, name), make("span", { class: "picture" }, image, pins), shows) };
   });
-  const link = make("button", { type: "button", onclick: () => {
-    write();
-    const done = text => { link.textContent = text; setTimeout(() => { link.textContent = "Copy a link to this lesion"; }, 2000); };
-    (navigator.clipboard ? navigator.clipboard.writeText(location.href) : Promise.reject())
-      .then(() => done("Copied"), () => done("The address of this page is the link"));
-  } }, "Copy a link to this lesion");
+  const link = copyLink("Copy a link to this lesion", () => write());
   figure.querySelector("noscript").before(
     set(`Lesion: the first by name of each kind; in brackets, how many of ${data.n} test lesions are of it`, ...cases.map(one => one.label)),
     about, make("div", { class: "pair" }, ...tiles.map(one => one.tile)),
     set("Asked for", ...tasks), set("Networks, by what they are given", ...networks), truth,
     make("div", { class: "wide", tabindex: 0 }, table), said, link);
 
-  const percent = value => `${(100 * value).toFixed(0)}`;
   function visible(one, task) { // which image shows a sign that the lesion has
     if (!Object.values(one.shows).some(signs => task.key in signs)) return "";
     return Object.entries(data.pictures).map(([key, name]) =>
@@ -64,7 +46,7 @@
       ...shown.map(({ key, colour }) => {
         const value = one.said[key][state.task][k], text = percent(value), taken = one.answers[key][state.task] === k;
         return make("td", { "data-network": key, ...(taken && { class: "taken" }) }, make(taken ? "strong" : "span", {}, text),
-          make("span", { class: "bar", "aria-hidden": "true" }, make("i", { style: `width:${100 * value}%;background:${colour}` })));
+          bar(value, colour));
       })));
     const foot = [
       make("tr", { class: "verdict" }, make("th", { scope: "row" }, "answer"), ...shown.map(({ key }) =>
@@ -100,14 +82,11 @@
   }
 
   // ------------------------------------------------------------------------------------------------------- the link
-  const parts = () => location.hash.slice(1).split("&").filter(part => part.includes("="));
   function write() {
-    const own = { lesion: data.cases[state.case].name, asked: data.tasks[state.task].key, seen: keys.filter(key => state.networks.has(key)).join("+") };
-    const others = parts().filter(part => !OWN.includes(part.split("=")[0]));
-    history.replaceState(null, "", "#" + [...others, ...Object.entries(own).map(pair => pair.join("="))].join("&"));
+    remember({ lesion: data.cases[state.case].name, asked: data.tasks[state.task].key, seen: keys.filter(key => state.networks.has(key)).join("+") });
   }
   function read() {
-    const given = Object.fromEntries(parts().map(part => part.split("=").map(decodeURIComponent)));
+    const given = address();
     const found = data.cases.findIndex(one => one.name === given.lesion);
     if (found < 0) return false;
     state.case = found;

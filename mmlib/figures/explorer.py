@@ -1,8 +1,9 @@
 """Drop a modality: the data of a page on which a reader switches images of a case on and off, packed into the page.
 
 Images become sheets of slices, compressed with a loss below their noise, and masks runs of one value; both stand as
-text in the page, so that it needs no server, no network and no kernel. What draws them is a script that the caller
-hands over, `book/_components/explorer.js`.
+text in the page, so that it needs no server, no network and no kernel. What draws them is
+`book/_components/explorer.js`. The cases may be a reader's own: without some images, without a truth, predicted from
+some combinations.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -22,11 +24,11 @@ from mmlib.figures.components import component
 from mmlib.figures.overlays import axial
 from mmlib.figures.results import arm_style
 from mmlib.figures.style import BLACK, MODALITY, REGION, REGION_NAME, Shown
-from mmlib.figures.viewer import WINDOW
 from mmlib.modalities import combinations, label
 
 MARGIN = 1  # voxels that networks read, around the brain
 QUALITY = 90  # of WebP, at most 100
+WINDOW = (1, 99.5)  # percentiles of the brain shown as black and white, one window for all slices of a modality
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ class Explored:
     """A case and what networks make of it.
 
     Attributes:
-        case: with labels and with every modality.
+        case: on the grid that is shown.
         why: it was chosen, in a word or two.
         rule: by which it was chosen, in a sentence.
         predicted: arm -> label of a combination -> (R, X, Y, Z) bool on the grid of the case.
-        dice: arm -> label of a combination -> Dice in [0, 1], one a region.
+        dice: arm -> label of a combination -> Dice in [0, 1], one a region; of a case without labels empty.
         known: the best Dice of the enhancing tumour that can be expected without t1ce, in [0, 1]; None: nobody knows.
         filled: a slice with what networks of synthesis make of it; None: there are none.
         shown: the same subject in finer voxels, of which a whole number fit into one of the case: images and truth to
@@ -161,6 +163,15 @@ def _packed_slice(filled: Filled | None, below: int, times: int) -> dict[str, An
     }
 
 
+def _volumes(one: Explored) -> dict[str, dict[str, list[float]]]:
+    """Arm -> label of a combination -> ml, one a region."""
+    voxel = np.prod(one.case.spacing) / 1000
+    return {
+        arm: {have: (found.sum(axis=(1, 2, 3)) * voxel).round(2).tolist() for have, found in by.items()}
+        for arm, by in one.predicted.items()
+    }
+
+
 def _packed(one: Explored) -> dict[str, Any]:
     case, (shown, times) = one.case, _finer(one)
     brain = axial(shown.brain_mask, shown.affine)
@@ -179,24 +190,30 @@ def _packed(one: Explored) -> dict[str, Any]:
         low, high = np.percentile(image[shown.brain_mask], WINDOW)
         scaled = np.where(shown.brain_mask, (image - low) / max(high - low, 1e-9), 0)
         images[name] = _sheet((255 * axial(scaled, shown.affine)[fine]).clip(0, 255).astype(np.uint8))
-    truth = axial(shown.regions, shown.affine)[:, *fine]
-    marked = truth.sum(axis=0) if truth.any() else brain[fine]
+    truth = None if shown.labels is None else axial(shown.regions, shown.affine)[:, *fine]
+    if truth is not None and truth.any():
+        marked = truth.sum(axis=0)
+    else:
+        guessed = [found for by in one.predicted.values() for found in by.values()]  # the last is of most images
+        seen = next((found for found in guessed[::-1] if found.any()), case.brain_mask[None])
+        marked = axial(seen, case.affine)[:, *box].sum(axis=0).repeat(times, 0).repeat(times, 1).repeat(times, 2)
     x, y, z = (shown.spacing[axis] for axis in np.argsort(nibabel.io_orientation(shown.affine)[:, 0]).astype(int))
     most = [int(marked.sum(axis=other).argmax()) for other in ((1, 2), (0, 2), (0, 1))]  # row, column, slice
     return {
         "name": case.name,
         "why": one.why,
         "rule": one.rule,
-        "shape": list(truth.shape[1:]),
+        "shape": list(marked.shape),
         "spacing": [y, x, z],  # of rows, columns and slices, mm
         "times": times,
         "start": [most[2], most[0], most[1]],  # axial, coronal, sagittal
         "images": images,
-        "truth": _text(runs_of(truth), "u1"),
+        "truth": None if truth is None else _text(runs_of(truth), "u1"),
         "predicted": {arm: {have: marks(found) for have, found in by.items()} for arm, by in one.predicted.items()},
         "dice": {
             arm: {k: [round(float(v), 4) for v in values] for k, values in by.items()} for arm, by in one.dice.items()
         },
+        "volumes": {} if truth is not None else _volumes(one),
         "known": None if one.known is None else round(one.known, 4),
         "filled": _packed_slice(one.filled, int(lowest - box[2].start), times),
     }
@@ -210,6 +227,7 @@ def pack(
     caveat: str = "",
     fillers: Mapping[str, str] | None = None,
     fixed: Mapping[str, Fixed] | None = None,
+    own: bool = False,
 ) -> dict[str, Any]:
     """What the page needs, as plain values.
 
@@ -221,20 +239,22 @@ def pack(
         caveat: stands before numbers that are no results.
         fillers: arm of `Filled` -> its name.
         fixed: arm -> what it reads, of arms that were predicted from that alone; the page opens without them.
+        own: the cases are a reader's own: any combinations were predicted, and the address tells nothing of them.
 
     Raises:
-        ValueError: if there is no case, or a combination was not predicted.
+        ValueError: if there is no case, or a combination was not predicted and the cases are not the reader's.
     """
     if not explored:
         raise ValueError("there is no case to show")
     first, fixed = explored[0].case, fixed or {}
     every = {label(names, first.modalities) for names in combinations(first.modalities)}
-    for one in explored:
+    for one in [] if own else explored:
         for arm, by in one.predicted.items():
             if lacking := ({fixed[arm].reads} if arm in fixed else every) - set(by):
                 raise ValueError(f"case {one.case.name}: {arm} lacks predictions from {sorted(lacking)}")
     return {
         "caveat": caveat,
+        "own": own,
         "n": cases,
         "known": known,
         "modalities": [{"name": name, "colour": MODALITY[name][0]} for name in first.modalities],
@@ -261,14 +281,13 @@ def _region(name: str) -> dict[str, Any]:
     return {"name": name, "title": REGION_NAME[name], "colour": colour, "rgb": rgb}
 
 
-def explorer(packed: Mapping[str, Any], script: str, style: str, caption: str) -> Shown:
+def explorer(packed: Mapping[str, Any], folder: Path, caption: str) -> Shown:
     """Put the explorer on a page.
 
     Args:
         packed: of `pack`.
-        script: that draws it, JavaScript.
-        style: of what it draws, CSS.
+        folder: of its script and style, see `component`.
         caption: stands below.
     """
     alt = f"An explorer of {len(packed['cases'])} cases: switch images on and off, and see what networks find."
-    return component("explorer", packed, script, style, alt=alt, caption=caption)
+    return component(folder, "explorer", packed, alt=alt, caption=caption)

@@ -37,7 +37,7 @@ MODALITY = {
     "superior": (GREY, "h"),
     "guided": ("#999933", ">"),
 }
-REGION = {  # those of a tumour as in mmlib.figures.viewer
+REGION = {
     "wt": (SKY, "o"),
     "tc": (YELLOW, "s"),
     "et": ("#E65528", "^"),

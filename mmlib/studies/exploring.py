@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from mmlib.data.slices import axial_slices, patterns
 from mmlib.figures.explorer import Explored, Filled, Fixed
 from mmlib.figures.style import GREEN, ORANGE, PURPLE
 from mmlib.methods import load, m2dn
-from mmlib.modalities import MRI, label, mask
+from mmlib.modalities import MRI, label, mask, parse
+from mmlib.prediction import Network
 from mmlib.studies.segmentation import Study
 from mmlib.studies.synthesis import NAMES, upright
 from mmlib.tasks.distillation import load_network
@@ -31,6 +32,7 @@ KEPT = "fit.safetensors"  # the weights of a run
 FILLERS, FILLED_BY = ("regression", "m2dn"), "unet"  # methods of synthesis and their variant that are shown
 STRIDE = 8  # of a network of slices that does not say its own
 STUDENT = "t1"  # the image of the students that are shown
+VOXELS = 1_900_000  # of all images of a reader's case together: four of a whole brain at 2 mm, under 1 MB of text in a page
 
 
 def kept_runs(study: Study) -> dict[str, str]:
@@ -112,16 +114,94 @@ def explore(
         known, filled, shown: see `Explored`.
         taught: arm -> network that reads one combination, and is predicted from that alone.
     """
-    truth = torch.from_numpy(case.regions)
     predicted = {arm: predict_all(model, case) for arm, model in models.items()}
     for arm, one in (taught or {}).items():
         reads = one.about.reads
         predicted[arm] = {reads: predict(one.network, case, reads.split("+"))}
-    scored = {
+    return Explored(case, *why, predicted, _scored(case, predicted), known, filled, shown)
+
+
+def _scored(case: Case, predicted: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, list[float]]]:
+    truth = torch.from_numpy(case.regions)
+    return {
         arm: {have: dice(torch.from_numpy(found)[None], truth)[0].tolist() for have, found in by.items()}
         for arm, by in predicted.items()
     }
-    return Explored(case, *why, predicted, scored, known, filled, shown)
+
+
+# ----------------------------------------------------------------------------------------------------- a reader's cases
+def look_at(case: Case, network: Network | None = None, every: bool = True, voxels: int = VOXELS) -> Explored:
+    """A case of a reader's, which may lack images and a truth, in few enough voxels for a page.
+
+    Args:
+        network: segments it; None: its truth alone is shown.
+        every: from every combination of what it has, at most 15; else from all that it has together.
+        voxels: of all images together, see `coarser`.
+
+    Raises:
+        ValueError: as `Network.segment` and `coarser`.
+    """
+    predicted = {}
+    if network is not None:
+        taken = {name: image for name, image in case.images.items() if name in network.modalities}
+        case = replace(case, images=taken, modalities=network.modalities)
+    view = coarser(case, voxels)
+    if network is not None:
+        chosen = None if every else [parse(network.used(case), network.modalities)]
+        method, variant = (network.record[part] for part in ("method", "variant"))
+        arm = method if variant in ("", "standard") else f"{method} {variant}"
+        predicted[arm] = network.segment_each(case, view, chosen)
+    own, shown = ("\u00a0x\u00a0".join(f"{side:.3g}" for side in one.spacing) + "\u00a0mm" for one in (case, view))
+    lacking = [name for name in case.modalities if name not in case.images]
+    about = ", ".join(case.images) + (f"; without {', '.join(lacking)}" if lacking else "")
+    about += f". Voxels of {own}" + ("." if own == shown else f", shown and measured here with {shown}.")
+    return Explored(view, case.name, about, predicted, {} if view.labels is None else _scored(view, predicted))
+
+
+def coarser(case: Case, most: int) -> Case:
+    """A case for a page: cut to its brain, and with no more voxels than a page can carry.
+
+    The finest axis is made coarser in whole steps until all images together fit; thick slices stay as they are. Images
+    are averaged over the brain in a new voxel, which is brain where half of it is; its label is that of its middle.
+
+    Args:
+        case: on any grid.
+        most: voxels of all images of the case together.
+
+    Returns:
+        The case on its new grid, with `brain` set; its axes stay.
+
+    Raises:
+        ValueError: if the brain is empty, or `most` leaves less than a voxel for each image.
+    """
+    if not case.brain_mask.any() or most < len(case.images):
+        brain = np.count_nonzero(case.brain_mask)
+        raise ValueError(f"case {case.name}: {brain} voxels of brain, and {most} may be shown: give more")
+    lines = [np.flatnonzero(case.brain_mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+    box = tuple(slice(max(0, line[0] - 1), line[-1] + 2) for line in lines)
+    inside = case.brain_mask[box]
+    steps, shape = np.ones(3, int), np.array(inside.shape)
+    while len(case.images) * np.prod(-(-shape // steps)) > most:
+        steps[np.argmin(np.where(steps < shape, steps * case.spacing, np.inf))] += 1
+
+    def averaged(volume: np.ndarray) -> np.ndarray:
+        padded = np.pad(volume.astype(np.float32), [(0, size) for size in -shape % steps], mode="edge")
+        parts = zip(-(-shape // steps), steps, strict=True)
+        return padded.reshape([size for pair in parts for size in pair]).mean(axis=(1, 3, 5))
+
+    share = averaged(inside)
+    images = {
+        name: np.divide(averaged(image[box] * inside), share, out=np.zeros_like(share), where=share > 0)
+        for name, image in case.images.items()
+    }
+    middle = tuple(
+        np.minimum(np.arange(step // 2, size + step // 2, step), size - 1)
+        for step, size in zip(steps, shape, strict=True)
+    )
+    affine = case.affine @ np.diag([*steps, 1])
+    affine[:3, 3] += case.affine[:3, :3] @ ([part.start for part in box] + (steps - 1) / 2)
+    labels = None if case.labels is None else case.labels[box][np.ix_(*middle)]
+    return replace(case, images=images, affine=affine, labels=labels, brain=share >= 0.5, header=None)
 
 
 # -------------------------------------------------------------------------------------------------------- distillation

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from PIL import Image
 
 from mmlib.figures.explorer import explorer, pack, runs_of
 from mmlib.figures.overlays import axial
+
+COMPONENTS = Path(__file__).parents[2] / "book" / "_components"
 
 
 def regions_of(runs, shape):
@@ -116,6 +120,33 @@ def test_a_combination_that_was_not_predicted_is_an_error():
 
 def test_the_page_holds_data_that_cannot_end_its_script():
     packed = pack([explored(rule="</script>")], means(), 40, None, "Smoke run. ", fixed=FIXED)
-    html = explorer(packed, "draw()", ".explorer {}", "a < b").html
+    html = explorer(packed, COMPONENTS, "a < b").html
     inside = html.split('<script type="application/json">')[1].split("</script>")[0]
     assert json.loads(inside) == packed and "a &lt; b" in html and html.count("</script>") == 2
+
+
+def test_a_case_of_one_s_own_has_what_it_has():
+    """Without a truth it has volumes; it opens on what was found from most images."""
+    whole = explored()
+    less = {kind: whole.case.images[kind] for kind in ("t1", "flair")}
+    found = {"t1": np.zeros_like(whole.case.regions), "t1+flair": whole.case.regions}
+    one = replace(whole, case=replace(whole.case, images=less, labels=None), predicted={"dropout-unet": found}, dice={})
+    packed = pack([one], {}, 0, own=True)
+    (case,) = packed["cases"]
+    assert packed["own"] and list(case["images"]) == ["t1", "flair"] and case["truth"] is None and case["dice"] == {}
+    voxels = found["t1+flair"].sum(axis=(1, 2, 3))
+    assert case["volumes"]["dropout-unet"]["t1+flair"] == pytest.approx((voxels * 24 / 1000).tolist(), abs=0.006)
+    assert pack([replace(one, predicted={})], {}, 0, own=True)["methods"] == []
+    whole_case = pack([explored()], means(), 40, fixed=FIXED)["cases"][0]
+    assert whole_case["volumes"] == {} and case["start"] == whole_case["start"], "where most is found"
+    with pytest.raises(ValueError, match="dropout-unet lacks predictions"):
+        pack([one], {}, 0)
+
+
+def test_what_a_notebook_displays_names_no_address():
+    """JupyterLab, VS Code and a saved page get this, and need nothing else."""
+    shown = explorer(pack([explored()], {}, 0, own=True), COMPONENTS, "a caption")
+    bundle = shown._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "text/plain"}
+    for text in bundle.values():
+        assert not re.search(r"(https?:)?//[\w.-]+\.\w|\bsrc=|\bhref=|\bimport\b *[({'\"]|\bfetch\(|url\(", text)

@@ -13,10 +13,11 @@ from made_explorer import case
 from made_segmentation import CASES, made_runs, results_of, rows_of
 
 from mmlib.analysis.results import Results
+from mmlib.data.cases import Case
 from mmlib.data.nifti import CaseFiles, Cases
-from mmlib.figures.explorer import Fixed
+from mmlib.figures.explorer import Fixed, pack
 from mmlib.methods import baselines
-from mmlib.modalities import MRI
+from mmlib.modalities import MRI, combinations
 from mmlib.studies import asking, exploring, overview
 from mmlib.studies import segmentation as study
 from mmlib.studies import segmentation_findings as findings
@@ -104,6 +105,79 @@ def test_a_teacher_and_its_student_are_predicted_from_what_they_read(tmp_path) -
     explored = exploring.explore(one, ("easy", "a rule"), {}, None, taught=taught)
     assert list(explored.predicted["protokd"]) == list(explored.dice["protokd"]) == ["t1"]
     np.testing.assert_array_equal(explored.predicted["protokd"]["t1"], predict(model, one, ("t1",)))
+
+
+class Finds:
+    """A network of a run that finds the truth where it is given t1ce, and nothing elsewhere."""
+
+    modalities, record = MRI, {"method": "shaspec", "variant": "paper"}
+
+    def used(self, one):
+        return "+".join(name for name in MRI if name in one.images)
+
+    def segment_each(self, one, onto, chosen=None):
+        truth = np.zeros((3, *onto.brain.shape), bool)
+        wanted = chosen or [have for have in combinations(MRI) if set(have) <= set(one.images)]
+        return {"+".join(have): truth | ("t1ce" in have) for have in wanted}
+
+
+def test_a_reader_s_case_is_looked_at_with_what_it_has() -> None:
+    whole = case()
+    less = replace(whole, images={name: whole.images[name] for name in ("t1ce", "t2", "flair")}, labels=None)
+    seen = exploring.look_at(less, Finds())
+    assert len(seen.predicted["shaspec paper"]) == 7 and seen.dice == {} and seen.known is None
+    assert seen.why == "made-1"
+    assert seen.rule.replace("\u00a0", " ") == "t1ce, t2, flair; without t1. Voxels of 2 x 3 x 4 mm."
+    assert list(exploring.look_at(less, Finds(), every=False).predicted["shaspec paper"]) == ["t1ce+t2+flair"]
+    scored = exploring.look_at(whole, Finds()).dice["shaspec paper"]
+    assert len(scored) == 15 and scored["t1"] == [0, 0, 0] and scored["t1ce"][0] > 0
+    alone = exploring.look_at(whole)
+    assert alone.predicted == alone.dice == {} and alone.case.labels is not None
+
+
+def test_what_is_looked_at_is_cut_to_the_brain_and_fits() -> None:
+    shape, affine = (16, 20, 24), np.array([[-1.0, 0, 0, 10], [0, -1, 0, 20], [0, 0, 3, -5], [0, 0, 0, 1]])
+
+    def world(one: Case) -> np.ndarray:  # x + 2 y + 3 z, mm, at the centres of voxels
+        index = np.stack(np.meshgrid(*map(np.arange, one.brain_mask.shape), indexing="ij"), -1)
+        return (index @ one.affine[:3, :3].T + one.affine[:3, 3]) @ (1, 2, 3)
+
+    brain, labels = np.zeros(shape, bool), np.zeros(shape, np.int16)
+    brain[2:-2, 2:-2, 2:-2] = True
+    labels[5:9, 5:9, 4:8] = 4
+    one = Case("ramp", {}, affine, labels, brain=brain)
+    ramp = np.where(brain, world(replace(one, images={"t1": brain})), -500)  # a background that is not 0
+    one = replace(one, images={"t1": ramp, "t2": ramp})
+    cut = exploring.coarser(one, 10**6)
+    assert cut.images["t1"].shape == cut.labels.shape == (14, 18, 22) and cut.brain.sum() == brain.sum()
+    np.testing.assert_allclose(cut.images["t1"][cut.brain], world(cut)[cut.brain], rtol=1e-5)
+    coarse = exploring.coarser(one, 2 * 7 * 9 * 22)
+    assert coarse.spacing == pytest.approx((2, 2, 3)) and coarse.axes == one.axes, "thick slices stay as they are"
+    assert coarse.images["t2"].shape == coarse.labels.shape == (7, 9, 22)
+    inner = (slice(1, -1),) * 3
+    np.testing.assert_allclose(coarse.images["t1"][inner], world(coarse)[inner], rtol=1e-5)
+    assert (coarse.labels > 0).sum() == 2 * 2 * 4, "even steps, even edges"
+    for most in (2, 5, 100, 1000):
+        assert 2 * exploring.coarser(one, most).brain.size <= most
+    with pytest.raises(ValueError, match="case ramp: 0 voxels of brain"):
+        exploring.coarser(replace(one, brain=np.zeros_like(brain)), 1000)
+    with pytest.raises(ValueError, match="and 1 may be shown"):
+        exploring.coarser(one, 1)
+
+
+def test_a_scan_of_full_size_takes_what_is_said_of_a_page() -> None:
+    """As BraTS has them, 240 x 240 x 155 voxels of 1 mm, with four images, a truth and fifteen predictions."""
+    shape = (240, 240, 155)
+    x, y, z = np.ogrid[:240, :240, :155]
+    inside = ((x - 120) / 70) ** 2 + ((y - 120) / 88) ** 2 + ((z - 77) / 70) ** 2 < 1
+    labels = np.zeros(shape, np.int16)
+    labels[90:140, 100:150, 60:100] = 4
+    noise = np.random.default_rng(0).uniform(1, 2, shape).astype(np.float32) * inside
+    one = Case("large", dict.fromkeys(MRI, noise), np.eye(4), labels)
+    seen = exploring.look_at(one, Finds())
+    assert seen.case.spacing == pytest.approx((2, 2, 2)) and "shown and measured here with 2" in seen.rule
+    (packed,) = pack([seen], {}, 0, own=True)["cases"]
+    assert 3e5 < len(json.dumps(packed)) < 1e6, "bytes of a case, as the notebook says"
 
 
 class One(Cases):
