@@ -35,7 +35,7 @@ class Choice:
         simple: what is taken where the other shows no gain.
         other: what costs more.
         chapter: with the numbers, and its name.
-        contrast: of `other` less `simple`, as the statistic `linear` of the ledger; None: the best two of `comparison`.
+        contrast: of `other` less `simple`, as the statistic `linear` of the ledger; None: the best two on equal terms.
         unit: of the effect.
         sesoi: smallest effect of interest.
         experiments: that it reads.
@@ -121,7 +121,7 @@ CHOICES = {
         1.0,
         ("segmentation",),
     ),
-    "the-best": Choice("", "", COMPARED, None, "points of Dice", 1.0, ("comparison",)),
+    "the-best": Choice("", "", COMPARED, None, "points of Dice", 1.0, ("segmentation", "subsets")),
     "few-cases": Choice(
         "a U-Net with modality dropout", "ShaSpec", COMPARED, _gaps(12), "points of Dice", 1.0, ("missingness",)
     ),
@@ -232,14 +232,10 @@ def effect_of(contrast: Mapping[str, Any], runs: Results) -> Effect | None:
 
 
 def best_two(runs: Results) -> tuple[str, str, Effect] | None:
-    """The network with the highest level of the experiment `comparison`, the second, and the difference."""
-    part = Results(
-        runs.records[runs.records["experiment"].eq("comparison")],
-        runs.scores[runs.scores["experiment"].eq("comparison")],
-    )
-    if part.scores.empty:
+    """The network with the highest level of those on equal terms, the second, and the difference."""
+    if not runs.records["experiment"].isin([name for names in comparison.EXPERIMENTS for name in names]).any():
         return None
-    study = segmentation.read_study(part)
+    study = comparison.on_equal_terms(runs)
     means = {arm: table.to_numpy().mean() for arm, table in comparison.levels(study).items()}
     if len(means) < 2:
         return None

@@ -13,15 +13,33 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import by_seed_and_case, mean_interval, rank_distribution
 from mmlib.analysis.wording import format_interval, listed
 from mmlib.figures.results import arm_style
 from mmlib.figures.style import new_figure, styled
 from mmlib.modalities import MRI, label
-from mmlib.studies.segmentation import Study, arm_name, cost_table
+from mmlib.studies.segmentation import Study, arm_name, cost_table, read_study
 
+EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; the first that has run counts
+NEWER = {"rfnet": "RFNet", "mmformer": "mmFormer", "m3ae": "M3AE", "simmlm": "SimMLM"}
 EQUAL = 0.9  # share of the best level below which a reason is asked for
 LEVEL = 0.05  # of the tests of ranks
+
+
+def on_equal_terms(results: Results) -> Study:
+    """The networks of chapter 09: of the first of `EXPERIMENTS` that has run; of none where none has."""
+    there = set(results.records["experiment"])
+    chosen = next((names for names in EXPERIMENTS if there.intersection(names)), EXPERIMENTS[0])
+    return read_study(
+        Results(*(table[table["experiment"].isin(chosen)] for table in (results.records, results.scores)))
+    )
+
+
+def absent(study: Study) -> str:
+    """Which of the newer networks have no runs here, as a sentence; empty where all have."""
+    lacking = [name for method, name in NEWER.items() if method not in set(study.scores["method"])]
+    return f"Not trained for these results, and so in none of the tables: {listed(lacking)}." if lacking else ""
 
 
 def levels(study: Study) -> dict[str, pd.DataFrame]:

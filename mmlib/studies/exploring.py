@@ -32,7 +32,7 @@ KEPT = "fit.safetensors"  # the weights of a run
 FILLERS, FILLED_BY = ("regression", "m2dn"), "unet"  # methods of synthesis and their variant that are shown
 STRIDE = 8  # of a network of slices that does not say its own
 STUDENT = "t1"  # the image of the students that are shown
-VOXELS = 1_900_000  # of all images of a reader's case together: four of a whole brain at 2 mm, under 1 MB of text in a page
+VOXELS = 1_900_000  # of all images of a reader's case together: four of a brain at 2 mm, under 1 MB in a page
 
 
 def kept_runs(study: Study) -> dict[str, str]:
