@@ -124,12 +124,13 @@ def critical_differences(study: Study) -> Figure:
     figure, axes = new_figure(7.5, 0.24 * count + 0.16 * len(joined) + 1.1)
     axis = axes[0, 0]
     lowest, highest = 1, max(count, 2)
+    under = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # no line runs through a name
     for place, (arm, rank) in enumerate(ranks.items()):
         colour, marker, name = arm_style(str(arm))
         height = -(place + 1) - 0.7 * len(joined)
         axis.plot([rank, rank], [0, height], color=colour, linewidth=1)
         axis.plot(rank, height, marker=marker, color=colour, markersize=5, linestyle="none")
-        axis.text(rank + 0.08, height, f"{name}  {rank:.1f}", va="center", fontsize=8.5)
+        axis.text(rank + 0.08, height, f"{name}  {rank:.1f}", va="center", fontsize=8.5, bbox=under)
     for row, (first, last) in enumerate(joined):
         height = -0.55 - 0.7 * row
         axis.plot([ranks.iloc[first], ranks.iloc[last]], [height, height], color="black", linewidth=3, alpha=0.75)

@@ -35,6 +35,7 @@ from mmlib.figures.style import (
     styled,
 )
 from mmlib.ledgers.claims import effect_rows, weakest
+from mmlib.studies.segmentation import count_on
 
 EXPERIMENTS = ("avmnist", "avmnist-both", "avmnist-shuffled", "avmnist-smil", "avmnist-cost")
 NAMES = {
@@ -282,11 +283,12 @@ def loss_curves(study: Study) -> Figure:
         at_20 = history["variant"].str.endswith("@20")
         variant = history.loc[at_20 | history["variant"].eq(history["variant"].iloc[-1]), "variant"].iloc[0]
         for _, steps in history[history["variant"].eq(variant)].groupby("seed"):
-            loss = steps["loss"].reset_index(drop=True)
+            at = count_on(steps["step"])
+            loss = pd.Series(steps["loss"].to_numpy(), index=at)
             axis.plot(loss.rolling(max(1, len(loss) // 30), min_periods=1).mean(), linewidth=1)
             stages = steps["stage"].to_numpy()
             for place in np.flatnonzero(stages[1:] != stages[:-1]):
-                axis.axvline(place + 1, color="#BBBBBB", linewidth=0.6)
+                axis.axvline(at[place + 1], color="#BBBBBB", linewidth=0.6)
         axis.set(title=f"{NAMES[run]}\n{variant.split('@')[1]} % audio", xlabel="step")
     axes[0, 0].set_ylabel("loss, running mean")
     return figure

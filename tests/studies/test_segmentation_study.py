@@ -91,13 +91,16 @@ def test_losses_are_read_of_every_run_and_their_fall_is_a_range(runs: study.Stud
     records = runs.results.records.assign(folder=str(tmp_path))
     curves = study.losses(study.read_study(Results(records, runs.results.scores)))
     assert len(curves) == len(records) and curves["shaspec-paper-s0"].tolist() == [2.0, 1.0]
+    assert study.count_on(np.array([0, 11, 99, 0, 49, 0, 1])).tolist() == [0, 11, 99, 100, 149, 150, 151]
     assert study.fall({"a": pd.Series([2.0, 1.0]), "b": pd.Series([4.0, 1.0])}) == "50% to 75%"
 
 
 def test_the_cost_table_has_a_row_per_arm_and_says_how_it_was_measured(
     runs: study.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Results, "history", lambda self, run, experiment: pd.DataFrame({"loss": np.ones(700)}))
+    steps = [*range(0, 690, 10), 699]  # published is about every tenth
+    thinned = pd.DataFrame({"step": steps, "loss": np.ones(len(steps))})
+    monkeypatch.setattr(Results, "history", lambda self, run, experiment: thinned)
     cost = study.cost_table(runs)
     assert (
         (cost["steps"] == 700).all()
@@ -163,9 +166,12 @@ def test_the_text_of_stops_names_the_runs_that_took_all_steps(
     runs: study.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = {"shaspec-paper-s0": 1500, "shaspec-paper-s1": 900}
-    monkeypatch.setattr(
-        Results, "history", lambda self, run, experiment: pd.DataFrame({"loss": np.ones(taken.get(run, 800))})
-    )
+
+    def thinned(self: Results, run: str, experiment: str) -> pd.DataFrame:
+        steps = [*range(0, 700, 10), taken.get(run, 800) - 1]
+        return pd.DataFrame({"step": steps, "loss": np.ones(len(steps))})
+
+    monkeypatch.setattr(Results, "history", thinned)
     text = study.stops(runs)
     assert text.startswith("ShaSpec (paper) 1,500 and 900; ") and text.endswith("1 of 7 runs took all 1,500 steps")
 
