@@ -168,7 +168,8 @@ def test_every_image_is_there_and_says_what_it_shows(pages: list[Page]) -> None:
     }
     assert without == {}
     pictured = {page.name for page in pages if any(one["figure"] and one["width"] > 200 for one in page.images)}
-    assert {page.name for page in chapters(pages) if "/9" not in page.name} <= pictured, "chapters have figures"
+    drawn = {page.name for page in pages if page.name.endswith("02_your_data.html")}  # in the explorer, by a script
+    assert {page.name for page in chapters(pages) if "/9" not in page.name} <= pictured | drawn, "chapters have figures"
 
 
 def says_something(alt: str) -> bool:
