@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 
 from mmlib import records
+from mmlib.modalities import MRI, label
 from pipeline import own
 from pipeline.frame import changed_runs, notebook_of
 from pipeline.profiles import FOLDERS, project_root
@@ -218,6 +219,8 @@ def _check_data(
 def _check_losses(
     published: Path, record: Mapping[str, Any], notebook: str, again: dict[str, Any], filed: Path, seed: int
 ) -> tuple[bool | None, str]:
+    from mmlib.training import precision_here
+
     if record["method"] == "cost":
         return None, "not compared: it measured times of the machine that made it"
     for network in record["inputs"].get("networks", {}):
@@ -226,8 +229,17 @@ def _check_losses(
     history = records.read_history(published)
     if history.empty:  # trains nothing: its scores tell
         return _check_scores(published, record, notebook, again, filed, seed)
-    found = _execute(notebook, again, filed, fit=_first_losses)
-    return compare_losses(history, found, *_allowed(record))
+    allowed, where = _allowed(record)
+    try:
+        found = _execute(notebook, again, filed, fit=_first_losses)
+    except (
+        FloatingPointError
+    ):  # some CPUs that imitate bfloat16 get infinite gradients by that, of a V-Net
+        if record["precision"] != "bfloat16" or precision_here() != "float32":
+            raise
+        found = _execute(notebook, again | {"precision": "float32"}, filed, fit=_first_losses)
+        where += " there, float32 here"
+    return compare_losses(history, found, allowed, where)
 
 
 def _allowed(record: Mapping[str, Any]) -> tuple[float, str]:
@@ -267,7 +279,8 @@ def _check_scores(
     if "seeds" in again and weights:
         again["seeds"] = [one for one in again["seeds"] if any(f"-s{one}/" in name for name in weights)]
     if "students" in again and weights:
-        again["students"] = [one for one in again["students"] if f"{one}{WEIGHTS}" in weights]
+        named = {one: label(MRI, MRI) if one == "all" else one for one in again["students"]}  # as their files are
+        again["students"] = [one for one, name in named.items() if f"{name}{WEIGHTS}" in weights]
     if "split" in again:
         from mmlib.data.splits import read_split, write_split
 

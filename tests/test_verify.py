@@ -8,7 +8,18 @@ from pipelines import HEAD, python, write_small_project
 
 from mmlib import records
 from pipeline import store
-from pipeline.verify import LOSSES, Outcome, _check_losses, chosen, compare_losses, compare_scores, of_cases, unverified
+from pipeline.verify import (
+    LOSSES,
+    SCORE_KEYS,
+    Outcome,
+    _check_losses,
+    _check_scores,
+    chosen,
+    compare_losses,
+    compare_scores,
+    of_cases,
+    unverified,
+)
 from pipeline.verify import verify as pipeline_verify
 
 TRAINING = (
@@ -213,6 +224,36 @@ def test_what_cannot_be_compared_is_left_open_and_fails_nothing(monkeypatch, tmp
     (stale,) = unverified({run: record}, [left])
     assert stale.passed is None and str(left).startswith("open   losses evaluate_x images: not compared")
     assert unverified({run: record}, [])[0].passed is False
+
+
+def test_a_processor_on_which_bfloat16_fails_is_asked_in_float32(monkeypatch, tmp_path):
+    record = {"method": "protokd", "inputs": {}, "device": "cpu", "precision": "bfloat16"}
+    losses = [2.0, 1.0]
+    monkeypatch.setattr(records, "read_history", lambda folder: pd.DataFrame({"step": [0, 1], "loss": losses}))
+
+    def execute(notebook, again, filed, fit):
+        if again["precision"] == "bfloat16":
+            raise FloatingPointError("the norm of the gradient is inf")
+        return losses
+
+    monkeypatch.setattr("pipeline.verify._execute", execute)
+    asked = (tmp_path, record, "", {"precision": "bfloat16"}, tmp_path, 0)
+    monkeypatch.setattr("mmlib.training.precision_here", lambda: "float32")
+    passed, text = _check_losses(*asked)
+    assert passed and "bfloat16 there, float32 here" in text
+    monkeypatch.setattr("mmlib.training.precision_here", lambda: "bfloat16")  # with AMX it is a fault
+    with pytest.raises(FloatingPointError):
+        _check_losses(*asked)
+
+
+def test_the_teacher_of_all_images_is_rescored_by_its_weights(monkeypatch, tmp_path):
+    scores = pd.DataFrame([("standard", 0, "c", "t1", "et", "dice", 0.5)], columns=[*SCORE_KEYS, "value"])
+    monkeypatch.setattr(records, "read_scores", lambda folder: scores)
+    asked = {}
+    monkeypatch.setattr("pipeline.verify._execute", lambda notebook, again, filed, fit: asked.update(again))
+    record = {"method": "teacher", "files": {"t1+t1ce+t2+flair.safetensors": "", "scores.csv": ""}}
+    assert _check_scores(tmp_path, record, "", {"students": ["all", "t1"]}, tmp_path, 0)[0]
+    assert asked["students"] == ["all"]
 
 
 def test_of_the_data_sets_that_nothing_else_needs_some_are_drawn(monkeypatch, tmp_path):

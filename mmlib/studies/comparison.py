@@ -22,7 +22,7 @@ from mmlib.modalities import MRI, label
 from mmlib.studies.segmentation import Study, arm_name, cost_table, read_study
 
 EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; the first that has run counts
-NEWER = {"rfnet": "RFNet", "mmformer": "mmFormer", "m3ae": "M3AE", "simmlm": "SimMLM"}
+NEWER = ("rfnet", "mmformer", "m3ae", "simmlm")
 EQUAL = 0.9  # share of the best level below which a reason is asked for
 LEVEL = 0.05  # of the tests of ranks
 
@@ -38,7 +38,8 @@ def on_equal_terms(results: Results) -> Study:
 
 def absent(study: Study) -> str:
     """Which of the newer networks have no runs here, as a sentence; empty where all have."""
-    lacking = [name for method, name in NEWER.items() if method not in set(study.scores["method"])]
+    there = set(study.scores["method"])
+    lacking = [arm_name(method) for method in NEWER if method not in there]
     return f"Not trained for these results, and so in none of the tables: {listed(lacking)}." if lacking else ""
 
 

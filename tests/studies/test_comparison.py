@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from made_segmentation import made_runs, results_of, rows_of
 
+from mmlib.analysis.results import Results
 from mmlib.modalities import MRI, label
 from mmlib.studies import comparison as study
 from mmlib.studies import segmentation
@@ -36,6 +37,21 @@ def test_newer_networks_take_part_without_being_named_in_the_chapter_on_shaspec(
     rows = [*rows_of("rfnet", "standard", 0.5), *rows_of("shaspec", "paper", 0.4)]
     runs = segmentation.read_study(results_of(pd.DataFrame(rows)))
     assert runs.arms == ["shaspec paper", "rfnet"] and study.facts(runs)["best"] == "RFNet"
+
+
+def test_an_experiment_of_its_own_comes_before_what_other_chapters_trained(runs):
+    def results(*named):
+        both = [
+            (runs.records.assign(experiment=name), runs.results.scores.assign(experiment=name, value=level))
+            for name, level in named
+        ]
+        return Results(*(pd.concat(tables, ignore_index=True) for tables in zip(*both, strict=True)))
+
+    older = study.on_equal_terms(results(("segmentation", 0.25), ("distillation", 0.5)))
+    assert set(older.records["experiment"]) == {"segmentation"} and set(older.scores["value"]) == {25}
+    newer = study.on_equal_terms(results(("segmentation", 0.25), ("comparison", 0.75)))
+    assert set(newer.scores["value"]) == {75}
+    assert study.absent(newer).endswith("in none of the tables: RFNet, mmFormer, M3AE and SimMLM.")
 
 
 def test_mean_ranks_and_their_critical_difference_by_hand(runs):
