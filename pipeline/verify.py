@@ -232,9 +232,7 @@ def _check_losses(
     allowed, where = _allowed(record)
     try:
         found = _execute(notebook, again, filed, fit=_first_losses)
-    except (
-        FloatingPointError
-    ):  # some CPUs that imitate bfloat16 get infinite gradients by that, of a V-Net
+    except FloatingPointError:  # some CPUs that imitate bfloat16 get infinite gradients by that, of a V-Net
         if record["precision"] != "bfloat16" or precision_here() != "float32":
             raise
         found = _execute(notebook, again | {"precision": "float32"}, filed, fit=_first_losses)
