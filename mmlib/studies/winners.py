@@ -118,7 +118,7 @@ def winners(scores: pd.DataFrame) -> dict[tuple[str, int, float], Cell]:
 
 def sample(results: Results) -> str:
     """For captions: `n = 40 test cases, 2 seeds, 25 to 200 training cases, phantom`."""
-    cases, records = results.scores["case"].nunique(), results.records
+    cases, records = read_gaps(results)["case"].nunique(), results.records
     few, many = int(records["parameters.cases_train"].min()), int(records["parameters.cases_train"].max())
     trained = f"{few} to {many}" if few < many else str(few)
     data = "phantom" if records["stand_in"].all() else "your own cases"

@@ -64,6 +64,14 @@ def test_the_map_holds_the_text_of_every_cell_and_says_what_was_not_run(scores):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0 (0 %)", "0.6 (54 %)"]
 
 
+def test_a_score_over_all_cases_together_is_no_test_case():
+    found = made(a={"where": ("missingness", 12, 0.0, "random"), "dropout": 0.5, "shaspec": 0.4})
+    cases = found.scores["case"].nunique()
+    together = found.scores.head(1).assign(case="all", available="all", metric="mmd")
+    both = Results(found.records.assign(stand_in=True), pd.concat([found.scores, together], ignore_index=True))
+    assert study.sample(both).startswith(f"n = {cases} test cases, ")
+
+
 def test_the_table_and_the_sentence_say_the_same(scores):
     cells = study.winners(scores)
     table = study.winner_table(cells)
