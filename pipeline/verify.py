@@ -31,7 +31,6 @@ import numpy as np
 import pandas as pd
 
 from mmlib import records
-from mmlib.modalities import MRI, label
 from pipeline import own
 from pipeline.frame import changed_runs, notebook_of
 from pipeline.profiles import FOLDERS, project_root
@@ -277,6 +276,8 @@ def _check_scores(
     if "seeds" in again and weights:
         again["seeds"] = [one for one in again["seeds"] if any(f"-s{one}/" in name for name in weights)]
     if "students" in again and weights:
+        from mmlib.modalities import MRI, label  # which imports torch
+
         named = {one: label(MRI, MRI) if one == "all" else one for one in again["students"]}  # as their files are
         again["students"] = [one for one, name in named.items() if f"{name}{WEIGHTS}" in weights]
     if "split" in again:
