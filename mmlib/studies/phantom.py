@@ -27,19 +27,19 @@ SHOWN = {  # what the figure of options shows
     "realistic": REALISTIC,
 }
 DIAL = np.linspace(0, 1, 41)
-FINE = 2.0  # mm, of the voxels that are looked at; networks read larger ones
 
 
-def look_closer(case: Case, options: Options = PLAIN) -> Case:
-    """The same subject of the phantom in voxels of `FINE`; as it is where its own do not hold a whole number of them.
+def look_closer(case: Case, fine: float, options: Options = PLAIN) -> Case:
+    """The same subject of the phantom in finer voxels; as it is where its own do not hold a whole number of them.
 
     Args:
         case: of the phantom, by its name.
+        fine: mm.
         options: that it was made with.
     """
-    if case.spacing[0] % FINE:
+    if case.spacing[0] % fine:
         return case
-    return make_subject(int(case.name.rpartition("-")[2]), FINE, options=options)
+    return make_subject(int(case.name.rpartition("-")[2]), fine, options=options)
 
 
 def as_score(case: str, target: str, metric: str, value: float) -> pd.DataFrame:

@@ -67,11 +67,11 @@ def test_phantom_modalities_predict_each_other_in_part():
 
 def test_a_closer_look_is_at_the_same_subject_and_leaves_voxels_that_are_not_made_of_finer_ones():
     options = Options(irregular=1.0)
-    closer = study.look_closer(make_subject(3, 8.0, options=options), options)
-    assert closer.name == "phantom-0003" and closer.spacing == (study.FINE,) * 3
-    np.testing.assert_array_equal(closer.labels, make_tissues(3, study.FINE, options=options).labels)
+    closer = study.look_closer(make_subject(3, 8.0, options=options), 4.0, options)
+    assert closer.name == "phantom-0003" and closer.spacing == (4.0,) * 3
+    np.testing.assert_array_equal(closer.labels, make_tissues(3, 4.0, options=options).labels)
     thirds = make_subject(3, 3.0)
-    assert study.look_closer(thirds) is thirds
+    assert study.look_closer(thirds, 2.0) is thirds
 
 
 def test_figures_have_a_panel_for_everything_they_name():
