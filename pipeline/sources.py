@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -137,9 +138,10 @@ def sources(notebook: str | Path, *modules: str) -> list[Path]:
     Returns:
         Paths relative to the project, sorted; without data files.
     """
+    there = _modules()
     found: set[Path] = set()
     known: set[str] = set()
-    waiting = [Path(notebook), *(file for module in modules for file in _files(module))]
+    waiting = [Path(notebook), *(file for module in modules for file in _files(module, there))]
     while waiting:
         path = waiting.pop()
         if path not in found:
@@ -147,7 +149,7 @@ def sources(notebook: str | Path, *modules: str) -> list[Path]:
             whole = project_root() / path
             names = set(_imported(whole, whole.stat().st_mtime_ns)) - known
             known |= names
-            waiting += [file for name in names for file in _files(name)]
+            waiting += [file for name in names for file in _files(name, there)]
     return sorted(found)
 
 
@@ -163,15 +165,21 @@ def book_files(notebook: str | Path) -> list[Path]:
     return sorted(files | {path for path in paths if not (root / path).is_dir()})
 
 
-def _file(module: str) -> Path | None:
-    base = Path(*module.split("."))
-    candidates = (base.with_suffix(".py"), base / "__init__.py")
-    return next((path for path in candidates if (project_root() / path).is_file()), None)
+def _modules() -> dict[str, Path]:
+    """Every module and package of mmlib that there is now -> its file, relative to the project."""
+    found = {}
+    for folder, _, names in os.walk(project_root() / "mmlib"):
+        package = Path(folder).relative_to(project_root())
+        for name in names:
+            if name.endswith(".py"):
+                parts = package.parts if name == "__init__.py" else (*package.parts, name.removesuffix(".py"))
+                found[".".join(parts)] = package / name
+    return found
 
 
-def _files(name: str) -> list[Path]:
+def _files(name: str, there: Mapping[str, Path]) -> list[Path]:
     """The files that `import name` executes: the module and the packages above it; nothing outside mmlib."""
-    parts = name.split(".")
-    if parts[0] != "mmlib":
+    if not name.startswith("mmlib"):
         return []
-    return [file for end in range(1, len(parts) + 1) if (file := _file(".".join(parts[:end])))]
+    parts = name.split(".")
+    return [there[above] for end in range(1, len(parts) + 1) if (above := ".".join(parts[:end])) in there]

@@ -167,7 +167,7 @@ def test_the_ceiling_of_subjects_agrees_with_the_enumeration():
     for q in (0.5, 0.9):
         found = []
         for seed in range(24):
-            tissues = make_tissues(seed, tumour=True, options=Options(predictable=q))
+            tissues = make_tissues(seed, 8.0, tumour=True, options=Options(predictable=q))
             found.append(ceiling_without_t1ce(tissues, q))
         assert np.mean(found) == pytest.approx(enhancement_ceiling(q), abs=3 * np.sqrt(q * (1 - q) / 24))
 
