@@ -16,6 +16,8 @@ from mmlib import records
 from mmlib.analysis.results import Results
 from mmlib.data.cases import REGIONS, Case
 from mmlib.data.nifti import Cases
+from mmlib.data.phantoms.brain import ceiling_without_t1ce, make_subject, make_tissues
+from mmlib.data.phantoms.options import Options
 from mmlib.data.slices import axial_slices, patterns
 from mmlib.figures.explorer import Explored, Filled, Fixed
 from mmlib.figures.style import GREEN, ORANGE, PURPLE
@@ -90,6 +92,32 @@ def volumes(cases: Mapping[str, Case], names: Sequence[str]) -> pd.DataFrame:
         case = cases[name]
         rows[name] = case.regions.sum(axis=(1, 2, 3)) * np.prod(case.spacing) / 1000
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(REGIONS))
+
+
+def ragged(name: str, spacing: float, fine: float, options: Options) -> tuple[Case, tuple[str, str], float, Case]:
+    """A subject of the phantom with a tumour unlike those of training: ragged outlines, and foci beside the first.
+
+    Args:
+        name: of the subject, `phantom-0120`.
+        spacing, fine: of the grid that networks read, and of the one that is shown; mm.
+        options: that the others were made with.
+
+    Returns:
+        The case; why it is shown, as `choose` gives it; the highest Dice for enhancing tumour without t1ce, in [0, 1];
+        and the case in finer voxels.
+    """
+    seed, unlike = int(name.rpartition("-")[2]), replace(options, irregular=1.0, multifocal=1.0)
+    tissues = make_tissues(seed, spacing, True, unlike)
+    case = make_subject(seed, spacing, options=unlike, tissues=tissues)
+    closer = make_subject(seed, fine, tumour=True, options=unlike)
+    wt, _, et = volumes({name: case}, [name]).loc[name]
+    rule = (
+        f"{name} with ragged outlines and further foci, as no training case has them; it is in no mean. "
+        f"It has {wt:.0f} ml of tumour, {et:.0f} ml of it enhancing."
+    )
+    limit = ceiling_without_t1ce(tissues, options.predictable)
+    named = replace(case, name=f"{name}-ragged")
+    return named, ("several foci", rule), limit, replace(closer, name=named.name)
 
 
 def predict_all(model: Segmenter, case: Case) -> dict[str, np.ndarray]:

@@ -11,10 +11,13 @@ import pytest
 import torch
 from made_explorer import case
 from made_segmentation import CASES, made_runs, results_of, rows_of
+from scipy import ndimage
 
 from mmlib.analysis.results import Results
 from mmlib.data.cases import Case
 from mmlib.data.nifti import CaseFiles, Cases
+from mmlib.data.phantoms.brain import make_subject
+from mmlib.data.phantoms.options import PLAIN, Options
 from mmlib.figures.explorer import Fixed, pack
 from mmlib.methods import baselines
 from mmlib.modalities import MRI, combinations
@@ -69,6 +72,17 @@ def test_cases_are_chosen_by_the_rules_that_are_stated() -> None:
     assert chosen["b"][1].startswith("the smallest tumour, of the 4 test cases that are left")
     few = exploring.choose(sizes.loc[["a"]], scores.loc[["a"]])
     assert list(few) == ["a"]
+
+
+def test_a_tumour_unlike_those_of_training_has_foci_beside_the_first() -> None:
+    drawn, (why, rule), limit, closer = exploring.ragged("phantom-0003", 8.0, 4.0, PLAIN)
+    plain = make_subject(3, 4.0, tumour=True)
+    assert drawn.name == closer.name == "phantom-0003-ragged" and why == "several foci"
+    assert drawn.spacing == (8.0,) * 3 and closer.spacing == (4.0,) * 3
+    assert ndimage.label(plain.labels)[1] < ndimage.label(closer.labels)[1], "further foci"
+    assert f"{np.count_nonzero(drawn.labels) * 0.512:.0f} ml of tumour" in rule and 0 < limit < 1
+    with_dial = exploring.ragged("phantom-0003", 8.0, 4.0, Options(predictable=1.0))
+    assert with_dial[2] == 1, "what enhances shows in t2 and flair"
 
 
 def test_all_combinations_are_predicted_as_one_by_one() -> None:
