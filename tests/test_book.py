@@ -200,6 +200,7 @@ def test_text_is_readable(pages: list[Page], theme: str) -> None:
         "chapters/90_claims",
         "chapters/95_explorer",
         "chapters/96_results",
+        "chapters/97_choosing",
         "gallery",
         "glossary",
         "bibliography",

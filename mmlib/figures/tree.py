@@ -26,7 +26,7 @@ TREE_CSS = """
 .tree .answer { display: inline-block; padding: 0 .5em; border: 1px solid var(--pst-color-border, #999);
   border-radius: 1em; }
 .tree .leaf { margin: .35em 0 .35em; padding: .4em .7em; border-left: 4px solid var(--pst-color-primary, #0072B2);
-  background: var(--pst-color-surface, #f5f5f5); }
+  outline: 1px solid var(--pst-color-border, #ccc); outline-offset: -1px; }
 .tree .leaf.unknown { border-left-color: var(--pst-color-border, #999); }
 .tree .leaf svg { display: block; width: 180px; height: 16px; margin: .25em 0; }
 .tree .leaf a { white-space: nowrap; }
