@@ -1,6 +1,7 @@
-"""What a page holds beyond ten minutes is folded: the comment `% fold the rest` folds what follows it in its section.
+"""What is folded on a page: what goes beyond ten minutes of reading, and the code of chapters.
 
-A comment, because cells of a notebook stand in no directive, and JupyterLab shows no comment and all cells.
+The comment `% fold the rest` folds what follows it in its section: a comment, because cells of a notebook stand in no
+directive, and JupyterLab shows no comment and all cells. Pages that teach their code keep it open (`code_shown`).
 """
 
 from typing import Any
@@ -31,7 +32,19 @@ def fold(app: Sphinx, document: nodes.document) -> None:
         section += nodes.raw("", "</details>", format="html")
 
 
+def fold_code(app: Sphinx, document: nodes.document) -> None:
+    """Let every code cell show its output alone, until its code is asked for."""
+    if app.env.docname in app.config.code_shown:
+        return
+    for cell in document.findall(nodes.container):
+        if cell.get("nb_element") == "cell_code" and cell.get("hide_mode") in (None, "output"):
+            cell["hide_mode"] = "input+output" if cell.get("hide_mode") else "input"
+            cell["prompt_show"], cell["prompt_hide"] = app.config.nb_code_prompt_show, app.config.nb_code_prompt_hide
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Pages are folded as they are read."""
+    app.add_config_value("code_shown", [], "env")
     app.connect("doctree-read", fold)
+    app.connect("doctree-read", fold_code)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

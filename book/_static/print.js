@@ -1,9 +1,9 @@
-// Paper has nothing to unfold and no dark theme: what is folded opens while a page is printed, and closes again.
+// Paper has nothing to unfold and no dark theme: what is folded, but for code, opens while a page is printed, and closes again.
 (() => {
   const page = document.documentElement;
   let opened = [], theme;
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
+    opened = [...document.querySelectorAll("details:not([open], .above-input)")];
     opened.forEach(one => { one.open = true; });
     theme = page.dataset.theme;
     page.dataset.theme = "light";

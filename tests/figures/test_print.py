@@ -13,6 +13,7 @@ SHOWN = "one => getComputedStyle(one).display !== 'none'"
 PAGE = """<!doctype html><html data-theme="dark"><head><style>{css}</style></head><body>
 <nav class="bd-sidebar-primary">contents</nav>
 <article class="bd-article"><details id="folded"><summary>Answer</summary>because</details>
+<details id="code" class="hide above-input"><summary>Show source</summary>print()</details>
 <details id="open" open><summary>Why?</summary>so</details>
 <pre style="overflow: auto">code</pre><button class="copybtn">copy</button>
 <p class="printed-from">from</p></article><script>{script}</script></body></html>"""
@@ -30,11 +31,13 @@ def opened(browser: Any, tmp_path: Path) -> Any:
 
 
 def test_what_is_folded_opens_for_the_printer_and_closes_again(opened: Any) -> None:
-    state = "() => [folded.open, document.getElementById('open').open, document.documentElement.dataset.theme]"
+    state = (
+        "() => [folded.open, code.open, document.getElementById('open').open, document.documentElement.dataset.theme]"
+    )
     before = opened.evaluate(state)
-    assert before == [False, True, "dark"]
+    assert before == [False, False, True, "dark"]
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert opened.evaluate(state) == [True, True, "light"]
+    assert opened.evaluate(state) == [True, False, True, "light"], "code stays folded"
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
     assert opened.evaluate(state) == before
 
