@@ -23,6 +23,7 @@ from mmlib.studies.segmentation import Study, arm_name, cost_table, read_study
 
 EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; the first that has run counts
 NEWER = ("rfnet", "mmformer", "m3ae", "simmlm")
+STUDENTS = {"unimodal": "no teacher", "protokd": "ProtoKD", "kd-net": "KD-Net-style", "pmkl": "PMKL-style"}
 EQUAL = 0.9  # share of the best level below which a reason is asked for
 LEVEL = 0.05  # of the tests of ranks
 
@@ -70,6 +71,42 @@ def low_levels(study: Study) -> list[str]:
     """Arms whose level lies below `EQUAL` times that of the best, for which a reason is asked."""
     means = {arm: table.to_numpy().mean() for arm, table in levels(study).items()}
     return [arm for arm, mean in means.items() if mean < EQUAL * max(means.values())]
+
+
+def one_image(study: Study, distilled: Results) -> pd.DataFrame:
+    """Who has one image at the test: networks for any combination, for this one alone, and students; mean of regions.
+
+    Args:
+        study: networks for any combination and dedicated ones.
+        distilled: the runs of `distillation`, or none.
+
+    Returns:
+        Rows: what a network is made for, and its name, best first; columns: the modality, Dice in percent with its 95 %
+        interval. Only test cases that all were scored on count.
+    """
+    scores = study.scores[study.scores["available"].isin(MRI)]
+    alone = scores["method"].eq("dedicated")
+    scores = scores.assign(made_for="any combination", named=scores["arm"].map(arm_name))
+    scores.loc[alone, ["made_for", "named"]] = ["this image", "a U-Net for each image"]
+    taught = distilled.scores
+    taught = taught[taught["metric"].eq("dice") & taught["available"].isin(MRI) & taught["variant"].eq("standard")]
+    taught = taught[taught["method"].isin(STUDENTS)]
+    taught = taught.assign(
+        value=100 * taught["value"], made_for="this image, as in ProtoKD", named=taught["method"].map(STUDENTS)
+    )
+    both = pd.concat([scores, taught])
+    cases = set.intersection(*(set(rows["case"]) for _, rows in both.groupby("named", observed=True)))
+    both = both[both["case"].isin(cases)]
+    found = []
+    for (made_for, named), rows in both.groupby(["made_for", "named"], observed=True):
+        means = {name: mean_interval(by_seed_and_case(one)) for name, one in rows.groupby("available", observed=True)}
+        level = np.mean([mean for mean, *_ in means.values()])
+        texts = {name: f"{mean:.1f} ({format_interval(low, high)})" for name, (mean, low, high) in means.items()}
+        found.append({"made for": made_for, "network": named, "level": level, **texts})
+    table = pd.DataFrame(found)
+    table["best"] = table.groupby("made for")["level"].transform("max")
+    table = table.sort_values(["best", "level"], ascending=False).set_index(["made for", "network"])
+    return table.reindex(columns=list(MRI)).fillna("-")
 
 
 def facts(study: Study) -> dict[str, str]:

@@ -33,6 +33,21 @@ def test_the_ranking_is_by_the_mean_over_combinations_and_regions(runs):
     assert facts["best"] == "U-HeMIS" and facts["networks"] == "5" and "U-Net fed zeros" in facts["low"]
 
 
+def test_who_has_one_image_is_shown_beside_students_on_the_cases_of_all(runs):
+    taught = results_of(pd.DataFrame([*rows_of("protokd", "standard", 0.5), *rows_of("teacher", "standard", 0.9)]))
+    table = study.one_image(runs, taught)
+    assert list(table.columns) == list(MRI) and "teacher" not in table.index.get_level_values("network")
+    wanted = taught.scores[taught.scores["method"].eq("protokd") & taught.scores["available"].eq("t1")]
+    row = table.loc[("this image, as in ProtoKD", "ProtoKD")]
+    assert row["t1"].startswith(f"{100 * wanted['value'].mean():.1f} (")
+    few = taught.scores[taught.scores["case"].ne(taught.scores["case"].iloc[0])]
+    fewer = study.one_image(runs, Results(taught.records, few)).loc[("any combination", "U-HeMIS"), "t1"]
+    heard = runs.scores[runs.scores["arm"].eq("u-hemis") & runs.scores["available"].eq("t1")]
+    assert fewer.startswith(f"{heard.loc[heard['case'].isin(few['case']), 'value'].mean():.1f} (")
+    alone = study.one_image(runs, Results(taught.records.iloc[:0], taught.scores.iloc[:0]))
+    assert "any combination" in alone.index.get_level_values(0) and len(alone) < len(table)
+
+
 def test_newer_networks_take_part_without_being_named_in_the_chapter_on_shaspec():
     rows = [*rows_of("rfnet", "standard", 0.5), *rows_of("shaspec", "paper", 0.4)]
     runs = segmentation.read_study(results_of(pd.DataFrame(rows)))
