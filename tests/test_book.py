@@ -61,7 +61,8 @@ ALL_PICTURES = """() => Promise.all([...document.images].map(image => {
 WORDS = """() => {
   const words = text => text.replace(/\\[?smoke run, not a result[.\\]]/gi, '').match(/[\\p{L}\\d]\\S*/gu) || [];
   const counted = node => node.nodeType === Node.TEXT_NODE ? words(node.data).length
-    : node.nodeType !== Node.ELEMENT_NODE || node.matches('table, pre, math, script') || !node.checkVisibility() ? 0
+    : node.nodeType !== Node.ELEMENT_NODE || !node.checkVisibility() ? 0
+    : node.matches('table, pre, math, script, .hide > summary') ? 0
     : [...node.childNodes].reduce((sum, child) => sum + counted(child), 0);
   return counted(document.querySelector('article') || document.body); }"""
 THEME = "theme => { document.documentElement.dataset.theme = theme; document.documentElement.dataset.mode = theme; }"
