@@ -19,11 +19,12 @@ from mmlib.analysis.wording import format_interval, listed
 from mmlib.figures.results import arm_style
 from mmlib.figures.style import new_figure, styled
 from mmlib.modalities import MRI, label
+from mmlib.studies.distillation import NAMES
 from mmlib.studies.segmentation import Study, arm_name, cost_table, read_study
 
 EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; the first that has run counts
 NEWER = ("rfnet", "mmformer", "m3ae", "simmlm")
-STUDENTS = {"unimodal": "no teacher", "protokd": "ProtoKD", "kd-net": "KD-Net-style", "pmkl": "PMKL-style"}
+STUDENTS = ("unimodal", "protokd", "kd-net", "pmkl")
 EQUAL = 0.9  # share of the best level below which a reason is asked for
 LEVEL = 0.05  # of the tests of ranks
 
@@ -92,7 +93,7 @@ def one_image(study: Study, distilled: Results) -> pd.DataFrame:
     taught = taught[taught["metric"].eq("dice") & taught["available"].isin(MRI) & taught["variant"].eq("standard")]
     taught = taught[taught["method"].isin(STUDENTS)]
     taught = taught.assign(
-        value=100 * taught["value"], made_for="this image, as in ProtoKD", named=taught["method"].map(STUDENTS)
+        value=100 * taught["value"], made_for="this image, as in ProtoKD", named=taught["method"].map(NAMES)
     )
     both = pd.concat([scores, taught])
     cases = set.intersection(*(set(rows["case"]) for _, rows in both.groupby("named", observed=True)))

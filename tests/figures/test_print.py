@@ -31,9 +31,8 @@ def opened(browser: Any, tmp_path: Path) -> Any:
 
 
 def test_what_is_folded_opens_for_the_printer_and_closes_again(opened: Any) -> None:
-    state = (
-        "() => [folded.open, code.open, document.getElementById('open').open, document.documentElement.dataset.theme]"
-    )
+    places = "['folded', 'code', 'open'].map(name => document.getElementById(name).open)"
+    state = f"() => [...{places}, document.documentElement.dataset.theme]"
     before = opened.evaluate(state)
     assert before == [False, False, True, "dark"]
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
