@@ -128,8 +128,7 @@ def learning_rate(step: int, steps: int, schedule: str | tuple[float, int] = "co
 def precision_here(precision: str = "auto") -> str:
     """Resolve `auto`: `bfloat16` where the processor multiplies matrices in it; else `float32`.
 
-    On a CPU that is one with AMX or AVX-512 BF16, where a step was measured to be faster (the chapter on compute shows
-    the ratio).
+    On a CPU that is one with AMX, where a step was measured to be faster (the chapter on compute shows the ratio).
 
     Raises:
         ValueError: on anything but `auto`, `bfloat16` or `float32`.
@@ -140,8 +139,7 @@ def precision_here(precision: str = "auto") -> str:
         return precision
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if multiplies else "float32"
+    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
 
 
 def fit(
