@@ -226,8 +226,9 @@ def encode_rows(encoder: nn.Module, volumes: Tensor, rows: Tensor, blank: bool =
     """Run an encoder on the rows that are True; the others, and one more row at the end, get what stands for nothing.
 
     That is zero, or with `blank` the encoding of a zero volume. (N, D, H, W) and (N,) bool -> maps (N + 1, ...).
-    Where no row is True and zeros are wanted, the encoder runs on two strides a side only: its weights get a gradient
-    of zero, as in every other step.
+    Where no row is True and zeros are wanted, the encoder runs on four strides a side only: its weights get a gradient
+    of zero, as in every other step. Not on two, which leave the coarsest grid 2 voxels: there oneDNN 3.12 reads memory
+    that nobody wrote for the gradient of a 3x3x3 convolution, in bfloat16 on a CPU without AMX, and 0 x NaN is NaN.
     """
     volumes = volumes.as_subclass(Tensor)  # of MONAI's batches no row can be taken while they carry their metadata
     inputs = volumes[rows]  # n D H W, n rows being True
@@ -236,7 +237,7 @@ def encode_rows(encoder: nn.Module, volumes: Tensor, rows: Tensor, blank: bool =
         inputs = torch.cat([inputs, torch.zeros_like(volumes[:1])])  # n+1 D H W
     elif len(inputs) == 0:
         few: Any = encoder.stride
-        inputs = volumes.new_zeros(1, *(min(side, 2 * step) for side, step in zip(grid, few, strict=True)))  # 1 d h w
+        inputs = volumes.new_zeros(1, *(min(side, 4 * step) for side, step in zip(grid, few, strict=True)))  # 1 d h w
     run = inputs.shape[1:]
     features = encoder(inputs.unsqueeze(1))  # in: n or n+1, 1 D H W
 

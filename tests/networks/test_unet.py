@@ -51,13 +51,13 @@ def test_the_mean_of_the_available_by_hand():
     assert available_mean(features, torch.tensor([[True, False, True]])).isnan().all()  # an available one is not hidden
 
 
-def test_an_encoder_without_input_runs_on_two_strides_a_side_and_has_zero_gradients():
+def test_an_encoder_without_input_runs_on_few_voxels_and_has_zero_gradients():
     torch.manual_seed(0)
     encoder, sizes = Encoder(1, (8, 16)), []
     encoder.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape)))
     volumes = torch.randn(1, 16, 24, 32)
     there, none = (encode_rows(encoder, volumes, torch.tensor([one])) for one in (True, False))
-    assert sizes == [(1, 1, 16, 24, 32), (1, 1, 8, 8, 8)]
+    assert sizes == [(1, 1, 16, 24, 32), (1, 1, 16, 16, 16)]
     for full, empty in zip(
         (*there.skips, there.bottleneck, there.pooled), (*none.skips, none.bottleneck, none.pooled), strict=True
     ):
