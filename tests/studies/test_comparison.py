@@ -48,6 +48,23 @@ def test_who_has_one_image_is_shown_beside_students_on_the_cases_of_all(runs):
     assert "any combination" in alone.index.get_level_values(0) and len(alone) < len(table)
 
 
+def test_what_fills_a_gap_is_beside_what_leaves_it_out():
+    three = {missing: "+".join(name for name in MRI if name != missing) for missing in MRI}
+    rows = [
+        (variant, 0, case, available, region, "dice", value / 100 + step)
+        for variant, value in zip(study.FILLED, (60, 50, 55, 40, 30, 20), strict=True)
+        for available in three.values()
+        for case, step in (("a", 0.01), ("b", -0.01))
+        for region in ("wt", "tc", "et")
+    ]
+    rows.append(("complete", 0, "a", "t1+t1ce+t2+flair", "wt", "dice", 0.9))
+    scores = pd.DataFrame(rows, columns=["variant", "seed", "case", "available", "target", "metric", "value"])
+    table, whole = study.filled_first(Results(pd.DataFrame(), scores))
+    assert list(table.columns) == [f"no {name}" for name in MRI] and whole == pytest.approx(90)
+    assert list(table.index)[:3] == [study.FILLED[name] for name in ("shaspec", "regression", "unet")]
+    assert table.loc["M2DN's image", "no t1ce"].startswith("50.0 (")
+
+
 def test_newer_networks_take_part_without_being_named_in_the_chapter_on_shaspec():
     rows = [*rows_of("rfnet", "standard", 0.5), *rows_of("shaspec", "paper", 0.4)]
     runs = segmentation.read_study(results_of(pd.DataFrame(rows)))
