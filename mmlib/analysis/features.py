@@ -13,6 +13,7 @@ from sklearn.metrics import pairwise_distances, silhouette_score
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 ROUNDING = 1e-5  # a spread below this share of the largest magnitude comes from float32, not from the data
 
@@ -126,7 +127,11 @@ def embed(features: np.ndarray, method: str = "tsne", perplexity: float = 15, se
     if method == "umap":
         from umap import UMAP  # slow to import
 
-        return UMAP(n_neighbors=max(2, round(neighbours)), init="pca", random_state=seed, n_jobs=1).fit_transform(rows)
+        layout = UMAP(n_neighbors=max(2, round(neighbours)), init="pca", random_state=seed, n_jobs=1)
+        with threadpool_limits(
+            user_api="openmp"
+        ):  # numba sets the threads of OpenMP, torch's too; here they are put back
+            return layout.fit_transform(rows)
     raise ValueError(f"method must be 'tsne' or 'umap'; got {method!r}")
 
 

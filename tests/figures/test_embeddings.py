@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mmlib.figures.embeddings import feature_maps
 from mmlib.figures.style import MODALITY
@@ -10,6 +11,7 @@ FEATURES = {kind: np.random.default_rng(0).normal(size=(6, 2, 5)) for kind in ("
 
 
 def test_panels_and_points():
+    threads = torch.get_num_threads()
     figure = feature_maps(FEATURES, ("image", "audio"), perplexities=(2, 3))
     axes = np.array(figure.axes).reshape(2, 3)
     assert [axis.get_title("left") for axis in axes[0]] == [
@@ -24,6 +26,7 @@ def test_panels_and_points():
             name: MODALITY[name] for name in ("image", "audio")
         }
         assert all(len(line.get_xdata()) == 6 for line in lines.values())
+    assert torch.get_num_threads() == threads, "what is computed after a layout takes as many threads as before"
 
 
 def test_names_must_fit():
