@@ -35,6 +35,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """What tests write need not outlive a power cut: some ten thousand files of them do not wait until they would."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that hold the tests that take minutes."""
     slow = {item.path for item in items if item.get_closest_marker("pipeline")}

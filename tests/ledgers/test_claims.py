@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 from pathlib import Path
@@ -33,6 +34,15 @@ from mmlib.records import open_run
 LEDGER = Path(__file__).parents[2] / "book" / "claims.yml"
 PUBLISHED = LEDGER.parent / "published"
 LABELS = [label(names, MRI) for names in combinations(MRI)]
+ENTRIES = {entry["id"]: entry for entry in read_ledger(LEDGER)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def runs_of_no_commit():
+    """Some thousand records are written here, and none says anything of the commit: git is not asked each time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mmlib.records.git_state", lambda folder: ("unknown", None))
+        yield
 
 
 def effect(mean, low, high, family=None, seeds=5, resampled="seeds and subjects", variances=(math.nan,) * 3):
@@ -252,7 +262,7 @@ def decide(root, claim, profile="quick"):
 
 
 def entry_of(claim):
-    return next(entry for entry in read_ledger(LEDGER) if entry["id"] == claim)
+    return copy.deepcopy(ENTRIES[claim])
 
 
 def answers(root, entry, profile="quick"):
