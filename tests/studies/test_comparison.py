@@ -57,10 +57,11 @@ def test_what_fills_a_gap_is_beside_what_leaves_it_out():
         for case, step in (("a", 0.01), ("b", -0.01))
         for region in ("wt", "tc", "et")
     ]
+    rows += [(*row[:2], "healthy", *row[3:6], float(row[0] == "zero")) for row in rows if row[2] == "a"]
     rows.append(("complete", 0, "a", "t1+t1ce+t2+flair", "wt", "dice", 0.9))
     scores = pd.DataFrame(rows, columns=["variant", "seed", "case", "available", "target", "metric", "value"])
-    table, whole = study.filled_first(Results(pd.DataFrame(), scores))
-    assert list(table.columns) == [f"no {name}" for name in MRI] and whole == pytest.approx(90)
+    table, whole, cases = study.filled_first(Results(pd.DataFrame(), scores))
+    assert list(table.columns) == [f"no {name}" for name in MRI] and whole == pytest.approx(90) and cases == 2
     assert list(table.index)[:3] == [study.FILLED[name] for name in ("shaspec", "regression", "unet")]
     assert table.loc["M2DN's image", "no t1ce"].startswith("50.0 (")
 
