@@ -147,8 +147,9 @@ def filled_first(results: Results) -> tuple[pd.DataFrame, float, int]:
             for missing, (mean, low, high) in cells.items()
         }
         rows[name] = {"level": np.mean([mean for mean, *_ in cells.values()]), **texts}
-    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("level", ascending=False)
-    table.index.name = "in its place"
+    columns = ["level", *(f"no {missing}" for missing in MRI)]
+    table = pd.DataFrame(list(rows.values()), index=pd.Index(rows, name="in its place"), columns=columns)
+    table = table.sort_values("level", ascending=False)
     whole = scores.loc[scores["variant"].eq("complete"), "value"].mean()
     return table.drop(columns="level"), float(whole), scores["case"].nunique()
 

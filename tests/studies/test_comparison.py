@@ -64,6 +64,8 @@ def test_what_fills_a_gap_is_beside_what_leaves_it_out():
     assert list(table.columns) == [f"no {name}" for name in MRI] and whole == pytest.approx(90) and cases == 2
     assert list(table.index)[:3] == [study.FILLED[name] for name in ("shaspec", "regression", "unet")]
     assert table.loc["M2DN's image", "no t1ce"].startswith("50.0 (")
+    nothing = Results(pd.DataFrame(), scores.assign(value=scores["value"].round()))
+    assert study.filled_first(nothing)[2] == len(study.filled_first(nothing)[0]) == 0
 
 
 def test_newer_networks_take_part_without_being_named_in_the_chapter_on_shaspec():
