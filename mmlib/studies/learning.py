@@ -35,7 +35,7 @@ class Tuning(NamedTuple):
 
 
 TUNED = {
-    "tuning": Tuning(("segmentation", "subsets"), {"metric": "valid-dice"}, 100, "Dice in points"),
+    "tuning": Tuning(("comparison", "segmentation", "subsets"), {"metric": "valid-dice"}, 100, "Dice in points"),
     "tuning-crop": Tuning(("segmentation",), {"metric": "valid-dice"}, 100, "Dice in points"),
     "tuning-centred": Tuning(("segmentation",), {"metric": "valid-dice"}, 100, "Dice in points"),
     "tuning-distillation": Tuning(("distillation",), {"metric": "valid-dice"}, 100, "Dice in points"),
