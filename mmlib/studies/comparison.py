@@ -24,6 +24,7 @@ from mmlib.studies.segmentation import Study, arm_name, cost_table, read_study
 
 EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; the first that has run counts
 NEWER = ("rfnet", "mmformer", "m3ae", "simmlm")
+SEEDS = 3  # of each network, from which on they are compared
 STUDENTS = ("unimodal", "protokd", "kd-net", "pmkl")
 FILLED = {  # variant of `synthesis-studies` -> what stands for the missing image
     "shaspec": "nothing: ShaSpec leaves it out",
@@ -38,11 +39,20 @@ LEVEL = 0.05  # of the tests of ranks
 
 
 def on_equal_terms(results: Results) -> Study:
-    """The networks of chapter 09: of the first of `EXPERIMENTS` that has run; of none where none has."""
+    """The networks of chapter 09: of the first of `EXPERIMENTS` that has run; of none where none has.
+
+    `comparison` waits, where others have run, until all their networks and the newer ones have `SEEDS` seeds in it.
+    """
     there = set(results.records["experiment"])
-    chosen = next((names for names in EXPERIMENTS if there.intersection(names)), EXPERIMENTS[0])
+    groups = [names for names in EXPERIMENTS if there.intersection(names)] or [EXPERIMENTS[0]]
+    if len(groups) > 1:
+        seeds = results.scores.groupby(["experiment", "method"], observed=True)["seed"].nunique()
+        older = {method for experiment, method in seeds.index if experiment in groups[1]}
+        first = seeds.get(groups[0][0]).reindex([*older, *NEWER], fill_value=0)
+        if first.min() < SEEDS:
+            groups = groups[1:]
     return read_study(
-        Results(*(table[table["experiment"].isin(chosen)] for table in (results.records, results.scores)))
+        Results(*(table[table["experiment"].isin(groups[0])] for table in (results.records, results.scores)))
     )
 
 

@@ -74,19 +74,29 @@ def test_newer_networks_take_part_without_being_named_in_the_chapter_on_shaspec(
     assert runs.arms == ["shaspec paper", "rfnet"] and study.facts(runs)["best"] == "RFNet"
 
 
-def test_an_experiment_of_its_own_comes_before_what_other_chapters_trained(runs):
+def test_an_experiment_of_its_own_comes_before_what_other_chapters_trained_once_it_is_whole():
     def results(*named):
-        both = [
-            (runs.records.assign(experiment=name), runs.results.scores.assign(experiment=name, value=level))
-            for name, level in named
+        rows = [
+            {**row, "experiment": experiment, "run": f"{method}-s{seed}", "seed": seed}
+            for experiment, methods, seeds, level in named
+            for method in methods
+            for seed in range(seeds)
+            for row in rows_of(method, "paper" if method == "shaspec" else "standard", level)
         ]
-        return Results(*(pd.concat(tables, ignore_index=True) for tables in zip(*both, strict=True)))
+        return results_of(pd.DataFrame(rows))
 
-    older = study.on_equal_terms(results(("segmentation", 0.25), ("distillation", 0.5)))
-    assert set(older.records["experiment"]) == {"segmentation"} and set(older.scores["value"]) == {25}
-    newer = study.on_equal_terms(results(("segmentation", 0.25), ("comparison", 0.75)))
-    assert set(newer.scores["value"]) == {75}
-    assert study.absent(newer).endswith("in none of the tables: RFNet, mmFormer, M3AE and SimMLM.")
+    def taken(*named):
+        return set(study.on_equal_terms(results(*named)).scores["experiment"])
+
+    older = ("segmentation", ("shaspec", "dropout-unet"), 1, 0.25)
+    every = ("shaspec", "dropout-unet", *study.NEWER)
+    assert taken(older, ("distillation", ("protokd",), 1, 0.5)) == {"segmentation"}
+    assert taken(older, ("comparison", every, study.SEEDS, 0.75)) == {"comparison"}
+    assert taken(older, ("comparison", every[1:], study.SEEDS, 0.75)) == {"segmentation"}, "a network is lacking"
+    assert taken(older, ("comparison", every, study.SEEDS - 1, 0.75)) == {"segmentation"}, "seeds are lacking"
+    alone = study.on_equal_terms(results(("comparison", every[:2], 1, 0.75)))
+    assert set(alone.scores["experiment"]) == {"comparison"}, "better than nothing"
+    assert study.absent(alone).endswith("in none of the tables: RFNet, mmFormer, M3AE and SimMLM.")
 
 
 def test_mean_ranks_and_their_critical_difference_by_hand(runs):
