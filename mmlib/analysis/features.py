@@ -128,9 +128,7 @@ def embed(features: np.ndarray, method: str = "tsne", perplexity: float = 15, se
         from umap import UMAP  # slow to import
 
         layout = UMAP(n_neighbors=max(2, round(neighbours)), init="pca", random_state=seed, n_jobs=1)
-        with threadpool_limits(
-            user_api="openmp"
-        ):  # numba sets the threads of OpenMP, torch's too; here they are put back
+        with threadpool_limits(user_api="openmp"):  # numba sets OpenMP's threads, which torch shares: put back
             return layout.fit_transform(rows)
     raise ValueError(f"method must be 'tsne' or 'umap'; got {method!r}")
 

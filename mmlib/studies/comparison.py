@@ -22,7 +22,7 @@ from mmlib.modalities import MRI, label
 from mmlib.studies.distillation import NAMES
 from mmlib.studies.segmentation import Study, arm_name, cost_table, read_study
 
-EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; the first that has run counts
+EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; see `on_equal_terms`
 NEWER = ("rfnet", "mmformer", "m3ae", "simmlm")
 SEEDS = 3  # of each network, from which on they are compared
 STUDENTS = ("unimodal", "protokd", "kd-net", "pmkl")
