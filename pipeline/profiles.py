@@ -25,7 +25,7 @@ DEFAULT, DEFAULT_OWN = "book", "quick"  # the profile of a plain `make book`: wh
 ABOUT_A_GROUP = ("name", "variants", "seeds", "minutes", "grid", "optional")  # the rest of an entry is parameters
 STANDARD = "standard"  # the variant of a method that has only one
 LEFT_OUT_CHAPTERS = "left_out_chapters"  # of a profile as read: chapters that it cannot make -> the reason
-UNMADE = "unmade"  # of a profile as read: experiments and entries of them that are not published
+UNMADE = "unmade"  # of a profile as read: experiments that are not published, or in part
 TRAIN = "TRAIN"  # variable of the environment: what is not published is trained
 FOLDERS = ("DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "MS", "TCGA")  # variables that name the reader's data
 PUBLISHED_AS = "published_as"  # of a data set that is not here: what its published records name in its folder's place
@@ -93,7 +93,7 @@ def profile(name: str) -> dict[str, Any]:
     under `left_out`, each with the variable that would bring it in. Published runs on it are shown all the same. What a
     folder of few cases does not allow is left out too, see `pipeline.own`. A profile that is `published_only` trains
     nothing by itself: an experiment of which a run is neither in `results/` nor made here is left out (or, where all
-    such runs are of `optional` entries, these entries), unless the environment has TRAIN. Chapters without their data
+    such runs are of `optional` entries, their seeds), unless the environment has TRAIN. Chapters without their data
     or results (`only_with` names the experiments that one is about) stand under `left_out_chapters`, each with the
     reason.
 
@@ -190,23 +190,32 @@ def _leave_out(settings: dict[str, Any], name: str) -> dict[str, str]:
 
 
 def _leave_out_unmade(settings: dict[str, Any], name: str) -> None:
-    """Take out of a profile what lacks the record of a run: `optional` entries of experiments, else the experiment.
+    """Take out of a profile what lacks the record of a run: seeds of `optional` entries, else the whole experiment.
 
-    Experiments on the reader's own folders stay.
+    A seed stays when all its runs, of every variant and setting of the entry, are there. Experiments on the reader's
+    own folders stay.
     """
     results = project_root() / RESULTS / name
-    unmade, entries = set(), []
+    unmade, in_part = set(), []
     for experiment, asked in settings["experiments"].items():
         if "folder" in settings["data"].get(asked.get("data"), {}):
             continue
         listed = list(_listed(settings, name, experiment))
-        absent = [entry for run, _, entry in listed if not (results / experiment / run / "record.json").is_file()]
-        there = [entry for entry in asked["runs"] if entry not in absent]
-        if not there or not all(entry.get("optional") for entry in absent):
+        absent = [listing for listing in listed if not (results / experiment / listing[0] / "record.json").is_file()]
+        there = []
+        for entry in asked["runs"]:
+            of_entry = [parameters for _, parameters, one in absent if one is entry]
+            gone = {seed for given in of_entry for seed in given.get("seeds", [given.get("seed")])}
+            if kept := [seed for seed in entry["seeds"] if seed not in gone]:
+                there.append({**entry, "seeds": kept})
+        if not there or not all(entry.get("optional") for _, _, entry in absent):
             unmade.add(experiment)
             continue
-        entries += [f"{experiment} ({_named(entry)})" for entry in asked["runs"] if entry in absent]
         asked["runs"] = there
+        if absent:
+            in_part.append(
+                f"{experiment} ({len(list_runs(name, experiment, settings))} of {len(listed)} runs are there)"
+            )
     for chapter, lacking in _remove(settings, unmade).items():
         settings[LEFT_OUT_CHAPTERS][chapter] = (
             f"its results are not there yet: `make train PROFILE={name} EXPERIMENTS={shlex.quote(' '.join(lacking))}` "
@@ -215,11 +224,7 @@ def _leave_out_unmade(settings: dict[str, Any], name: str) -> None:
     used = {asked.get("data") for asked in settings["experiments"].values()}
     used |= {data for asked in settings["chapters"].values() for data in (asked or {}).get("data", [])}
     settings["data"] = {data: one for data, one in settings["data"].items() if data in used}
-    settings[UNMADE] = sorted([*unmade, *entries])
-
-
-def _named(entry: dict[str, Any]) -> str:
-    return ", ".join(f"{entry['method']} {variant}" for variant in entry.get("variants", [STANDARD]))
+    settings[UNMADE] = sorted([*unmade, *in_part])
 
 
 def _remove(settings: dict[str, Any], experiments: Container[str]) -> dict[str, list[str]]:

@@ -833,14 +833,30 @@ def test_a_profile_of_published_results_leaves_out_what_is_not_computed(
     (there / "record.json").touch()
     assert profiles.experiments_of("tiny", "90_claims") == ["drawn"]
     path, entry = paired / "profiles" / "tiny.yaml", "      - {method: guidance, seeds: [0], minutes: 1}\n"
-    later = entry.replace("{method: guidance", "{optional: true, method: wider, variants: [a, b]")
+    later = entry.replace("{method: guidance, seeds: [0]", "{optional: true, method: wider, seeds: [0]")
     path.write_text(path.read_text().replace(entry, entry + later))
     settings = profile("tiny")
-    assert list(list_runs("tiny", "drawn")) == ["guidance"] and "drawn (wider a, wider b)" in settings["unmade"]
+    assert list(list_runs("tiny", "drawn")) == ["guidance"]
+    assert "drawn (1 of 2 runs are there)" in settings["unmade"]
     assert settings["experiments"]["drawn"]["runs"] == [{"method": "guidance", "seeds": [0], "minutes": 1}]
     monkeypatch.setenv("TRAIN", "1")
     assert list(list_runs("tiny", "drawn")) == ["guidance", "wider"], "computed with the rest"
     assert profiles.experiments_of("tiny", "07_guidance") == ["guidance-derm7pt", "drawn"]
+
+
+def test_an_optional_entry_keeps_the_seeds_that_are_wholly_there(monkeypatch: pytest.MonkeyPatch, paired: Path) -> None:
+    entry = "{optional: true, method: guidance, variants: [paper, released], seeds: [0, 1], minutes: 1}"
+    text, found = re.subn(r"(?<=      - )\{method: guidance, [^\n]*\}(?=\n)", entry, PAIRED, count=1)
+    assert found
+    text = text.replace("    one_run_per_entry: true\n", "")
+    (paired / "profiles" / "tiny.yaml").write_text("published_only: true" + text)
+    monkeypatch.delenv("TRAIN", raising=False)
+    results = paired / "build" / "results" / "tiny" / "guidance-derm7pt"
+    for run in ("guidance-paper-s0", "guidance-released-s0", "guidance-paper-s1"):
+        (results / run).mkdir(parents=True)
+        (results / run / "record.json").touch()
+    assert list(list_runs("tiny", "guidance-derm7pt")) == ["guidance-paper-s0", "guidance-released-s0"]
+    assert "guidance-derm7pt (2 of 4 runs are there)" in profile("tiny")["unmade"]
 
 
 def test_the_paper_profile_needs_the_folder_of_brats_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
