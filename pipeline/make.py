@@ -72,6 +72,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
             kernel_name="python3",
             cwd=project_root() / "notebooks",
             progress_bar=False,
+            request_save_on_cell_execute=False,  # twice a cell all of it, pictures too
             config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/s"}}),
         )
 

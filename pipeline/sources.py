@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.profiles import project_root
 
 HEADER = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", flags=re.MULTILINE | re.DOTALL)  # of a cell: its tags
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def cells(path: Path) -> list[tuple[bool, str]]:
@@ -54,42 +55,36 @@ def _assigned(path: Path, modified_ns: int) -> dict[str, Any]:
     return assigned
 
 
-class _Bare(ast.NodeTransformer):
-    """Takes out of a syntax tree what cannot change a number: docstrings and annotations; comments are not in it."""
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-            first = body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = body[1:]
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
-        elif isinstance(node, ast.AnnAssign):
-            node.annotation = ast.Constant(None)  # that there is one makes a field of a dataclass
-        return node
-
-
 @cache
 def _bare_code(path: Path, modified_ns: int) -> str:
-    tree = _Bare().visit(ast.parse(_code(path), filename=str(path)))
-    return hashlib.sha256(repr(_filled(tree)).encode()).hexdigest()
+    return hashlib.sha256(repr(_bare(_tree(path, modified_ns))).encode()).hexdigest()
 
 
-def _filled(node: Any) -> Any:
-    """A syntax tree without its empty fields: versions of Python differ in which of those a node has."""
+@lru_cache(maxsize=64)  # the files of a training; trees are large
+def _tree(path: Path, modified_ns: int) -> ast.Module:
+    return ast.parse(_code(path), filename=str(path))
+
+
+def _bare(node: Any) -> Any:
+    """A syntax tree without what cannot change a number: docstrings and annotations; comments are not in it.
+
+    Empty fields are left out as well: versions of Python differ in which of those a node has.
+    """
     if isinstance(node, list):
-        return [_filled(one) for one in node]
+        return [_bare(one) for one in node]
     if not isinstance(node, ast.AST):
         return node
-    fields = {name: _filled(value) for name, value in ast.iter_fields(node) if value is not None and value != []}
+    fields = {}
+    for name in node._fields:
+        value: Any = getattr(node, name, None)
+        if name == "body" and isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            value = value[1:]
+        elif name == "annotation" and isinstance(node, ast.AnnAssign):
+            value = ast.Constant(None)  # that there is one makes a field of a dataclass
+        elif name in ("annotation", "returns"):
+            continue
+        if value is not None and value != []:
+            fields[name] = _bare(value)
     return type(node).__name__, fields
 
 
@@ -120,7 +115,7 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
 @cache
 def _imported(path: Path, modified_ns: int) -> list[str]:
     names: list[str] = []
-    for node in _statements(ast.parse(_code(path), filename=str(path))):
+    for node in _statements(_tree(path, modified_ns)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
