@@ -32,6 +32,7 @@ AT_START = {
     THREADS: "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "PYTHONWARNINGS": "ignore:IProgress not found",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or the debugger that comes with kernels says how Python was built
     # Memory that was used once is kept for what comes next: arrays of some 30 MB are not given back and asked for anew,
     # a third of the time that a phantom in voxels of 2 mm takes.
     "MALLOC_MMAP_MAX_": "0",

@@ -93,7 +93,7 @@ def choices(table: pd.DataFrame, used: Mapping[str, str]) -> pd.DataFrame:
     shown["in use"] = [used.get(arm, "-") for arm in table.index]
     lost = [table.loc[arm, best[arm]] - table.loc[arm].get(used.get(arm, ""), float("nan")) for arm in table.index]
     shown["best less in use"] = [f"{value:.2f}" if value == value else "-" for value in lost]
-    return shown.rename_axis(index=None)
+    return shown.rename(index=lambda arm: arm_style(arm)[2]).rename_axis(index=None)
 
 
 def _dice(results: Results, experiment: str) -> pd.DataFrame:
