@@ -91,7 +91,7 @@ def test_absent_content_is_never_given_to_a_network_not_even_nan(subject):
     "network",
     [
         SegResNet(3, init_filters=8, in_channels=4, out_channels=3, blocks_down=(1, 1), blocks_up=(1,)),
-        SwinUNETR(in_channels=4, out_channels=3, feature_size=12),
+        SwinUNETR(in_channels=4, out_channels=3, feature_size=12, depths=(1, 1, 1, 1)),
     ],
     ids=["SegResNet", "SwinUNETR"],
 )
