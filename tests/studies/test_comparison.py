@@ -92,6 +92,9 @@ def test_an_experiment_of_its_own_comes_before_what_other_chapters_trained_once_
     every = ("shaspec", "dropout-unet", *study.NEWER)
     assert taken(older, ("distillation", ("protokd",), 1, 0.5)) == {"segmentation"}
     assert taken(older, ("comparison", every, study.SEEDS, 0.75)) == {"comparison"}
+    assert taken(older, ("segmentation", ("dedicated",), 1, 0.25), ("comparison", every, study.SEEDS, 0.75)) == {
+        "comparison"
+    }
     assert taken(older, ("comparison", every[1:], study.SEEDS, 0.75)) == {"segmentation"}, "a network is lacking"
     assert taken(older, ("comparison", every, study.SEEDS - 1, 0.75)) == {"segmentation"}, "seeds are lacking"
     alone = study.on_equal_terms(results(("comparison", every[:2], 1, 0.75)))
