@@ -52,6 +52,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def seeds_in_words(counts: pd.Series) -> str:
+    """`5 seeds`, or `3 to 5 seeds` where numbers of seeds differ."""
+    few, many = int(counts.min()), int(counts.max())
+    return counted(many, "seed") if few == many else f"{few} to {many} seeds"
+
+
 def listed(words: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = words

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, cell_means, holm, mcnemar, paired_effects, shared_effect
-from mmlib.analysis.wording import counted, format_effect, format_interval, outcome, quick, select
+from mmlib.analysis.wording import counted, format_effect, format_interval, outcome, quick, seeds_in_words, select
 from mmlib.data import avmnist
 from mmlib.data.avmnist import Pairs
 from mmlib.figures.style import (
@@ -142,9 +142,7 @@ class Study:
     def sample(self) -> str:
         """For captions: `3 seeds, packaged audiovision-MNIST`."""
         seeds = self.main.groupby("arm")["seed"].nunique()
-        few, many = seeds.min(), seeds.max()
-        text = counted(few, "seed") if few == many else f"{few} to {many} seeds"
-        return f"{text}, {self.records['data_set'].dropna().iloc[0]} audiovision-MNIST"
+        return f"{seeds_in_words(seeds)}, {self.records['data_set'].dropna().iloc[0]} audiovision-MNIST"
 
     def table(
         self,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, cell_means, paired_effects
-from mmlib.analysis.wording import counted, format_interval, listed, select
+from mmlib.analysis.wording import counted, format_interval, listed, seeds_in_words, select
 from mmlib.data.cases import REGIONS, Case, regions
 from mmlib.figures.overlays import Overlay
 from mmlib.figures.results import arm_of, arm_style
@@ -89,9 +89,8 @@ class Study:
     def sample(self) -> str:
         """For captions: `n = 16 test cases, 1 to 2 seeds, phantom`."""
         seeds = self.scores[self.scores["arm"].isin(self.arms)].groupby("arm")["seed"].nunique()
-        few, many = int(seeds.min()), int(seeds.max())
-        text = counted(many, "seed") if few == many else f"{few} to {many} seeds"
-        return f"n = {len(self.tested)} test cases, {text}, {'phantom' if self.stand_in else 'your own cases'}"
+        data = "phantom" if self.stand_in else "your own cases"
+        return f"n = {len(self.tested)} test cases, {seeds_in_words(seeds)}, {data}"
 
     def record(self, run: str) -> pd.Series:
         """What is recorded of a run."""

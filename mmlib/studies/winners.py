@@ -18,7 +18,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, by_seed_and_case, mean_interval, paired_effects
-from mmlib.analysis.wording import counted, format_effect, format_interval, listed
+from mmlib.analysis.wording import counted, format_effect, format_interval, listed, seeds_in_words
 from mmlib.data.missingness import MECHANISMS, share_missing
 from mmlib.figures.results import arm_of
 from mmlib.figures.style import METHOD, new_figure, styled
@@ -56,8 +56,8 @@ class Cell:
 
     @property
     def told(self) -> bool:
-        """Whether the best is told from every other, by intervals."""
-        return self.margin is not None and not self.tied and self.margin.low > 0
+        """Whether the best is told from every other, by intervals over two seeds or more: one says nothing of seeds."""
+        return self.margin is not None and self.margin.seeds > 1 and not self.tied and self.margin.low > 0
 
 
 def read_gaps(results: Results) -> pd.DataFrame:
@@ -117,12 +117,13 @@ def winners(scores: pd.DataFrame) -> dict[tuple[str, int, float], Cell]:
 
 
 def sample(results: Results) -> str:
-    """For captions: `n = 40 test cases, 2 seeds, 25 to 200 training cases, phantom`."""
-    cases, records = read_gaps(results)["case"].nunique(), results.records
+    """For captions: `n = 40 test cases, 1 to 3 seeds, 25 to 200 training cases, phantom`."""
+    gaps, records = read_gaps(results), results.records
+    seeds = gaps.groupby(["experiment", "arm", "cases", "chance"])["seed"].nunique()
     few, many = int(records["parameters.cases_train"].min()), int(records["parameters.cases_train"].max())
     trained = f"{few} to {many}" if few < many else str(few)
     data = "phantom" if records["stand_in"].all() else "your own cases"
-    return f"n = {cases} test cases, {counted(records['seed'].nunique(), 'seed')}, {trained} training cases, {data}"
+    return f"n = {gaps['case'].nunique()} test cases, {seeds_in_words(seeds)}, {trained} training cases, {data}"
 
 
 def short_name(arm: str) -> str:
@@ -139,7 +140,7 @@ def winner_map(cells: Mapping[tuple[str, int, float], Cell]) -> Figure:
     """The map: a panel for each need, who wins and by how much in each cell.
 
     A cell holds the best network and its margin over the second with the 95 % interval, in points. It has the network's
-    colour where the best is told from every other; hatched, a tie.
+    colour where the best is told from every other; hatched, a tie, or a single seed.
     """
     counts = sorted({cases for _, cases, _ in cells})
     chances = sorted({chance for *_, chance in cells})
@@ -205,6 +206,7 @@ def winner_table(cells: Mapping[tuple[str, int, float], Cell]) -> pd.DataFrame:
                 "Dice, %": cell.level,
                 "over the second, points": format_effect(cell.margin) if cell.margin else "-",
                 "second": arm_name(cell.second) if cell.second else "-",
+                "seeds": cell.margin.seeds if cell.margin else "-",
                 "not told from": listed(map(arm_name, cell.tied)) if cell.tied else "-",
             }
             for (need, cases, chance), cell in cells.items()

@@ -16,7 +16,9 @@ def made(**levels: dict) -> Results:
         experiment, cases, chance, missing = level["where"]
         for method, variant in (("dropout-unet", "standard"), ("shaspec", "paper")):
             found = rows_of(method, variant, level[method.partition("-")[0]], experiment=experiment)
-            found = [{**row, "run": f"{name}-{row['run']}"} for row in found]
+            alike = [row for row in found if row["seed"] == 0]
+            seeds = range(level.get("seeds", 2))
+            found = [{**row, "seed": seed, "run": f"{name}-{method}-s{seed}"} for seed in seeds for row in alike]
             if level.get("noise"):
                 found = [{**row, "value": row["value"] + level["noise"] * (int(row["case"][-1]) - 2)} for row in found]
             facts += [(experiment, run, cases, chance, missing) for run in dict.fromkeys(row["run"] for row in found)]
@@ -43,7 +45,7 @@ def test_the_winner_of_a_cell_and_its_margin_by_hand(scores):
     assert set(cells) == {(need, *place) for need in study.NEEDS for place in ((12, 0.0), (12, 0.6), (50, 0.6))}
     few, gaps, noisy = (cells["any combination", *place] for place in ((12, 0.0), (12, 0.6), (50, 0.6)))
     assert (few.best, few.second, few.tied, few.told) == ("dropout-unet", "shaspec paper", (), True)
-    assert few.margin.effect == pytest.approx(10) and few.margin.seeds == 1  # on the seed that both have
+    assert few.margin.effect == pytest.approx(10) and few.margin.seeds == 2
     assert gaps.best == "shaspec paper" and gaps.margin.effect == pytest.approx(7)
     assert noisy.margin.low < 0 < noisy.margin.high and noisy.tied == ("shaspec paper",) and not noisy.told
     # single modalities: 0.4 + 0.05 and, without t1ce, 0.1 less for one of three regions, with flair 0.1 more
@@ -62,6 +64,18 @@ def test_the_map_holds_the_text_of_every_cell_and_says_what_was_not_run(scores):
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["ShaSpec (paper)", "U-Net with dropout", "not told apart"]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0 (0 %)", "0.6 (54 %)"]
+
+
+def test_one_seed_tells_no_network_from_another():
+    runs = made(
+        a={"where": ("missingness", 12, 0.0, "random"), "dropout": 0.5, "shaspec": 0.4, "seeds": 1},
+        b={"where": ("missingness", 12, 0.6, "random"), "dropout": 0.5, "shaspec": 0.4},
+    )
+    cells = study.winners(study.read_gaps(runs))
+    one, two = (cells["complete", 12, chance] for chance in (0.0, 0.6))
+    assert one.margin.effect == pytest.approx(two.margin.effect) and not one.told and two.told
+    assert study.winner_table(cells)["seeds"].tolist() == [1, 2] * len(study.NEEDS)
+    assert ", 1 to 2 seeds, 12 training cases, " in study.sample(runs)
 
 
 def test_a_score_over_all_cases_together_is_no_test_case():
