@@ -181,7 +181,9 @@ def what_it_would_take(effect: Effect, sesoi: float, rule: str = "greater") -> s
         return f"More than {MOST_SEEDS} seeds would not resolve it (power 80 %, level 5 %)." if known else ""
     seeds, cases = max(needed[0], FEWEST["ABSENT"]) if absent else needed[0], needed[1]
     of = f" and {cases:,} cases" if cases else ""
-    return f"To tell {sesoi:g} and 0 apart takes {seeds} seeds{of} (power 80 %, level 5 %)."
+    no_gain = rule == "greater" and effect.family_high < sesoi
+    excluded = f"A gain of {sesoi:g} is excluded, a loss of as much is not. " if no_gain else ""
+    return f"{excluded}To tell {sesoi:g} and 0 apart takes {seeds} seeds{of} (power 80 %, level 5 %)."
 
 
 def effect_rows(

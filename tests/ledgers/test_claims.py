@@ -114,6 +114,9 @@ def test_what_is_unresolved_says_how_many_seeds_and_cases_it_would_take():
     assert what_it_would_take(known, 1.0) == f"To tell 1 and 0 apart takes {seeds} seeds and {n} cases " + POWER
     sure = effect(0.2, -1.1, 1.5, seeds=2, variances=(0.0001, 0.1, 0.0))
     assert "takes 5 seeds" in what_it_would_take(sure, 1.0), "ABSENT asks for five"
+    less = effect(-0.8, -2.2, 0.5, variances=(1.0, 1.0, 0.0))
+    assert what_it_would_take(less, 1.0).startswith("A gain of 1 is excluded, a loss of as much is not. To tell 1 and")
+    assert what_it_would_take(less, 1.0, "no-worse").startswith("To tell"), "asks for no gain"
     assert what_it_would_take(effect(0, -99, 99, variances=(1e6, 1.0, 0.0)), 1.0) == (
         "More than 100 seeds would not resolve it " + POWER
     )
