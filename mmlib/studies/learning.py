@@ -13,8 +13,9 @@ from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import paired_effects
 from mmlib.analysis.wording import format_effect
 from mmlib.figures.results import arm_of, arm_style
-from mmlib.figures.style import new_figure, styled
+from mmlib.figures.style import METHOD, new_figure, styled
 from mmlib.modalities import MRI, label
+from mmlib.studies import digits, distillation, guidance, synthesis
 
 ALL = label(MRI, MRI)
 SEGMENTERS = ("shaspec paper", "u-hemis", "dropout-unet", "zero-fill")
@@ -43,7 +44,20 @@ TUNED = {
     "tuning-digits": Tuning(("avmnist",), {"target": "valid", "metric": "correct"}, 100, "accuracy in points"),
     "tuning-guidance": Tuning(("derm7pt",), {"metric": "balanced"}, 100, "balanced accuracy in points"),
 }
+NAMES = {  # arm, of whichever study -> printed name
+    **{row: name for row, (name, *_) in guidance.ROWS.items()},
+    **digits.NAMES,
+    **synthesis.NAMES,
+    **distillation.NAMES,
+    **{arm: name for arm, (*_, name) in METHOD.items()},
+}
 SETTING = re.compile(r"-([a-z_]+)=([0-9.e+-]*[0-9])")  # of a run of a grid, in its name
+
+
+def name_of(arm: str) -> str:
+    """The printed name of an arm of any study; of digits, whose arms name an audio rate, and of guidance too."""
+    bare = re.sub(r"( standard)?@[0-9.]+$", "", arm).removeprefix("guidance ")
+    return NAMES.get(bare, bare)
 
 
 def _named(setting: Sequence[tuple[str, str]]) -> str:
@@ -93,7 +107,7 @@ def choices(table: pd.DataFrame, used: Mapping[str, str]) -> pd.DataFrame:
     shown["in use"] = [used.get(arm, "-") for arm in table.index]
     lost = [table.loc[arm, best[arm]] - table.loc[arm].get(used.get(arm, ""), float("nan")) for arm in table.index]
     shown["best less in use"] = [f"{value:.2f}" if value == value else "-" for value in lost]
-    return shown.rename(index=lambda arm: arm_style(arm)[2]).rename_axis(index=None)
+    return shown.rename(index=name_of).rename_axis(index=None)
 
 
 def _dice(results: Results, experiment: str) -> pd.DataFrame:
@@ -198,18 +212,18 @@ def bars(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
     if "segmentation" in present:
         means = with_all(results, trees).drop(index=["boosted trees", "zero-fill"], errors="ignore")
         for target, least in BARS.items():
-            texts = [judged(f"{arm} {value:.1f}", value >= least) for arm, value in means[target].items()]
+            texts = [judged(f"{name_of(arm)} {value:.1f}", value >= least) for arm, value in means[target].items()]
             rows[f"{target.upper()} with all four modalities at least {least:g}"] = "; ".join(texts)
         cells = above_trees(results, trees)
         worst, below = cells.loc[cells["difference"].idxmin()], (cells["difference"] < 0).sum()
-        lowest = f"{worst['arm']}, {worst['available']}, {worst['target'].upper()} {worst['difference']:+.1f}"
+        lowest = f"{name_of(worst['arm'])}, {worst['available']}, {worst['target'].upper()} {worst['difference']:+.1f}"
         text = f"{below} of {len(cells)} cells below; lowest: {lowest}"
         rows["no network below the trees with the same modalities"] = judged(text, below == 0)
     text = "not run in this profile"
     if "segmentation-longer" in present:
         gains = gained_by_time(results)
         most = max(gains.itertuples(), key=lambda row: row.effect.effect)
-        largest = f"largest gain: {most.arm}, {most.available} {format_effect(most.effect)}"
+        largest = f"largest gain: {name_of(most.arm)}, {most.available} {format_effect(most.effect)}"
         text = judged(largest, most.effect.effect <= LONGER_MARGIN)
     rows[f"one modality: a run three times as long gains at most {LONGER_MARGIN:g}"] = text
     if "distillation" in present:
@@ -218,7 +232,7 @@ def bars(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
         rows[f"teacher at least {TEACHER_LEAD:g} above the best student"] = "; ".join(texts)
     quality = diffusion_quality(results)
     for bar, better, worse, margin in (
-        (f"m2dn unet within {REGRESSION_MARGIN:g} dB of regression", "regression", "x0", REGRESSION_MARGIN),
+        (f"M2DN within {REGRESSION_MARGIN:g} dB of regression, both as U-Net", "regression", "x0", REGRESSION_MARGIN),
         (f"predicting noise within {NOISE_MARGIN:g} dB of predicting images", "x0", "noise", NOISE_MARGIN),
     ):
         if {better, worse} <= set(quality.index):

@@ -47,8 +47,26 @@ def test_the_best_of_the_settings_tried_is_marked_and_what_it_would_give_more():
     assert table.to_numpy().tolist() == [[pytest.approx(70), pytest.approx(74)]]
     used = study.taken(found, "tuning")
     assert used == {"dropout-unet": "learning rate 0.004, weight decay 0.0001"}
-    (chosen,) = study.choices(table, used).to_numpy().tolist()
+    shown = study.choices(table, used)
+    assert shown.index.tolist() == ["U-Net with dropout"]
+    (chosen,) = shown.to_numpy().tolist()
     assert chosen == ["70.00", "74.00 *", "learning rate 0.004, weight decay 0.0001", "4.00"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "name"),
+    [
+        ("rfnet", "RFNet"),
+        ("dropout standard@20", "fused net, dropped audio"),
+        ("smil released@20", "SMIL (released)"),
+        ("guidance wider", "wider head on I"),
+        ("kd-net", "KD-Net-style"),
+        ("m2dn unet", "M2DN, U-Net"),
+        ("of a reader", "of a reader"),
+    ],
+)
+def test_arms_of_all_studies_have_the_names_of_their_chapters(arm, name):
+    assert study.name_of(arm) == name
 
 
 def test_test_scores_choose_no_setting():
@@ -70,10 +88,10 @@ def segmentation(single, complete):
 
 def test_bars_say_what_is_passed_and_what_is_not_run():
     found = study.bars(results(segmentation(0.5, 0.88)), trees(0.6)).set_index("bar, fixed before the runs")["measured"]
-    assert found["ET with all four modalities at least 85"] == "shaspec paper 88.0, passed"
-    assert found["WT with all four modalities at least 90"] == "shaspec paper 88.0, not passed"
+    assert found["ET with all four modalities at least 85"] == "ShaSpec (paper) 88.0, passed"
+    assert found["WT with all four modalities at least 90"] == "ShaSpec (paper) 88.0, not passed"
     below = found["no network below the trees with the same modalities"]
-    assert below == "12 of 15 cells below; lowest: shaspec paper, t1, ET -10.0, not passed"
+    assert below == "12 of 15 cells below; lowest: ShaSpec (paper), t1, ET -10.0, not passed"
     assert found["one modality: a run three times as long gains at most 3"] == "not run in this profile"
 
 
@@ -86,7 +104,7 @@ def test_a_longer_run_is_compared_on_the_same_cases_and_seeds():
     found = study.bars(both, trees(0.1)).set_index("bar, fixed before the runs")["measured"]
     assert found["no network below the trees with the same modalities"].endswith(", passed")
     assert found["one modality: a run three times as long gains at most 3"].startswith(
-        "largest gain: shaspec paper, t1 +3.0"
+        "largest gain: ShaSpec (paper), t1 +3.0"
     )
 
 
@@ -110,5 +128,5 @@ def test_quality_of_diffusion_counts_patterns_with_one_modality_missing():
     scores += rows("synthesis", "regression-unet", "regression", "unet", {(three, "t1ce"): 23.5}, "psnr")
     scores += segmentation(0.5, 0.9)
     found = study.bars(results(scores), trees(0.1)).set_index("bar, fixed before the runs")["measured"]
-    assert found["m2dn unet within 0.7 dB of regression"] == "0.50, passed"
+    assert found["M2DN within 0.7 dB of regression, both as U-Net"] == "0.50, passed"
     assert not any("noise" in bar for bar in found.index)
