@@ -6,6 +6,7 @@
 # make slides  a deck for each paper in build/slides, of the book's figures and findings, for journal clubs; offline
 # make train   the runs of PROFILE alone, or those of EXPERIMENTS="name name"; what is cut off goes on where it was
 # make publish finished runs of PROFILE into results/, which git keeps; make book takes them from there
+# make withdraw EXPERIMENT=... RUNS=...   takes published runs out of results/ again, such as those whose settings have changed
 # make verify  data, scores and first losses beside what is published (minutes)   PROFILE=book EXPERIMENTS= SETS=2 is quicker
 # make reproduce EXPERIMENT=... RUNS=...   published runs trained again, and a page on how far apart they are
 # make clean   remove what was made
@@ -47,7 +48,7 @@ INSTALL = links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip co
 HASHED = pip="$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps"; \
   $$pip --require-hashes -r requirements-hashed.lock; $$pip --no-build-isolation -e .
 
-.PHONY: book slides test faults train publish verify reproduce lab lint lock clean setup
+.PHONY: book slides test faults train publish withdraw verify reproduce lab lint lock clean setup
 .DEFAULT_GOAL := book
 
 book: $(VENV)/.ready
@@ -68,6 +69,9 @@ train: $(VENV)/.ready
 
 publish: $(VENV)/.ready
 	$(BIN)/python -m pipeline publish $(PUBLISHED) $${EXPERIMENTS}
+
+withdraw: $(VENV)/.ready
+	$(BIN)/python -m pipeline withdraw $(PUBLISHED) "$${EXPERIMENT}" $${RUNS}
 
 # what is published is the profile book, unless another is asked for
 PUBLISHED = "$${PROFILE:-book}"

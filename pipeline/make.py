@@ -461,15 +461,19 @@ def main() -> None:
     for argument in ("profile", "experiment"):
         remade.add_argument(argument)
     remade.add_argument("names", nargs="*", metavar="run", help="all of the experiment, where none is named")
+    taken = commands.add_parser("withdraw", help="published runs leave results/ again")
+    for argument in ("profile", "experiment"):
+        taken.add_argument(argument)
+    taken.add_argument("names", nargs="*", metavar="run", help="all of the experiment, where none is named")
     given = vars(parser.parse_args())
-    if given["command"] in ("data", "run", "publish", "verify", "reproduce"):
+    if given["command"] in ("data", "run", "publish", "withdraw", "verify", "reproduce"):
         os.environ[TRAIN] = "1"  # also what chapters leave out, since it is not there yet
     actions: dict[str, Callable[..., Any]] = {"data": make_data, "run": make_run, "chapter": make_chapter}
     actions["pages"] = make_pages
-    if given["command"] == "publish":
-        from pipeline.store import publish_profile
+    if given["command"] in ("publish", "withdraw"):
+        from pipeline.store import publish_profile, withdraw_runs
 
-        actions["publish"] = publish_profile
+        actions |= {"publish": publish_profile, "withdraw": withdraw_runs}
     if given["command"] == "verify":
         from pipeline.verify import main as verify
 

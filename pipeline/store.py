@@ -89,13 +89,47 @@ def publish(
         changed: Files = {}
         for experiment, new in added.items():
             known = open_experiment(store, experiment, sums) if archive_of(experiment) in sums else {}
-            runs_now = {**known, **new}
-            weights = {f"{experiment}/{run}/{name}": content for run, name, content in _weights(runs_now)}
-            for gone in [name for name in sums if name.startswith(f"{experiment}/") and name not in weights]:
-                del sums[gone]
-            changed |= {**weights, archive_of(experiment): _packed(runs_now)}
+            changed |= _laid_out(experiment, {**known, **new}, sums)
         change_store(store, changed, sums)
     return sorted(f"{experiment}/{run}" for experiment, new in added.items() for run in new)
+
+
+def withdraw(store: Path, experiment: str, runs: Iterable[str] = ()) -> list[str]:
+    """Take runs out of the store, such as those whose settings the profile has changed since; the rest stays.
+
+    Args:
+        store: the folder `results`.
+        experiment: `<profile>/<experiment>`.
+        runs: names; all of the experiment where none is given.
+
+    Returns:
+        The names of what was taken out.
+
+    Raises:
+        ValueError: if a run is not published.
+        StoreError: if the store is damaged.
+    """
+    with records.one_at_a_time(store):
+        settle(store)
+        sums = read_manifest(store)
+        known = open_experiment(store, experiment, sums) if archive_of(experiment) in sums else {}
+        gone = sorted(set(runs) or known)
+        if unknown := [run for run in gone if run not in known] or ([] if gone else ["no run"]):
+            raise ValueError(f"not published in {store / experiment}: {', '.join(unknown)}; {', '.join(known)} are")
+        left = {run: files for run, files in known.items() if run not in gone}
+        change_store(store, _laid_out(experiment, left, sums), sums)
+    return gone
+
+
+def _laid_out(experiment: str, runs: Mapping[str, Files], sums: dict[str, Any]) -> Files:
+    """The files of an experiment that has these runs; what it has no more leaves the manifest."""
+    files = {f"{experiment}/{run}/{name}": content for run, name, content in _weights(runs)}
+    if runs:
+        files[archive_of(experiment)] = _packed(runs)
+    for gone in [name for name in sums if name.startswith(f"{experiment}/") or name == archive_of(experiment)]:
+        if gone not in files:
+            del sums[gone]
+    return files
 
 
 def change_store(store: Path, changed: Files, sums: dict[str, Any]) -> None:
@@ -277,8 +311,6 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
     commit, dirty = records.git_state(root)
     if dirty is not False:
         raise ValueError(f"{root} is at commit {commit} with changes (or no git folder): commit them, then publish")
-    from pipeline.networks import publish_networks
-
     settings, wanted = profile(profile_name), list(experiments)
     refused: dict[str, str] = {}
     runs: list[Path] = []
@@ -289,19 +321,37 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
         refused |= {f"{experiment}/{name}": why for name, why in stale.items() if why != "there is no record"}
     own = [run for run in runs if "published" not in records.read_record(run)]
     about = {"commit": commit, "day": datetime.now(UTC).date().isoformat()}
-    named = settings.get("networks", {})
-    kept = [f"{profile_name}/{place}" for place in named.values()]
+    kept = [f"{profile_name}/{place}" for place in settings.get("networks", {}).values()]
     folders = {str(root / Path(given).expanduser()): name for name in FOLDERS if (given := os.environ.get(name))}
     weights = [*settings.get("weights", ()), *kept]
     added = publish(root / STORE, own, about, weights, settings.get("undrawn", ()), folders)
-    phantoms = {name: data.get("phantom", {}).get("spacing", 0.0) for name, data in settings["data"].items()}
-    spacings = {name: phantoms.get(asked.get("data"), 0.0) for name, asked in settings["experiments"].items()}
-    networks = publish_networks(root / STORE, profile_name, named, spacings)
-    size = sum(facts["bytes"] for facts in read_manifest(root / STORE).values()) / 1e6
-    print(f"networks with a name: {', '.join(networks) or 'none'}")
+    size = _list_networks(root, profile_name, settings)
     print(f"{len(added)} runs published, {len(runs) - len(own)} were; {STORE}/ has {size:.1f} MB: git add {STORE}")
     for name, why in refused.items():
         print(f"not published: {name}: {why}")
+
+
+def withdraw_runs(profile_name: str, experiment: str, names: Iterable[str]) -> None:
+    """Take published runs of an experiment out of the store, or all of them; git keeps what was published before.
+
+    Raises:
+        ValueError, StoreError: as `withdraw`.
+    """
+    root = project_root()
+    gone = withdraw(root / STORE, f"{profile_name}/{experiment}", names)
+    size = _list_networks(root, profile_name, profile(profile_name))
+    print(f"{len(gone)} runs withdrawn: {', '.join(gone)}; {STORE}/ has {size:.1f} MB: git add {STORE}")
+
+
+def _list_networks(root: Path, profile_name: str, settings: Mapping[str, Any]) -> float:
+    """Write the index of networks anew, say who is in it, and return the size of the store in MB."""
+    from pipeline.networks import publish_networks
+
+    phantoms = {name: data.get("phantom", {}).get("spacing", 0.0) for name, data in settings["data"].items()}
+    spacings = {name: phantoms.get(asked.get("data"), 0.0) for name, asked in settings["experiments"].items()}
+    networks = publish_networks(root / STORE, profile_name, settings.get("networks", {}), spacings)
+    print(f"networks with a name: {', '.join(networks) or 'none'}")
+    return sum(facts["bytes"] for facts in read_manifest(root / STORE).values()) / 1e6
 
 
 # --------------------------------------------------------------------------------------------------------- reading

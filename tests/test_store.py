@@ -72,6 +72,22 @@ def test_weights_that_are_asked_for_are_kept_and_arrays_that_no_chapter_draws_ar
     assert not list((tmp_path / "other").rglob("*.safetensors")) and len(read_manifest(tmp_path / "other")) == 1
 
 
+def test_runs_that_are_withdrawn_leave_nothing_behind_and_the_others_stay_as_they_are(tmp_path):
+    folders = [finish(tmp_path / "made", f"shaspec-paper-s{seed}", seed) for seed in range(3)]
+    place = tmp_path / "store"
+    store.publish(place, folders[:2], ABOUT, ["*"])
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    store.publish(place, folders[2:], ABOUT, ["*"])
+    with pytest.raises(ValueError, match="not published in .*segmentation: rfnet-s0; shaspec-paper-s0, "):
+        store.withdraw(place, "book/segmentation", ["shaspec-paper-s2", "rfnet-s0"])
+    assert store.withdraw(place, "book/segmentation", ["shaspec-paper-s2"]) == ["shaspec-paper-s2"]
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    assert store.withdraw(place, "book/segmentation") == ["shaspec-paper-s0", "shaspec-paper-s1"]
+    assert read_manifest(place) == {} and [path.name for path in place.rglob("*") if path.is_file()] == [MANIFEST]
+    with pytest.raises(ValueError, match="no run"):
+        store.withdraw(place, "book/segmentation")
+
+
 def test_scores_are_published_to_seven_digits_and_the_record_says_so(tmp_path):
     folder = finish(tmp_path / "made", value=2 / 3)
     store.publish(tmp_path / "store", [folder], ABOUT)
