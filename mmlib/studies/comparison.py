@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import by_seed_and_case, mean_interval, rank_distribution
-from mmlib.analysis.wording import format_interval, listed
+from mmlib.analysis.statistics import by_seed_and_case, mean_interval, paired_effects, rank_distribution
+from mmlib.analysis.wording import format_effect, format_interval, listed
 from mmlib.figures.results import arm_style
 from mmlib.figures.style import new_figure, styled
 from mmlib.modalities import MRI, label
@@ -23,7 +23,9 @@ from mmlib.studies.distillation import NAMES
 from mmlib.studies.segmentation import Study, arm_name, cost_table, read_study
 
 EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; see `on_equal_terms`
+LONGER = "comparison-twice"  # some networks of `comparison` for twice as many steps
 NEWER = ("rfnet", "mmformer", "m3ae", "simmlm")
+TWO_STAGES = ("m3ae", "simmlm")  # the first takes as many steps as the second
 SEEDS = 3  # of each network, from which on they are compared
 STUDENTS = ("unimodal", "protokd", "kd-net", "pmkl")
 FILLED = {  # variant of `synthesis-studies` -> what stands for the missing image
@@ -163,6 +165,41 @@ def filled_first(results: Results) -> tuple[pd.DataFrame, float, int]:
     table = table.sort_values("level", ascending=False)
     whole = scores.loc[scores["variant"].eq("complete"), "value"].mean()
     return table.drop(columns="level"), float(whole), scores["case"].nunique()
+
+
+def twice(results: Results) -> pd.DataFrame:
+    """Networks after twice the steps: those whose earlier stage takes as many, and others that were trained as long.
+
+    Args:
+        results: with the runs of `comparison` and, of the others, those of `comparison-twice`.
+
+    Returns:
+        Rows: networks, best first; columns: level in percent after the steps of `comparison` and after twice as many,
+        the gain in points over shared seeds and cases, each with its 95 % interval, and the seeds of the longer ones.
+        Empty where none was trained longer.
+    """
+    once, longer = (
+        levels(
+            read_study(Results(*(table[table["experiment"].eq(name)] for table in (results.records, results.scores))))
+        )
+        if name in set(results.records["experiment"])
+        else {}
+        for name in (EXPERIMENTS[0][0], LONGER)
+    )
+    if not longer:
+        return pd.DataFrame()
+    found = []
+    for arm, table in {**{arm: once[arm] for arm in TWO_STAGES if arm in once}, **longer}.items():
+        mean, low, high = mean_interval(table)
+        row = {"network": arm_name(arm), "level": mean, "steps": "-", "gain, points": "two stages"}
+        if arm in longer and arm in once:
+            before, *bounds = mean_interval(once[arm])
+            shared = table.index.intersection(once[arm].index)
+            (gain,) = paired_effects([(table.loc[shared], once[arm].loc[shared])])
+            row |= {"steps": f"{before:.1f} ({format_interval(*bounds)})", "gain, points": format_effect(gain)}
+        found.append({**row, "twice the steps": f"{mean:.1f} ({format_interval(low, high)})", "seeds": len(table)})
+    ordered = pd.DataFrame(found).sort_values("level", ascending=False).set_index("network")
+    return ordered[["steps", "twice the steps", "gain, points", "seeds"]]
 
 
 def facts(study: Study) -> dict[str, str]:

@@ -48,6 +48,23 @@ def test_who_has_one_image_is_shown_beside_students_on_the_cases_of_all(runs):
     assert "any combination" in alone.index.get_level_values(0) and len(alone) < len(table)
 
 
+def test_networks_of_two_stages_are_beside_others_trained_for_as_many_steps():
+    def made(experiment, *arms):
+        rows = [row for method, level in arms for row in rows_of(method, "standard", level, experiment=experiment)]
+        return results_of(pd.DataFrame(rows))
+
+    once = made("comparison", ("dropout-unet", 0.45), ("simmlm", 0.5), ("u-hemis", 0.3))
+    longer = made(study.LONGER, ("dropout-unet", 0.48))
+    both = Results(
+        *(pd.concat(pair) for pair in zip((once.records, once.scores), (longer.records, longer.scores), strict=True))
+    )
+    table = study.twice(both)
+    assert table.index.tolist() == ["SimMLM", "U-Net with dropout"]
+    assert table["steps"]["SimMLM"] == "-" and table["gain, points"]["SimMLM"] == "two stages"
+    assert table["gain, points"]["U-Net with dropout"].startswith("+3.0")
+    assert study.twice(once).empty
+
+
 def test_what_fills_a_gap_is_beside_what_leaves_it_out():
     three = {missing: "+".join(name for name in MRI if name != missing) for missing in MRI}
     rows = [
