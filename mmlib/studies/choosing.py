@@ -121,7 +121,7 @@ CHOICES = {
         1.0,
         ("segmentation",),
     ),
-    "the-best": Choice("", "", COMPARED, None, "points of Dice", 1.0, ("segmentation", "subsets")),
+    "the-best": Choice("", "", COMPARED, None, "points of Dice", 1.0, ("comparison", "segmentation", "subsets")),
     "few-cases": Choice(
         "a U-Net with modality dropout", "ShaSpec", COMPARED, _gaps(12), "points of Dice", 1.0, ("missingness",)
     ),
