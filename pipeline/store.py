@@ -31,7 +31,6 @@ import pandas as pd
 from safetensors.numpy import load, save
 
 from mmlib import records
-from mmlib.analysis.wording import counted
 from mmlib.published import (
     COLUMNS,
     DIGITS,
@@ -327,9 +326,7 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
     weights = [*settings.get("weights", ()), *kept]
     added = publish(root / STORE, own, about, weights, settings.get("undrawn", ()), folders)
     size = _list_networks(root, profile_name, settings)
-    print(
-        f"{counted(len(added), 'run')} published, {len(runs) - len(own)} were; {STORE}/ has {size:.1f} MB: git add {STORE}"
-    )
+    print(f"{len(added)} runs published, {len(runs) - len(own)} were; {STORE}/ has {size:.1f} MB: git add {STORE}")
     for name, why in refused.items():
         print(f"not published: {name}: {why}")
 
@@ -343,7 +340,7 @@ def withdraw_runs(profile_name: str, experiment: str, names: Iterable[str]) -> N
     root = project_root()
     gone = withdraw(root / STORE, f"{profile_name}/{experiment}", names)
     size = _list_networks(root, profile_name, profile(profile_name))
-    print(f"{counted(len(gone), 'run')} withdrawn: {', '.join(gone)}; {STORE}/ has {size:.1f} MB: git add {STORE}")
+    print(f"{len(gone)} runs withdrawn: {', '.join(gone)}; {STORE}/ has {size:.1f} MB: git add {STORE}")
 
 
 def _list_networks(root: Path, profile_name: str, settings: Mapping[str, Any]) -> float:
