@@ -1,5 +1,7 @@
 """Ranks, fronts and calibration of the comparison, by hand on made-up scores."""
 
+from dataclasses import replace
+
 import matplotlib.figure
 import numpy as np
 import pandas as pd
@@ -117,6 +119,17 @@ def test_an_experiment_of_its_own_comes_before_what_other_chapters_trained_once_
     alone = study.on_equal_terms(results(("comparison", every[:2], 1, 0.75)))
     assert set(alone.scores["experiment"]) == {"comparison"}, "better than nothing"
     assert study.absent(alone).endswith("in none of the tables: RFNet, mmFormer, M3AE and SimMLM.")
+
+
+def test_a_guess_from_the_core_goes_with_the_core(runs):
+    assert study.guessed_from_the_core(runs) == pytest.approx(1), "both are the level less a constant"
+    turned = replace(
+        runs,
+        scores=runs.scores.assign(
+            value=runs.scores["value"].where(runs.scores["target"].ne("et"), -runs.scores["value"])
+        ),
+    )
+    assert study.guessed_from_the_core(turned) == pytest.approx(-1)
 
 
 def test_mean_ranks_and_their_critical_difference_by_hand(runs):
