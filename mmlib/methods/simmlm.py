@@ -150,8 +150,8 @@ class SimMLM(nn.Module):
         """An expert on the rows that are True, zeros elsewhere; (B, D, H, W) and (B,) bool -> (B, R, D, H, W)."""
         empty = torch.zeros(len(rows), self.regions, *volumes.shape[1:], device=volumes.device)
         if not rows.any():
-            # two strides a side, so that every weight has a gradient, of zero, in every step
-            few = volumes.new_zeros(1, 1, *(2 * step for step in expert.stride))
+            # every weight has a gradient, of zero, in every step; why four strides a side: see `encode_rows` of a U-Net
+            few = volumes.new_zeros(1, 1, *(4 * step for step in expert.stride))
             return empty + 0 * expert(few).float().sum()
         found = expert(volumes[rows].unsqueeze(1)).float()  # n R D H W
         return empty.index_copy(0, rows.nonzero().flatten(), found)

@@ -54,6 +54,20 @@ def test_weights_sum_to_one_over_the_available_by_hand():
     assert torch.equal(found[1], torch.tensor([[0.0], [0.0], [1.0], [0.0]]).expand(4, 3))
 
 
+def test_an_expert_that_no_case_needs_has_zero_gradients_and_no_grid_of_two_voxels():
+    """On such grids gradients in bfloat16 may be made of memory that nobody wrote; see `encode_rows`."""
+    torch.manual_seed(0)
+    model, sides = SimMLM(MRI, WIDTHS), []
+    for layer in model.experts[0].modules():
+        if isinstance(layer, torch.nn.Conv3d) and layer.kernel_size == (3, 3, 3):
+            layer.register_forward_hook(lambda _, given, made: sides.extend([*given[0].shape[2:], *made.shape[2:]]))
+    batch = batch_of(torch.tensor([[False, True, True, True]]), side=32)
+    loss, _ = simmlm_loss(model, batch)
+    loss.backward()
+    assert sides and min(sides) >= 4
+    assert all(weights.grad is not None and not weights.grad.any() for weights in model.experts[0].parameters())
+
+
 def test_a_mixture_is_the_weighted_sum_and_one_modality_is_its_expert():
     torch.manual_seed(0)
     model, images = SimMLM(MRI, WIDTHS).eval(), torch.randn(2, 4, 16, 16, 16)
