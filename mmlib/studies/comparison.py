@@ -218,7 +218,10 @@ def facts(study: Study) -> dict[str, str]:
     ranks = rank_distribution(levels(study))
     best, low = ranks.index[0], low_levels(study)
     rivals = [arm_name(arm) for arm, row in ranks.iloc[1:].iterrows() if row.rank_low <= 1]
+    complete = study.scores[study.scores["available"].eq(label(MRI, MRI)) & study.scores["target"].eq("et")]
+    learned = complete[complete["arm"].isin(study.whole)].groupby("arm", observed=True)["value"].mean()
     return {
+        "least_learned": f"{arm_name(learned.idxmin())} ({learned.min():.1f} %, the best {learned.max():.1f} %)",
         "best": arm_name(best),
         "best_level": f"{ranks['mean'].iloc[0]:.1f}",
         "best_first": f"{100 * ranks['p_best'].iloc[0]:.0f}",

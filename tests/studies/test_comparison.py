@@ -32,6 +32,7 @@ def test_the_ranking_is_by_the_mean_over_combinations_and_regions(runs):
     scores = runs.scores[runs.scores["arm"].eq("u-hemis")]
     assert table.loc["U-HeMIS", "Dice, %"].startswith(f"{scores['value'].mean():.1f} (")
     facts = study.facts(runs)
+    assert facts["least_learned"].startswith("U-Net fed zeros (")
     assert facts["best"] == "U-HeMIS" and facts["networks"] == "5" and "U-Net fed zeros" in facts["low"]
 
 
