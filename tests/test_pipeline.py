@@ -886,8 +886,8 @@ def test_a_phantom_rests_on_what_writes_it() -> None:
 
 def test_one_run_holds_all_members_of_a_group_of_digits() -> None:
     made = list_runs("quick", "avmnist")
-    assert made["smil"]["variants"] == ["paper", "released"] and made["smil"]["seeds"] == [0, 1]
-    assert made["smil"]["audio_rates"][:2] == [5, 10] and made["lower-longer"]["method"] == "lower"
+    assert made["smil"]["variants"] == ["paper", "released"] and made["smil"]["seeds"] == [0]
+    assert made["smil"]["audio_rates"][:2] == [5, 20] and made["lower-longer"]["method"] == "lower"
     assert all(name == parameters["run"] for name, parameters in made.items())
 
 
