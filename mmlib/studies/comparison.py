@@ -193,10 +193,10 @@ def twice(results: Results) -> pd.DataFrame:
         mean, low, high = mean_interval(table)
         row = {"network": arm_name(arm), "level": mean, "steps": "-", "gain, points": "two stages"}
         if arm in longer and arm in once:
-            before, *bounds = mean_interval(once[arm])
+            before, least, most = mean_interval(once[arm])
             shared = table.index.intersection(once[arm].index)
             (gain,) = paired_effects([(table.loc[shared], once[arm].loc[shared])])
-            row |= {"steps": f"{before:.1f} ({format_interval(*bounds)})", "gain, points": format_effect(gain)}
+            row |= {"steps": f"{before:.1f} ({format_interval(least, most)})", "gain, points": format_effect(gain)}
         found.append({**row, "twice the steps": f"{mean:.1f} ({format_interval(low, high)})", "seeds": len(table)})
     ordered = pd.DataFrame(found).sort_values("level", ascending=False).set_index("network")
     return ordered[["steps", "twice the steps", "gain, points", "seeds"]]
