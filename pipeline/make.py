@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -313,6 +314,7 @@ def describe_own_data(profile_name: str, cores: int) -> str:
 
 def make_book(arguments: Sequence[str]) -> NoReturn:
     """Say what own data allow, where some are given, and then run the pipeline; arguments are Snakemake's."""
+    gc.set_threshold(100_000, 100, 100)  # records are large and hold no cycles to look for: a third of the time
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--cores", "-c", default="1")
     asked = options.parse_known_args(arguments)[0].cores
