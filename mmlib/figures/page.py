@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
 
 CAVEAT = "Smoke run, not a result. "
+SHORT = "Profile quick, short trainings. "
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ class Page:
 
     @property
     def caveat(self) -> str:
-        """What stands before every number that is none."""
-        return "" if self.is_result else CAVEAT
+        """What stands before captions: that numbers are no results, or come from short trainings."""
+        if not self.is_result:
+            return CAVEAT
+        return SHORT if self.profile.removesuffix("-own") == "quick" else ""
 
     def say(self, text: str) -> Markdown:
         """A sentence made from results, with its label where they are none.
