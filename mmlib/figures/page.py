@@ -43,20 +43,20 @@ class Page:
 
     @property
     def caveat(self) -> str:
-        """What stands before captions: that numbers are no results, or come from short trainings."""
+        """What stands before sentences and captions: that numbers are no results, or come from short trainings."""
         if not self.is_result:
             return CAVEAT
         return SHORT if self.profile.removesuffix("-own") == "quick" else ""
 
     def say(self, text: str) -> Markdown:
-        """A sentence made from results, with its label where they are none.
+        """A sentence made from results, with the caveat in front.
 
         Args:
             text: Markdown; names of cases and columns in it go through `mmlib.figures.style.as_text`.
         """
         from IPython.display import Markdown
 
-        return Markdown(text if self.is_result else f"*{self.caveat.strip()}* {text}")
+        return Markdown(f"*{self.caveat.strip()}* {text}" if self.caveat else text)
 
     def glue(self, **values: object) -> None:
         """Hand numbers to the prose of a page: the text names a value given here by the role `glue:text`.

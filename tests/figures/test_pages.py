@@ -26,8 +26,9 @@ def test_a_smoke_run_is_labelled_and_a_result_is_not():
     assert smoke.say("x").data == "*Smoke run, not a result.* x"
     html = quick.table(frame, "Dice", index=False).to_html()
     assert "not a result" not in html and "81.2" in html and "text-align: left" in html
-    assert quick.say("x").data == "x" and Page("book").caveat == ""
+    assert Page("book").say("x").data == "x" and Page("book").caveat == ""
     assert quick.caveat == Page("quick-own").caveat == "Profile quick, short trainings. "
+    assert quick.say("x").data == "*Profile quick, short trainings.* x"
 
 
 def test_a_caller_can_say_that_a_profile_gives_no_results():
