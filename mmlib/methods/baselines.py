@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlib.modalities import check_available, label, parse
-from mmlib.networks.unet import Decoder, Encoder, available_mean, check_grid, encode_rows, masked_images
+from mmlib.networks.unet import Decoder, Encoder, available_mean, check_grid, encode_levels, masked_images
 from mmlib.tasks.segmentation import segmentation_loss
 from mmlib.training import Recipe
 
@@ -86,10 +86,7 @@ class UHeMIS(nn.Module):
         """Images and maps of every available modality, zero at missing ones: from fine to coarse, each (B, M, ...)."""
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
-        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]  # B+1 rows
-        levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
-        maps = [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M c ... each
-        return [masked_images(images, available), *maps]
+        return encode_levels(self.encoders, images, available)
 
     def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
         """Images and maps (1 or B, M, ...) and (B, M) -> logits (B, R, D, H, W)."""

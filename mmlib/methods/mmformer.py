@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlib.modalities import check_available
-from mmlib.networks.unet import Decoder, Encoder, Features, check_grid, encode_rows, masked_images, where_available
+from mmlib.networks.unet import Decoder, Encoder, Features, check_grid, encode_levels, masked_images, where_available
 from mmlib.tasks.segmentation import segmentation_loss
 from mmlib.training import Recipe
 
@@ -179,10 +179,7 @@ class MmFormer(nn.Module):
         """
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
-        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]  # B+1 rows
-        levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
-        maps = [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M c ... each
-        return [masked_images(images, available), *maps]
+        return encode_levels(self.encoders, images, available)
 
     def fuse(self, local: Tensor, available: Tensor) -> Tensor:
         """Attention across modalities.

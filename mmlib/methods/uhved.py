@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlib.modalities import check_available
-from mmlib.networks.unet import Decoder, Encoder, Features, check_grid, encode_rows, masked_images
+from mmlib.networks.unet import Decoder, Encoder, Features, check_grid, encode_levels, masked_images
 from mmlib.tasks.segmentation import segmentation_loss
 from mmlib.training import Recipe
 
@@ -92,10 +92,7 @@ class UHVED(nn.Module):
         """The images (B, M, ...), and per scale means, then log-variances (B, M, 2c, ...); zero where missing."""
         check_available(available, self.modalities)
         check_grid(images, available, self.stride)
-        encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(self.encoders)]  # B+1 rows
-        levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
-        maps = [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M 2c ... each
-        return [masked_images(images, available), *maps]
+        return encode_levels(self.encoders, images, available)
 
     def decode(self, encoding: list[Tensor], available: Tensor) -> Tensor:
         """Encodings (1 or B, M, ...) and (B, M) -> logits (B, R, D, H, W), from the mean of the latents."""

@@ -10,7 +10,7 @@ An encoder maps (N, C, D, H, W) to `Features`; a decoder maps stacked bottleneck
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -265,6 +265,23 @@ def where_available(available: Tensor, features: Tensor, substitute: Tensor) -> 
     """Features where available, else the substitute; (B, M, ...)."""
     # mask: B M 1 ... 1
     return torch.where(available.view(*available.shape, *(1,) * (features.ndim - 2)), features, substitute)
+
+
+def encode_levels(encoders: Iterable[nn.Module], images: Tensor, available: Tensor) -> list[Tensor]:
+    """Images, and the maps of every available modality by its own encoder; zero at missing ones.
+
+    Args:
+        encoders: one a modality, M of them; each (N, 1, D, H, W) -> `Features`.
+        images: (B, M, D, H, W); a missing one is not read.
+        available: (B, M) bool.
+
+    Returns:
+        From fine to coarse, each (B, M, ...).
+    """
+    encoded = [encode_rows(net, images[:, m], available[:, m]) for m, net in enumerate(encoders)]  # B+1 rows
+    levels = zip(*((*features.skips, features.bottleneck) for features in encoded), strict=True)
+    maps = [torch.stack([rows[:-1] for rows in level], dim=1) for level in levels]  # B M c ... each
+    return [masked_images(images, available), *maps]
 
 
 def masked_images(images: Tensor, available: Tensor) -> Tensor:
