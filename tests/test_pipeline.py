@@ -296,6 +296,8 @@ def test_every_run_of_a_profile_has_its_own_name_and_parameters(monkeypatch: pyt
         assert len(listed) == np.dot(sizes, settings_of)
         for parameters in listed.values():
             assert all(isinstance(value, str | int | float | list) for value in parameters.values())
+            if parameters.get("layout") in ("latents", "tcga"):
+                assert len(parameters["seeds"]) > 1, "chapter 07 has intervals over repeats, one number each"
 
 
 def test_a_grid_is_a_run_for_every_combination_of_its_values_in_a_folder_of_its_own(
