@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from mmlib.analysis.leaks import best_fixed_marking
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import Effect, mean_interval, paired_effects, shared_effect
-from mmlib.analysis.wording import counted, format_effect, listed, outcome, select
+from mmlib.analysis.wording import format_effect, listed, outcome, seeds_in_words, select
 from mmlib.data.brats import BratsFolder
 from mmlib.data.cases import REGIONS
 from mmlib.data.phantoms.options import read_options, tumour_ceiling
@@ -89,9 +89,9 @@ class Dial:
 
     @property
     def sample(self) -> str:
-        """For captions: `n = 40 test cases, 5 seeds, phantom`."""
-        seeds = self.dice["seed"].nunique()
-        return f"n = {self.dice['case'].nunique()} test cases, {counted(seeds, 'seed')}, phantom"
+        """For captions: `n = 40 test cases, 5 seeds, phantom`; `3 to 5 seeds` where places or arms differ."""
+        seeds = self.dice.groupby(["shared", "arm"], observed=True)["seed"].nunique()
+        return f"n = {self.dice['case'].nunique()} test cases, {seeds_in_words(seeds)}, phantom"
 
     def has(self, arm: str, shared: float) -> bool:
         """Whether an arm was run at a place."""

@@ -55,6 +55,13 @@ def dial() -> study.Dial:
     return dial_of(scores_of())
 
 
+def test_captions_say_how_many_seeds_the_places_have(dial: study.Dial) -> None:
+    scores = scores_of()
+    assert dial.sample == f"n = {len(CASES)} test cases, 2 seeds, phantom"
+    fewer = scores[scores["experiment"].ne("sharing-0") | scores["seed"].eq(0)]
+    assert dial_of(fewer).sample == f"n = {len(CASES)} test cases, 1 to 2 seeds, phantom"
+
+
 @pytest.mark.parametrize(
     ("phantom", "place"),
     [({"spacing": 4.0, "shared": 0.5}, 0.5), ({"spacing": 4.0}, 1.0), ({"preset": "realistic"}, 1.0), ({}, None)],
