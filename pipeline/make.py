@@ -39,7 +39,7 @@ from pipeline.profiles import (
     results_profile,
 )
 
-CHAPTER = 0.9  # minutes of one core that a chapter and its page take, on average
+CHAPTER = 0.5  # minutes of one core that a chapter and its page take, on average
 IN_PIPELINE = "MADE_BY_THE_PIPELINE"  # environment variable of chapters that the pipeline makes
 PHANTOMS = {
     "brats": "mmlib.data.phantoms.brain",
@@ -399,7 +399,7 @@ def prepare(cores: int) -> None:
         count = len(settings["chapters"])
         texts += [f"{count} chapters and their pages, {count * CHAPTER / cores:.0f} minutes"]
     if texts:
-        print(f"To be made where they are not current, on {cores} cores about: {'; '.join(texts)}", flush=True)
+        print(f"At most, on {cores} cores about: {'; '.join(texts)}. What is current stays.", flush=True)
 
 
 def say_what_was_verified() -> None:
