@@ -9,7 +9,7 @@ import copy
 import json
 import os
 import shlex
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
@@ -270,7 +270,7 @@ def _listed(
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Every run of an experiment: its name, its parameters, and the entry of the profile that it comes from."""
     asked = settings["experiments"][experiment]
-    cases = {}
+    cases, data = {}, {}
     if "data" in asked:  # else its notebook draws its own cases
         data = settings["data"][asked["data"]]
         place = f"build/data/{profile_name}/{asked['data']}"
@@ -283,6 +283,8 @@ def _listed(
         filed = {"profile": profile_name, "experiment": experiment, "results": RESULTS}
         own = {key: value for key, value in group.items() if key not in ABOUT_A_GROUP}
         given = {**asked["common"], **own, **setting}
+        if "phantom" in data:
+            _check_made(data, given, f"profiles/{profile_name}.yaml: {experiment}, {group['method']}", asked["data"])
         ending = "".join(f"-{key}={value:g}" for key, value in setting.items())
         variants = group.get("variants", [STANDARD])
         if asked.get("one_run_per_entry"):  # short trainings: one run holds all variants and seeds of its entry
@@ -301,6 +303,15 @@ def _listed(
             yield name, {**filed, "variant": variant, "seed": seed, **cases, **given, **taught}, group
 
 
+def _check_made(data: Mapping[str, Any], given: Mapping[str, Any], where: str, name: str) -> None:
+    """Raise a ValueError if a run takes more cases of a phantom than the profile has made."""
+    for part in ("train", "valid", "test"):
+        if 0 < data[part] < (most := given.get(f"cases_{part}", 0)):
+            raise ValueError(
+                f"{where}: cases_{part} is {most}, and data {name} has {part}: {data[part]}; change either"
+            )
+
+
 def list_runs(profile_name: str, experiment: str, settings: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     """List the runs of an experiment: name -> parameters of its training notebook: plain values and lists of them.
 
@@ -310,7 +321,7 @@ def list_runs(profile_name: str, experiment: str, settings: dict[str, Any] | Non
         settings: the profile as read, for who asks many times.
 
     Raises:
-        ValueError: as `profile`.
+        ValueError: as `profile`; if a run takes more cases of a phantom than the profile has made.
     """
     listed = _listed(settings or profile(profile_name), profile_name, experiment)
     return {name: parameters for name, parameters, _ in listed}

@@ -983,6 +983,15 @@ def test_every_training_notebook_checks_its_parameters_before_it_imports_anythin
     check_parameters(given(path.stem), path.stem)
 
 
+def test_a_run_that_takes_more_cases_than_are_made_is_refused_before_anything_runs() -> None:
+    settings = profile("smoke")
+    settings["experiments"]["synthesis"]["common"]["cases_valid"] = 99
+    with pytest.raises(
+        ValueError, match=r"smoke.yaml: synthesis, .*: cases_valid is 99, and data brats has valid: \d;"
+    ):
+        list_runs("smoke", "synthesis", settings)
+
+
 @pytest.mark.parametrize("name", ["smoke", "quick", "book", "full"])
 def test_every_run_of_a_profile_passes_the_check(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("TRAIN", "1")
