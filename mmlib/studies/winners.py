@@ -1,7 +1,8 @@
 """When does each win? Networks over the number of training cases and what these lack; and who lacks what.
 
 Scores are Dice in percent; a network's level is a mean over combinations and the three regions, an effect is a
-difference of levels in points, paired by case and by seed.
+difference of levels in points, paired by case and by seed. One place of the map has three seeds at most; how much the
+difference of two networks varies between seeds is taken from all places together (`pooled_variance`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations as pairs_of
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from mmlib.analysis.results import Results
-from mmlib.analysis.statistics import Effect, by_seed_and_case, mean_interval, paired_effects
+from mmlib.analysis.statistics import (
+    Effect,
+    by_seed_and_case,
+    mean_effect,
+    mean_interval,
+    paired_effects,
+    pooled_variance,
+)
 from mmlib.analysis.wording import counted, format_effect, format_interval, listed, seeds_in_words
 from mmlib.data.missingness import MECHANISMS, share_missing
 from mmlib.figures.results import arm_of
@@ -56,8 +65,8 @@ class Cell:
 
     @property
     def told(self) -> bool:
-        """Whether the best is told from every other, by intervals over two seeds or more: one says nothing of seeds."""
-        return self.margin is not None and self.margin.seeds > 1 and not self.tied and self.margin.low > 0
+        """Whether the best is told from every other, by intervals that account for seeds."""
+        return self.margin is not None and self.margin.resampled == "seeds and subjects" and not self.tied
 
 
 def read_gaps(results: Results) -> pd.DataFrame:
@@ -85,8 +94,14 @@ def _tables(scores: pd.DataFrame, need: str) -> dict[str, pd.DataFrame]:
     return {arm: table.loc[shared] for arm, table in tables.items()} if shared else tables
 
 
-def winner(tables: Mapping[str, pd.DataFrame]) -> Cell:
+Pooled = Mapping[frozenset[str], tuple[float, int] | None]  # two arms -> variance between seeds, degrees of freedom
+
+
+def winner(tables: Mapping[str, pd.DataFrame], pooled: Pooled | None = None) -> Cell:
     """Who wins, from the levels of every arm by seed and case.
+
+    Args:
+        pooled: how much the difference of two arms varies between seeds, where more than these tables tell it.
 
     Raises:
         ValueError: if there is no arm, or arms share no case (as `paired_effects`).
@@ -98,9 +113,54 @@ def winner(tables: Mapping[str, pd.DataFrame]) -> Cell:
     level = float(tables[best].to_numpy().mean())
     if not others:
         return Cell(best, level, None, "", ())
-    effects = paired_effects([(tables[best], tables[arm]) for arm in others])
+    effects = [_effect(tables, best, arm, pooled or {}) for arm in others]
     tied = tuple(arm for arm, effect in zip(others, effects, strict=True) if not effect.low > 0)
     return Cell(best, level, effects[0], others[0], tied)
+
+
+def _effect(tables: Mapping[str, pd.DataFrame], first: str, second: str, pooled: Pooled) -> Effect:
+    sides = tables[first], tables[second]
+    by_seed = sides[0].index.equals(sides[1].index)
+    return paired_effects([sides], pooled=pooled.get(frozenset((first, second))) if by_seed else None)[0]
+
+
+Places = dict[tuple[int, float], dict[str, pd.DataFrame]]  # training cases and chance -> arm -> levels
+
+
+def _places(scores: pd.DataFrame, need: str) -> Places:
+    return {
+        (int(cases), float(chance)): _tables(part, need)
+        for (cases, chance), part in scores.groupby(["cases", "chance"])
+    }
+
+
+def _together(places: Places) -> dict[tuple[str, str], list[tuple[pd.DataFrame, pd.DataFrame]]]:
+    """Two arms in the book's order -> their levels in every place in which both were trained with the same seeds."""
+    arms = [arm for arm in METHOD if any(arm in tables for tables in places.values())]
+    found = {}
+    for pair in pairs_of(arms, 2):
+        both = [(tables[pair[0]], tables[pair[1]]) for tables in places.values() if set(pair) <= set(tables)]
+        found[pair] = [(first, second) for first, second in both if first.index.equals(second.index)]
+    return found
+
+
+def _spreads(places: Places) -> Pooled:
+    return {frozenset(pair): pooled_variance(both) for pair, both in _together(places).items()}
+
+
+def difference(
+    scores: pd.DataFrame, first: str, second: str, place: tuple[int, float], need: str = "any combination"
+) -> Effect | None:
+    """How much one arm lies above another in a place (training cases, chance); None where one of them was not trained.
+
+    Args:
+        scores: as `read_gaps`, of the experiment of the map.
+    """
+    places = _places(scores, need)
+    tables = places.get(place, {})
+    if not {first, second} <= set(tables):
+        return None
+    return _effect(tables, first, second, _spreads(places))
 
 
 def winners(scores: pd.DataFrame) -> dict[tuple[str, int, float], Cell]:
@@ -109,11 +169,30 @@ def winners(scores: pd.DataFrame) -> dict[tuple[str, int, float], Cell]:
     Args:
         scores: as `read_gaps`, of the experiment of the map.
     """
-    found = {}
-    for (cases, chance), part in scores.groupby(["cases", "chance"]):
-        for need in NEEDS:
-            found[need, int(cases), float(chance)] = winner(_tables(part, need))
+    found: dict[tuple[str, int, float], Cell] = {}
+    for need in NEEDS:
+        places = _places(scores, need)
+        pooled = _spreads(places)
+        found |= {(need, *place): winner(tables, pooled) for place, tables in places.items()}
     return found
+
+
+def over_all(scores: pd.DataFrame) -> pd.DataFrame:
+    """Each network against each other in the mean over the places that have both.
+
+    Args:
+        scores: as `read_gaps`, of the experiment of the map.
+
+    Returns:
+        Texts; rows: two networks; columns: needs, and places.
+    """
+    rows: dict[str, dict[str, str | int]] = {}
+    for need in NEEDS:
+        for (first, second), both in _together(_places(scores, need)).items():
+            if both:
+                row = rows.setdefault(f"{arm_name(first)} over {arm_name(second)}", {})
+                row |= {need: format_effect(mean_effect(both)), "cells": len(both)}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*NEEDS, "cells"]).rename_axis("networks")
 
 
 def sample(results: Results) -> str:
@@ -140,7 +219,7 @@ def winner_map(cells: Mapping[tuple[str, int, float], Cell]) -> Figure:
     """The map: a panel for each need, who wins and by how much in each cell.
 
     A cell holds the best network and its margin over the second with the 95 % interval, in points. It has the network's
-    colour where the best is told from every other; hatched, a tie, or a single seed.
+    colour where the best is told from every other; hatched, a tie.
     """
     counts = sorted({cases for _, cases, _ in cells})
     chances = sorted({chance for *_, chance in cells})

@@ -13,11 +13,13 @@ from mmlib.analysis.statistics import (
     cell_means,
     holm,
     mcnemar,
+    mean_effect,
     mean_interval,
     nested_pairs,
     order_agreement,
     page_trend,
     paired_effects,
+    pooled_variance,
     rank_distribution,
     required,
     resampled_effect,
@@ -190,6 +192,49 @@ def test_intervals_hold_the_truth_where_seeds_and_subjects_interact(subjects, re
 
 def test_one_seed_accounts_for_subjects_alone_and_holds_the_truth_too_rarely():
     assert held(simulated(1, 2.5)) < 0.65
+
+
+def drawn_places(deviations, generator, seeds=(1,) * 6 + (3,) * 7, cases=40):
+    """Two arms in 13 places, the true difference 0, as in the map of chapter 09; subjects are the same everywhere."""
+    subjects = 3 * generator.normal(size=cases)
+    found = []
+    for number, deviation in zip(seeds, deviations, strict=True):
+        difference = (
+            deviation * generator.normal(size=(number, 1)) + subjects + 2 * generator.normal(size=(number, cases))
+        )
+        found.append((table(difference), table(np.zeros((number, cases)))))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("deviations", "least"), [([3.0] * 13, 0.93), ([2.1, 5.2] * 6 + [3.0], 0.9)], ids=["alike", "unlike"]
+)
+def test_a_pooled_spread_of_seeds_holds_the_truth_as_often_as_it_says(deviations, least):
+    generator = np.random.default_rng(2)
+    hits = []
+    for _ in range(100):
+        places = drawn_places(deviations, generator)
+        pooled = pooled_variance(places)
+        some = [paired_effects([places[number]], pooled=pooled)[0] for number in (0, 1, 6, 7)]  # one seed, three seeds
+        assert pooled[1] == 14 and {effect.resampled for effect in some} == {"seeds and subjects"}
+        hits.append([effect.low <= 0 <= effect.high for effect in (*some, mean_effect(places))])
+    assert np.mean(hits) >= least
+
+
+def test_a_pooled_spread_and_the_mean_over_places_by_hand():
+    one = table([[1, 3], [3, 5]]), table([[0, 0], [0, 0]])  # means of seeds: 2 and 4, their variance 2
+    two = table([[4, 6]]), table([[0, 0]])
+    assert pooled_variance([one, two]) == (2.0, 1) and pooled_variance([two]) is None
+    effect = mean_effect([one, two])
+    # cases: (2 + 4) / 2 and (4 + 6) / 2, whose mean varies by 2 / 2; seeds: 2 * (1 / 2 + 1) / 4
+    assert effect.effect == 4 and (effect.seeds, effect.resampled) == (2, "seeds and subjects")
+    assert effect.half_width == pytest.approx(stats.t.ppf(0.975, 1) * np.sqrt(1 + 0.75))
+    assert mean_effect([two]).resampled == "subjects"
+    with pytest.raises(ValueError, match="trained together nowhere"):
+        mean_effect([])
+    unpaired = (one[0], one[1].set_axis([5, 6]))
+    with pytest.raises(ValueError, match="both sides need the same seeds"):
+        paired_effects([unpaired], pooled=(2.0, 1))
 
 
 def test_variances_are_estimated_without_bias():

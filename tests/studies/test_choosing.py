@@ -53,6 +53,7 @@ def test_of_the_comparison_the_first_two_are_named():
 
 
 def test_gaps_in_training_are_asked_at_the_setting_of_the_question():
+    gaps = {"parameters.missing_share": 0.6, "parameters.missing": "random"}
     found = made(0.2, 0.45, 0.6, "missingness")
     other = made(0.2, 0.45, 0.2, "missingness")
     scores = other.scores.assign(run=other.scores["run"] + "-200")
@@ -60,8 +61,8 @@ def test_gaps_in_training_are_asked_at_the_setting_of_the_question():
     both = Results(
         pd.concat(
             [
-                found.records.assign(**{"parameters.cases_train": 12, "parameters.missing_share": 0.6}),
-                records.assign(**{"parameters.cases_train": 200, "parameters.missing_share": 0.6}),
+                found.records.assign(**{**gaps, "parameters.cases_train": 12}),
+                records.assign(**{**gaps, "parameters.cases_train": 200}),
             ]
         ),
         pd.concat([found.scores, scores]),

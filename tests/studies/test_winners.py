@@ -66,16 +66,21 @@ def test_the_map_holds_the_text_of_every_cell_and_says_what_was_not_run(scores):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0 (0 %)", "0.6 (54 %)"]
 
 
-def test_one_seed_tells_no_network_from_another():
-    runs = made(
-        a={"where": ("missingness", 12, 0.0, "random"), "dropout": 0.5, "shaspec": 0.4, "seeds": 1},
-        b={"where": ("missingness", 12, 0.6, "random"), "dropout": 0.5, "shaspec": 0.4},
-    )
-    cells = study.winners(study.read_gaps(runs))
-    one, two = (cells["complete", 12, chance] for chance in (0.0, 0.6))
-    assert one.margin.effect == pytest.approx(two.margin.effect) and not one.told and two.told
+def test_one_seed_tells_no_network_from_another_unless_other_cells_know_the_spread():
+    one = {"where": ("missingness", 12, 0.0, "random"), "dropout": 0.5, "shaspec": 0.4, "seeds": 1}
+    two = {"where": ("missingness", 12, 0.6, "random"), "dropout": 0.5, "shaspec": 0.4}
+    alone, both = made(a=one), made(a=one, b=two)
+    assert not study.winners(study.read_gaps(alone))["complete", 12, 0.0].told
+    cells = study.winners(study.read_gaps(both))
+    assert all(cells["complete", 12, chance].told for chance in (0.0, 0.6))  # seeds that do not differ
     assert study.winner_table(cells)["seeds"].tolist() == [1, 2] * len(study.NEEDS)
-    assert ", 1 to 2 seeds, 12 training cases, " in study.sample(runs)
+    assert ", 1 to 2 seeds, 12 training cases, " in study.sample(both)
+
+
+def test_the_mean_over_cells_is_set_beside_each_cell(scores):
+    table = study.over_all(scores)
+    assert list(table.index) == ["ShaSpec (paper) over U-Net with dropout"] and table["cells"].tolist() == [3]
+    assert table["complete"].iloc[0].startswith("-1.3 (")  # of -10, 7 and -1
 
 
 def test_a_score_over_all_cases_together_is_no_test_case():
