@@ -20,6 +20,7 @@ FEWEST = 3  # subjects: two to train on and one to test
 COMPARED = 6  # tested subjects: of fewer, no signed-rank test reaches 5 % (all five on one side: 2 / 2**5)
 COMPARED_PATIENTS = 10  # in the chapter on patients, see SAMPLE of mmlib.studies.patients
 FOLDS = 3  # as profiles have for patients
+STRIDE = 8  # divides the sides of a canvas, as the notebooks on synthesis ask
 COMPLETE = "-complete"  # ends the name of a split without incomplete cases
 VARIABLES = {"brats": "DATA", "ixi": "IXI", "ms": "MS"}  # layouts that are looked into
 # The chapters that read the runs of several folds, with the run that they show: its network tests the first fold alone.
@@ -161,6 +162,29 @@ def look(layout: str, folder: str) -> Own:
     return Own(layout, folder, modalities, len(files), named, tuple(complete), len(subjects))
 
 
+@cache
+def widest(layout: str, folder: str) -> tuple[int, int]:
+    """Height and width of a canvas on which every axial slice of the complete cases fits, by the headers of images.
+
+    Both are multiples of `STRIDE`. A header that cannot be read counts for nothing: where it is read, it is refused.
+    """
+    from nibabel.orientations import io_orientation
+
+    from mmlib.data.nifti import open_volume
+
+    height = width = STRIDE
+    files = _read(layout, folder).files
+    for name in look(layout, folder).complete:
+        path = next(iter(files[name].images.values()))
+        try:
+            image = open_volume(path)
+        except ValueError:
+            continue
+        right, front, _ = io_orientation(image.affine)[:, 0].argsort()  # the axes on disk that go there
+        height, width = max(height, image.shape[front]), max(width, image.shape[right])
+    return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
+
+
 def make_splits(layout: str, folder: str, folds: int = 0) -> dict[str, Split]:
     """One split, or one for each fold, by subject: complete cases are tested, the others join what trains.
 
@@ -209,16 +233,29 @@ def allow(settings: dict[str, Any], place: str) -> None:
             continue
         found = look(data["layout"], data["folder"])
         found.check()
+        experiments = [asked for asked in settings["experiments"].values() if asked.get("data") == name]
+        for asked in experiments:
+            _widen(asked, data)
         if data["layout"] != "brats":
             continue
         if found.in_folds:
             data["folds"] = FOLDS
-        experiments = [asked for asked in settings["experiments"].values() if asked.get("data") == name]
         for asked in experiments:
             _adapt(asked, found, f"{place}/{name}{COMPLETE}.csv")
     folded = [name for name, data in settings["data"].items() if data["layout"] == "brats" and "folds" in data]
     if folded:
         _only_in_folds(settings, folded, left_out)
+
+
+def _widen(asked: dict[str, Any], data: dict[str, Any]) -> None:
+    """Give an experiment on slices a canvas that holds those of the folder, and more time in that measure."""
+    if asked["notebook"] != "train_synthesis":
+        return
+    before = asked["common"]["size"]
+    size = [max(sides) for sides in zip(before, widest(data["layout"], data["folder"]), strict=True)]
+    asked["common"] = {**asked["common"], "size": size}
+    times = size[0] * size[1] / (before[0] * before[1])
+    asked["runs"] = [{**group, "minutes": times * group["minutes"]} for group in asked["runs"]]
 
 
 def _adapt(asked: dict[str, Any], found: Own, complete: str) -> None:

@@ -7,6 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from pipelines import ROOT, name_cases, snakemake
 
@@ -100,6 +102,21 @@ def test_many_cases_have_one_split_and_the_whole_book(given) -> None:
     assert list_runs("smoke-own", "segmentation")["dedicated-t1ce-s0"]["split"].endswith("brats-complete.csv")
     assert list_runs("smoke-own", "segmentation")["shaspec-paper-s0"]["split"].endswith("brats.csv")
     assert {run["split"][-12:] for run in list_runs("smoke-own", "distillation").values()} == {"complete.csv"}
+
+
+def test_slices_of_any_size_find_room_on_the_canvas_and_the_plan_takes_longer(given) -> None:
+    folder = given(31)
+    asked = list_runs("smoke-own", "synthesis")["mm-gan"]
+    minutes = profiles.groups("smoke-own", "synthesis")["mm-gan"]["minutes"]
+    assert asked["size"] == [32, 24]  # of the profile: no file here has a header
+    turned = np.array([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])  # first axis to the front
+    for name, shape, affine in (("case-01", (20, 41, 9), np.eye(4)), ("case-02", (30, 50, 9), turned)):
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.float32), affine), folder / name / f"{name}_t1.nii.gz")
+    own.widest.cache_clear()
+    assert list_runs("smoke-own", "synthesis")["mm-gan"]["size"] == [48, 56]  # 41 to the front, 50 to the right
+    assert list_runs("smoke-own", "synthesis-steps")["mm-gan"]["size"] == [48, 56]
+    longer = profiles.groups("smoke-own", "synthesis")["mm-gan"]["minutes"]
+    assert longer == pytest.approx(minutes * 48 * 56 / (32 * 24))
 
 
 def test_the_number_of_test_subjects_that_is_said_is_that_of_the_split(given) -> None:
