@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 OPTIONS = ("--nolock", "--keep-going", "--rerun-incomplete")
+# While jobs wait, Snakemake looks over all of them once more a second after each look, for its limit of 100 jobs a
+# second, and every job that ends adds such a chain of looks. With this limit the chains have an hour between looks.
+UNLIMITED = ("--max-jobs-per-timespan", "1000000/1h")
 SNAKEMAKE = (sys.executable, "-m", "snakemake", *OPTIONS)
 STOPPED = (
     "Stopped. What is finished is kept, and a run that was under way goes on from its last checkpoint: give the same "
@@ -78,13 +82,16 @@ def run_pipeline(
             for number in (signal.SIGINT, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # else it was called to go on, as by nohup
                     signal.signal(number, stop)
-            cli.main([*OPTIONS, *arguments])
+            cli.main([*OPTIONS, *UNLIMITED, *arguments])
     except BusyError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         pass
     except SystemExit as ended:
         code = ended.code
+    for timer in threading.enumerate():
+        if isinstance(timer, threading.Timer):
+            timer.cancel()  # Snakemake's, for which this process would wait
     if stopped:
         print(STOPPED, file=sys.stderr, flush=True)
         sys.exit(128 + stopped[0])

@@ -14,7 +14,7 @@ from pipeline import warm
 ROOT = Path(__file__).parents[1]
 
 CALLERS = ("PROFILE", "HTML", "DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "MS", "TCGA")
-GIVEN = {"PROFILE": "quick", "NUMBA_DISABLE_JIT": "1"}  # UMAP of a few rows is made sooner than compiled
+GIVEN = {"PROFILE": "quick"}
 PROFILE = """
 data:
   brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}

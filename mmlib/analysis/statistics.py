@@ -431,12 +431,25 @@ def cell_means(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per arm, available and target: mean, low, high (95 %), n, seeds; low and high are NaN where fewer than
         two cases are left.
+
+    Raises:
+        ValueError: if a case has two values of one arm, available, target and seed.
     """
+    names = ["arm", "available", "target"]
+    if scores.duplicated([*names, "seed", "case"]).any():
+        raise ValueError("a case has two values of one arm, combination, target and seed: means of one metric only")
     rows = []
-    for (arm, available, target), part in scores.groupby(["arm", "available", "target"], sort=False):
-        table = part.pivot(index="seed", columns="case", values="value").dropna(axis=1)
-        mean, low, high = mean_interval(table) if table.size else (np.nan, np.nan, np.nan)
-        rows.append((arm, available, target, mean, low, high, table.shape[1], len(table)))
+    values, seeds, cases = scores["value"].to_numpy(float), *(pd.factorize(scores[key])[0] for key in ("seed", "case"))
+    number = scores.groupby(names, sort=False).ngroup().to_numpy()  # a thousand small pandas tables take seconds
+    parts = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1]) if len(scores) else []
+    cells = scores[names].iloc[[at[0] for at in parts]].itertuples(index=False)
+    for cell, at in zip(cells, parts, strict=True):
+        (of_seed, seed), (of_case, case) = (np.unique(codes[at], return_inverse=True) for codes in (seeds, cases))
+        table = np.full((len(of_seed), len(of_case)), np.nan)
+        table[seed, case] = values[at]
+        table = table[:, ~np.isnan(table).any(axis=0)]
+        mean, half = (table.mean(), _half_widths([table], [LEVEL])[0]) if table.size else (np.nan, np.nan)
+        rows.append((*cell, mean, mean - half, mean + half, table.shape[1], len(table)))
     return pd.DataFrame(rows, columns=["arm", "available", "target", "mean", "low", "high", "n", "seeds"])
 
 

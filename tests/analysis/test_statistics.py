@@ -319,6 +319,9 @@ def test_cell_means_leave_out_undefined_cases():
     half = stats.t.ppf(0.975, 1) * 0.1  # both seeds agree, so subjects alone vary
     assert cells.loc[0, ["low", "high"]].tolist() == pytest.approx([0.3 - half, 0.3 + half])
     assert cells.loc[1, ["low", "high"]].isna().all()
+    assert cell_means(scores[:0]).empty
+    with pytest.raises(ValueError, match="two values of one arm"):
+        cell_means(pd.concat([scores, scores[:1]]))
 
 
 def test_ranks():
