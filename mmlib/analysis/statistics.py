@@ -86,12 +86,16 @@ def by_seed_and_case(scores: pd.DataFrame) -> pd.DataFrame:
     if scores["value"].isna().any():
         where = scores[scores["value"].isna()].iloc[0].to_dict()
         raise ValueError(f"a value is NaN ({where}): leave undefined values out on both sides, or use another metric")
-    pairs = scores.groupby(["seed", "case"])["value"]
-    counts = pairs.size().unstack(fill_value=0)
-    if counts.to_numpy().min() != counts.to_numpy().max():
-        (seed, case), most = counts.stack().idxmin(), counts.to_numpy().max()
-        raise ValueError(f"seed {seed} has {counts.loc[seed, case]} values for case {case}, other pairs have {most}")
-    return pairs.mean().unstack()
+    (of_seed, seeds), (of_case, cases) = (pd.factorize(scores[name], sort=True) for name in ("seed", "case"))
+    pair, shape = of_seed * len(cases) + of_case, (len(seeds), len(cases))
+    counts = np.bincount(pair, minlength=len(seeds) * len(cases)).reshape(shape)
+    sums = np.bincount(pair, scores["value"].to_numpy(float), minlength=counts.size).reshape(shape)
+    table = pd.DataFrame(sums, pd.Index(seeds, name="seed"), pd.Index(np.asarray(cases), name="case"))
+    if counts.min() != counts.max():
+        row, column = np.unravel_index(counts.argmin(), shape)
+        seed, case = table.index[row], table.columns[column]
+        raise ValueError(f"seed {seed} has {counts.min()} values for case {case}, other pairs have {counts.max()}")
+    return table / counts
 
 
 def _weights(size: int, draws: int, generator: np.random.Generator) -> np.ndarray:

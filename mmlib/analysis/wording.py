@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from mmlib.analysis.statistics import Effect, by_seed_and_case
@@ -79,8 +80,10 @@ def select(scores: pd.DataFrame, **conditions: str | float | Iterable[str | floa
     Raises:
         ValueError: if no score meets them.
     """
+    keep = np.ones(len(scores), dtype=bool)
     for name, wanted in conditions.items():
-        scores = scores[scores[name].isin([wanted] if isinstance(wanted, str | float | int) else list(wanted))]
+        keep &= scores[name].isin([wanted] if isinstance(wanted, str | float | int) else list(wanted)).to_numpy()
+    scores = scores.loc[keep, ["seed", "case", "value"]]
     if scores.empty:
         raise ValueError(f"no scores with {conditions}")
     return by_seed_and_case(scores)
