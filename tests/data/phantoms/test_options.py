@@ -122,7 +122,7 @@ def test_shared_0_shows_the_tumour_in_one_modality_and_each_has_its_turn():
 
 
 def test_what_shows_the_tumour_follows_the_dial():
-    kept = [make_tissues(seed, tumour=True, options=Options(shared=0.5)).shown_by == MRI for seed in range(16)]
+    kept = [make_tissues(seed, 8.0, tumour=True, options=Options(shared=0.5)).shown_by == MRI for seed in range(16)]
     assert 3 <= sum(kept) <= 13
 
 
