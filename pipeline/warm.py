@@ -116,51 +116,68 @@ def _alone(arguments: list[str]) -> int:
 
 # ------------------------------------------------------------------------------------------------------ the server
 def serve(door: socket.socket, more: list[str]) -> None:
-    """Load the libraries and fork for each call, until the process that started this one has ended."""
+    """Load the libraries and fork for each call, until the process that started this one has ended.
+
+    A caller is told how its process ended; where the caller is gone, so is what it asked for.
+    """
     del sys.path[0]  # the folder of this file
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the callers pass it on
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked
     gc.disable()
     for name in (*LIBRARIES, *more):
         with suppress(ImportError):  # an extra that is not installed; who needs it says so
             importlib.import_module(name)
     gc.freeze()  # or each of the forked looks through all of it for garbage, and copies it by that
     gc.enable()
-    while True:
-        ready, _, _ = select.select([door, sys.stdin], [], [])
-        if sys.stdin in ready:
-            return
-        line, _ = door.accept()
-        if os.fork() == 0:
+    listened: list = [door, sys.stdin]
+    callers: dict[socket.socket, tuple[int, int]] = {}  # line: process, and the file that tells of its end
+    while listened or callers:
+        ready, _, _ = select.select([*listened, *callers, *(ended for _, ended in callers.values())], [], [])
+        for line, (process, ended) in list(callers.items()):
+            if line in ready or ended in ready:
+                if ended not in ready:
+                    os.kill(process, signal.SIGKILL)
+                _, status = os.waitpid(process, 0)
+                with suppress(OSError):
+                    line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+                os.close(ended)
+                line.close()
+                del callers[line]
+        if sys.stdin in ready:  # what runs ends as it would have
             door.close()
-            _attend(line)
-        line.close()
+            listened = []
+        elif door in ready:
+            line, _ = door.accept()
+            asked, files = _request(line)
+            if asked:
+                process = os.fork()
+                if process == 0:
+                    for other in (door, line, *callers):
+                        other.close()
+                    for _, ended in callers.values():
+                        os.close(ended)
+                    _become(asked, files)
+                callers[line] = process, os.pidfd_open(process)
+                with suppress(OSError):  # the caller was killed, which the line tells too
+                    line.sendall(f"{process}\n".encode())
+            else:
+                line.close()
+            for file in files:
+                os.close(file)
 
 
-def _attend(line: socket.socket) -> None:
-    """Fork what the caller asks for, and tell it how that ended; where the caller is gone, so is what it asked for."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    size, files, _, _ = socket.recv_fds(line, 8, 3)
-    if not size:
-        os._exit(0)  # it asked only whether there is a server
+def _request(line: socket.socket) -> tuple[dict, list[int]]:
+    """What a caller asks for, and its files; nothing where it asked only whether there is a server, or was killed."""
+    line.settimeout(10)  # a caller writes all of it at once; the others wait
+    files: list[int] = []
     request = b""
-    while len(request) < int.from_bytes(size, "big"):
-        if not (part := line.recv(1 << 16)):
-            os._exit(1)  # the caller was killed while it asked
-        request += part
-    process = os.fork()
-    if process == 0:
-        line.close()
-        _become(json.loads(request), files)
-    line.sendall(f"{process}\n".encode())
-    ended = os.pidfd_open(process)
-    ready, _, _ = select.select([line.fileno(), ended], [], [])
-    if ended not in ready:
-        os.kill(process, signal.SIGKILL)
-    _, status = os.waitpid(process, 0)
     with suppress(OSError):
-        line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+        size, files, _, _ = socket.recv_fds(line, 8, 3)
+        while len(request) < int.from_bytes(size, "big"):
+            if not (part := line.recv(1 << 16)):
+                return {}, files
+            request += part
+        return json.loads(request or "{}"), files
+    return {}, files
 
 
 def _become(asked: dict, files: list[int]) -> None:

@@ -44,10 +44,6 @@ def server() -> Iterator[dict[str, str]]:
     warm.start()
     warm.start()  # as a pipeline in a pipeline does: the server that answers is enough
     yield {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = warm._SERVERS.pop()
-    assert process.stdin is not None
-    process.stdin.close()  # as the end of its starter does
-    assert process.wait(60) == 0
     os.environ.clear()
     os.environ.update(before)
 
@@ -88,14 +84,32 @@ def test_without_a_server_or_with_other_threads_it_is_a_python_of_its_own(folder
 def test_a_signal_reaches_it_and_a_caller_that_is_killed_takes_it_along(
     folder: Path, server: dict[str, str], number: int, status: int
 ) -> None:
-    caller = subprocess.Popen([*CALL, "wait"], cwd=folder, env=server, start_new_session=True, preexec_fn=_listen)
-    limit = time.monotonic() + 120
-    while not (folder / "began").exists() and time.monotonic() < limit:
-        time.sleep(0.05)
+    caller = waiting(folder, server)
     (forked,) = [one for one in psutil.process_iter() if _is_in(one, folder) and one.pid != caller.pid]
     caller.send_signal(number)
     assert caller.wait(60) == status
     forked.wait(60)
+
+
+def test_when_its_starter_ends_the_server_ends_with_the_last_of_what_runs(folder: Path, server: dict[str, str]) -> None:
+    caller = waiting(folder, server)
+    process = warm._SERVERS.pop()
+    assert process.stdin is not None
+    process.stdin.close()  # as the end of its starter does
+    done = run(folder, {**server, "GIVEN": "-"}, "tell", "a", input="")
+    assert done.returncode == 3 and json.loads(done.stdout)[-1] == [], "no server answers any more"
+    assert process.poll() is None
+    caller.send_signal(signal.SIGINT)
+    assert caller.wait(60) == 5 and process.wait(60) == 0
+
+
+def waiting(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A caller whose process has begun."""
+    caller = subprocess.Popen([*CALL, "wait"], cwd=folder, env=environment, start_new_session=True, preexec_fn=_listen)
+    limit = time.monotonic() + 120
+    while not (folder / "began").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    return caller
 
 
 def _listen() -> None:
