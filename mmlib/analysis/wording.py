@@ -83,7 +83,8 @@ def select(scores: pd.DataFrame, **conditions: str | float | Iterable[str | floa
     keep = np.ones(len(scores), dtype=bool)
     for name, wanted in conditions.items():
         keep &= scores[name].isin([wanted] if isinstance(wanted, str | float | int) else list(wanted)).to_numpy()
-    scores = scores.loc[keep, ["seed", "case", "value"]]
-    if scores.empty:
+    if not keep.any():
         raise ValueError(f"no scores with {conditions}")
-    return by_seed_and_case(scores)
+    if scores.loc[keep, "value"].isna().any():
+        return by_seed_and_case(scores[keep])  # whose error names all that is known of the value
+    return by_seed_and_case(scores.loc[keep, ["seed", "case", "value"]])  # texts take long to copy

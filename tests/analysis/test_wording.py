@@ -53,3 +53,5 @@ def test_selecting_from_categories_gives_the_same_table() -> None:
     assert found.to_numpy().tolist() == select(scores, arm="b").to_numpy().tolist() == [[1, 2], [2, 3]]
     with pytest.raises(ValueError, match="no scores with"):
         select(quick(scores), arm="c")
+    with pytest.raises(ValueError, match="a value is NaN .*'arm': 'a'"):
+        select(scores.assign(value=scores["value"].where(scores["arm"].eq("b"))), seed=1)
