@@ -13,7 +13,6 @@ import pytest
 from pipelines import ROOT, snakemake, what_failed
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # some tests fork, and of a process with threads that may hang
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # UMAP of a few rows is made sooner than compiled
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = [
