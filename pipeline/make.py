@@ -364,6 +364,7 @@ def make_pages(profile_name: str, book: Path) -> None:
     """
     from jupyter_book.cli.main import build
 
+    gc.disable()  # page trees are large and stay to the end: a third of the time
     write_absent_chapters(profile_name, book)
     strictly = ["-W", "--keep-going", "--quiet"]
     build([str(book), "--config", "_config.yml", "--path-output", str(book), *strictly], prog_name="jupyter-book build")

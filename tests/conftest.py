@@ -26,13 +26,14 @@ ARGUMENTS = [
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported stays: garbage is not looked for while it comes, and never again among it."""
+    """What is imported stays: garbage is not looked for while it comes, and never again among it, and later seldom."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """The panel of feature layouts: one row per kind, one column per layout, every point drawn with its modality's mark."""
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,8 @@ from mmlib.figures.style import MODALITY
 FEATURES = {kind: np.random.default_rng(0).normal(size=(6, 2, 5)) for kind in ("shared", "specific")}
 
 
-def test_panels_and_points():
+def test_panels_and_points(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)  # a few points are laid out sooner than UMAP is compiled
     threads = torch.get_num_threads()
     figure = feature_maps(FEATURES, ("image", "audio"), perplexities=(2, 3))
     axes = np.array(figure.axes).reshape(2, 3)
