@@ -49,6 +49,7 @@ from mmlib.records import new_folder, one_at_a_time
 Array = np.ndarray | float
 VERSION = 3  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
 SPACINGS = (2.0, 3.0, 4.0, 8.0)  # mm; the last to try a program, not to look at
+MARGIN = 2  # mm around the brain, which an average over half a voxel of the largest reaches
 LAYOUTS = {"brats": MRI, "ixi": IXI}
 TISSUES = ("csf", "gm", "wm", "oedema", "necrosis", "solid", "enhancing")
 # Proton density (1 = water), T1 and T2 in ms; solid and enhancing tissue are alike on purpose.
@@ -94,20 +95,36 @@ class Tissues:
         return labels
 
 
-@lru_cache(maxsize=len(SPACINGS))
-def _maps(spacing: float) -> torch.Tensor:
-    """CSF, GM and WM of the template, (1, 3, X, Y, Z) at 1 mm, averaged over half a voxel of `spacing`."""
+@lru_cache(maxsize=1)
+def _template() -> tuple[tuple[int, ...], tuple[slice, ...], tuple[np.ndarray, ...]]:
+    """The template's grid of 1 mm, the box that holds its brain and a margin, and CSF, GM and WM in that box."""
     t1, gm, wm = (
         np.asarray(load(resolution=1).dataobj, dtype=np.float32)
         for load in (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template)
     )
     brain = t1 > 0  # the map is skull-stripped
+    box = _around(brain, MARGIN)
+    brain, gm, wm = brain[box], gm[box], wm[box]
     total = np.maximum(gm + wm, 1)
     gm, wm = gm / total * brain, wm / total * brain
+    return t1.shape, box, (brain - gm - wm, gm, wm)
+
+
+@lru_cache(maxsize=len(SPACINGS))
+def _maps(spacing: float) -> torch.Tensor:
+    """CSF, GM and WM of the template, (1, 3, X, Y, Z) at 1 mm, averaged over half a voxel of `spacing`."""
+    shape, box, parts = _template()
     blur = (spacing / 2 - 1) / 2  # a voxel is sampled at 2 x 2 x 2 points, each standing for half a voxel per axis
-    smooth = partial(ndimage.gaussian_filter, sigma=blur, radius=max(1, math.ceil(blur)))
-    maps = np.stack([smooth(part) for part in (brain - gm - wm, gm, wm)])
+    maps = np.zeros((3, *shape), np.float32)
+    for part, whole in zip(parts, maps, strict=True):
+        ndimage.gaussian_filter(part, blur, radius=max(1, math.ceil(blur)), output=whole[box])
     return torch.from_numpy(maps)[None]
+
+
+def _around(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """The box that holds `mask` and `margin` voxels around it, as far as there are any."""
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    return tuple(slice(max(0, part.start - margin), part.stop + margin) for part in box)
 
 
 @lru_cache(maxsize=1)
@@ -115,7 +132,8 @@ def _tumour_sites() -> np.ndarray:
     """Where a tumour may start: template positions in mm, (N, 3), deep in the white matter of the hemispheres."""
     maps = _maps(4.0)[0, :, ::2, ::2, ::2].numpy()
     brain, white = maps.sum(axis=0) > 0.5, maps[2]
-    depth = 2 * ndimage.distance_transform_edt(brain)  # mm
+    depth, box = np.zeros(brain.shape), _around(brain, 1)
+    depth[box] = 2 * ndimage.distance_transform_edt(brain[box])  # mm
     sites = np.argwhere((depth > 14) & (ndimage.gaussian_filter(white, 2) > 0.6)) * 2.0 + [low for low, _ in WORLD]
     return sites[(sites[:, 2] > -15) & (np.abs(sites[:, 0]) > 14)]
 
