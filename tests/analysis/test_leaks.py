@@ -19,13 +19,13 @@ SEEDS = range(120, 132)
 
 @pytest.fixture(scope="module")
 def cases():
-    made = (make_subject(seed) for seed in SEEDS)
+    made = (make_subject(seed, 8.0) for seed in SEEDS)
     return {one.name: one for one in made}
 
 
 @pytest.fixture(scope="module")
 def limits(cases):
-    return {name: ceiling_without_t1ce(make_tissues(seed)) for name, seed in zip(cases, SEEDS, strict=True)}
+    return {name: ceiling_without_t1ce(make_tissues(seed, 8.0)) for name, seed in zip(cases, SEEDS, strict=True)}
 
 
 class Honest(nn.Module):

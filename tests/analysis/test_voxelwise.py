@@ -9,7 +9,7 @@ from mmlib.modalities import MRI
 
 @pytest.fixture(scope="module")
 def cases():
-    return {f"phantom-{seed:04d}": make_subject(seed, 4.0) for seed in range(10)}
+    return {f"phantom-{seed:04d}": make_subject(seed, 8.0) for seed in range(10)}
 
 
 def parts(cases):
@@ -40,7 +40,7 @@ def test_labels_of_test_cases_reach_no_tree(cases):
     before = voxelwise_dice(cases, train, tune, test, [("t1ce",)], MRI)
     changed = dict(cases)
     old = cases[test[0]]
-    changed[test[0]] = make_subject(0, 4.0)
+    changed[test[0]] = make_subject(0, 8.0)
     after = voxelwise_dice(changed, train, tune, test, [("t1ce",)], MRI)
     assert old is not changed[test[0]]
     same = before["case"] != test[0]
