@@ -128,7 +128,7 @@ def serve(door: socket.socket, more: list[str]) -> None:
             importlib.import_module(name)
     gc.freeze()  # or each of the forked looks through all of it for garbage, and copies it by that
     gc.enable()
-    gc.set_threshold(10_000, 20, 20)  # they live for seconds: garbage is looked for seldom
+    gc.set_threshold(10_000, 20, 20)  # most live for seconds: garbage is looked for seldom
     listened: list = [door, sys.stdin]
     callers: dict[socket.socket, tuple[int, int]] = {}  # line: process, and the file that tells of its end
     while listened or callers:
