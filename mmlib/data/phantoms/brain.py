@@ -49,7 +49,7 @@ from mmlib.records import new_folder, one_at_a_time
 Array = np.ndarray | float
 VERSION = 3  # of the images; raised whenever the same seed gives other voxels, so that stale files are made anew
 SPACINGS = (2.0, 3.0, 4.0, 8.0)  # mm; the last to try a program, not to look at
-MARGIN = 2  # mm around the brain, which an average over half a voxel of the largest reaches
+MARGIN = math.ceil((max(SPACINGS) / 2 - 1) / 2)  # mm around the brain that the average over half a voxel reaches
 LAYOUTS = {"brats": MRI, "ixi": IXI}
 TISSUES = ("csf", "gm", "wm", "oedema", "necrosis", "solid", "enhancing")
 # Proton density (1 = water), T1 and T2 in ms; solid and enhancing tissue are alike on purpose.
