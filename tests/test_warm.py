@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,12 +105,17 @@ def test_when_its_starter_ends_the_server_ends_with_the_last_of_what_runs(folder
 
 
 def waiting(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A caller whose process has begun."""
+    """A caller whose process has begun, and that passes signals on."""
     caller = subprocess.Popen([*CALL, "wait"], cwd=folder, env=environment, start_new_session=True, preexec_fn=_listen)
     limit = time.monotonic() + 120
-    while not (folder / "began").exists() and time.monotonic() < limit:
+    while not ((folder / "began").exists() and _catches(caller.pid, signal.SIGTERM)) and time.monotonic() < limit:
         time.sleep(0.05)
     return caller
+
+
+def _catches(process: int, number: int) -> bool:
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{process}/status").read_text(), re.M)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def _listen() -> None:
