@@ -21,11 +21,11 @@ def made(zeros: float, dropout: float, shaspec: float, experiment: str = "segmen
 
 
 def test_the_costlier_way_is_advised_where_its_gain_is_shown():
-    leaves = study.leaves(made(0.2, 0.45, 0.45), {"01_shaspec_segmentation"})
+    leaves = study.leaves(made(0.2, 0.45, 0.45), {"09_comparison"})
     dropout = leaves["least-work"]
     assert dropout.advice == "A U-Net with modality dropout" and dropout.effect.effect == pytest.approx(25)
     assert "+25.0 points of Dice" in dropout.reason and ", a gain; n = 3 test cases, 2 seeds." in dropout.reason
-    assert (dropout.link, dropout.page) == ("01_shaspec_segmentation.html", "Chapter 01")
+    assert (dropout.link, dropout.page) == ("09_comparison.html", "Chapter 09")
     equal = leaves["a-method"]
     assert equal.advice == "A U-Net with modality dropout" and equal.effect.effect == pytest.approx(0)
     assert study.leaves(made(0.2, 0.45, 0.6), ())["a-method"].advice == "ShaSpec"
@@ -33,15 +33,22 @@ def test_the_costlier_way_is_advised_where_its_gain_is_shown():
 
 
 def test_a_leaf_without_its_runs_says_so_and_leads_nowhere():
-    leaves = study.leaves(made(0.2, 0.45, 0.45), {"01_shaspec_segmentation"})
+    leaves = study.leaves(made(0.2, 0.45, 0.45), {"09_comparison"})
     taught = [f"teacher-{name}" for name in MRI]
     for name in (*taught, "for-all", "few-cases", "many-cases", "image", "rare-audio", "costly-image"):
         assert (leaves[name].advice, leaves[name].effect) == ("Not known yet", None)
         assert leaves[name].reason.endswith("runs are not published.")
-    assert leaves["few-cases"].link == "" and study.summary(leaves).startswith("4 of 14 leaves are known.")
+    assert leaves["image"].link == "" and study.summary(leaves).startswith("4 of 14 leaves are known.")
     drawn = tree(study.TREE, leaves, alt="a", caption="<c>").html
     assert drawn.count("Not known yet") == 10 and drawn.count("<svg") == 4 and "&lt;c&gt;" in drawn
-    assert drawn.count('href="01_shaspec_segmentation.html"') == 4  # of a chapter that is there
+    assert drawn.count('href="09_comparison.html"') == 7  # of a chapter that is there
+
+
+def test_what_was_trained_on_equal_terms_goes_before():
+    found = [made(0.2, 0.45, 0.45), made(0.2, 0.45, 0.6, "comparison")]
+    both = Results(*(pd.concat([getattr(runs, name) for runs in found]) for name in ("records", "scores")))
+    leaf = study.leaves(both, ())["a-method"]
+    assert leaf.advice == "ShaSpec" and leaf.effect.effect == pytest.approx(15)
 
 
 def test_of_the_comparison_the_first_two_are_named():
@@ -81,7 +88,7 @@ def test_every_leaf_has_its_choice_and_every_experiment_stands_in_the_profile(mo
 
 def test_leaves_agree_with_the_published_scores():
     """Means of the published files, taken by another way."""
-    scores = {name: published.scores(f"book/{name}") for name in ("segmentation", "distillation")}
+    scores = {name: published.scores(f"book/{name}") for name in ("comparison", "distillation")}
     rows = [table.assign(experiment=name) for name, table in scores.items()]
     runs = Results(pd.DataFrame(columns=["experiment", "run"]), pd.concat(rows, ignore_index=True))
 
@@ -91,17 +98,17 @@ def test_leaves_agree_with_the_published_scores():
         return 100 * mine.loc[mine["available"].isin(sets) & mine["seed"].isin(seeds), "value"].mean()
 
     every, given = range(5), [name for name in study.SETS if name != study.ALL]
-    alone = [mean("segmentation", "dedicated", name, [name], range(3)) for name in MRI]
+    alone = [mean("comparison", "dedicated", name, [name], every) for name in MRI]
     expected = {
         "complete": ("dropout-unet", "standard", "zero-fill", "standard", [study.ALL]),
         "least-work": ("dropout-unet", "standard", "zero-fill", "standard", given),
         "a-method": ("shaspec", "paper", "dropout-unet", "standard", study.SETS),
     }
     by_hand = {
-        leaf: mean("segmentation", one, variant, sets, every) - mean("segmentation", other, plain, sets, every)
+        leaf: mean("comparison", one, variant, sets, every) - mean("comparison", other, plain, sets, every)
         for leaf, (one, variant, other, plain, sets) in expected.items()
     }
-    by_hand["for-all"] = np.mean(alone) - mean("segmentation", "dropout-unet", "standard", MRI, range(3))
+    by_hand["for-all"] = np.mean(alone) - mean("comparison", "dropout-unet", "standard", MRI, every)
     for name in MRI:
         taught, untaught = (mean("distillation", one, "standard", [name], every) for one in ("protokd", "unimodal"))
         by_hand[f"teacher-{name}"] = taught - untaught
