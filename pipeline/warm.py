@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -126,6 +127,10 @@ def serve(door: socket.socket, more: list[str]) -> None:
     for name in (*LIBRARIES, *more):
         with suppress(ImportError):  # an extra that is not installed; who needs it says so
             importlib.import_module(name)
+    if notebooks := sys.modules.get("nbformat"):
+        notebooks.v4.new_raw_cell()  # the first one compiles the schema that all are checked by
+    for kept in list(getattr(weakref.finalize, "_registry", ())):  # of torch; they end with the process
+        kept.atexit = False
     gc.freeze()  # or each of the forked looks through all of it for garbage, and copies it by that
     gc.enable()
     gc.set_threshold(10_000, 20, 20)  # most live for seconds: garbage is looked for seldom

@@ -73,6 +73,13 @@ def test_it_runs_with_the_arguments_files_folder_and_environment_of_its_caller(
     assert failed.returncode == 1 and failed.stderr.endswith("LookupError: of its own\n")
 
 
+def test_what_it_made_for_the_time_that_it_runs_is_cleared_away(folder: Path, server: dict[str, str]) -> None:
+    code = "import tempfile; made = tempfile.TemporaryDirectory(dir='.'); print(made.name)"
+    (folder / "makes.py").write_text(code)
+    done = run(folder, server, "makes")
+    assert done.returncode == 0 and done.stdout and not (folder / done.stdout.strip()).exists()
+
+
 def test_without_a_server_or_with_other_threads_it_is_a_python_of_its_own(folder: Path, server: dict[str, str]) -> None:
     nowhere = {**server, warm.PLACE: str(folder / "nowhere")}
     without = {name: value for name, value in server.items() if name != warm.PLACE}
