@@ -17,8 +17,8 @@ CALLERS = ("PROFILE", "HTML", "DATA", "IXI", "AVMNIST", "DERM7PT", "RADPATH", "M
 GIVEN = {"PROFILE": "quick"}
 PROFILE = """
 data:
-  brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
-  ixi: {layout: ixi, replaced_by: IXI, phantom: {spacing: 4.0}, split: ixi-phantom, train: 1, valid: 0, test: 1}
+  brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 8.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
+  ixi: {layout: ixi, replaced_by: IXI, phantom: {spacing: 8.0}, split: ixi-phantom, train: 1, valid: 0, test: 1}
 experiments:
   segmentation:
     notebook: train_segmentation

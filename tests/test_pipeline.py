@@ -483,7 +483,7 @@ def test_optional_data_given_wrongly_are_an_error(monkeypatch: pytest.MonkeyPatc
 
 def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatch, small_project: Path) -> None:
     folder = small_project / "mine"
-    write_brats(folder, [1, 2], spacing=4.0)
+    write_brats(folder, [1, 2], spacing=8.0)
     command = ["pipeline", "data", "quick-own", "brats"]
     monkeypatch.setenv("DATA", str(folder))
     refused = python(small_project, *command)
@@ -491,7 +491,7 @@ def test_a_folder_too_small_to_test_on_is_refused(monkeypatch: pytest.MonkeyPatc
     assert (
         "mine: 2 cases, 2 complete (t1, t1ce, t2, flair and a segmentation), of 2 subjects: training" in refused.stderr
     )
-    write_brats(folder, [1, 2, 3], spacing=4.0)
+    write_brats(folder, [1, 2, 3], spacing=8.0)
     assert python(small_project, *command).returncode == 0
     made = small_project / "build" / "data" / "quick-own"
     for fold in (1, 2, 3):
@@ -510,7 +510,7 @@ def test_ixi_is_a_phantom_or_the_folder_of_the_reader(monkeypatch: pytest.Monkey
     assert json.loads((small_project / "build/data/quick/ixi.json").read_text())["settings"]["split"] == "ixi-phantom"
 
     folder = small_project / "mine"
-    write_ixi(folder, [1, 2, 3], spacing=4.0)
+    write_ixi(folder, [1, 2, 3], spacing=8.0)
     monkeypatch.setenv("IXI", str(folder))
     assert python(small_project, "pipeline", "data", "quick-own", "ixi").returncode == 0
     split = (small_project / "build/data/quick-own/ixi.csv").read_text().splitlines()
@@ -547,7 +547,7 @@ def test_digits_of_the_reader_s_leave_the_phantom_where_it_is(monkeypatch: pytes
 
 PAIRED = """
 data:
-  brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 4.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
+  brats: {layout: brats, replaced_by: DATA, phantom: {spacing: 8.0}, split: brats-phantom, train: 1, valid: 0, test: 1}
   derm7pt: {layout: derm7pt, replaced_by: DERM7PT, phantom: {size: 8}, train: 32, valid: 20, test: 20}
   radpath:
     layout: radpath
@@ -627,13 +627,13 @@ def test_where_little_is_opened_little_is_made(paired: Path) -> None:
 
 
 def test_the_options_of_a_phantom_reach_its_maker_and_the_manifest(paired: Path) -> None:
-    settings = {"spacing": 4.0, "preset": "realistic", "shared": 0.5}
+    settings = {"spacing": 8.0, "preset": "realistic", "shared": 0.5}
     file = paired / "profiles" / "tiny.yaml"
-    file.write_text(PAIRED.replace("phantom: {spacing: 4.0}", f"phantom: {settings}", 1))
+    file.write_text(PAIRED.replace("phantom: {spacing: 8.0}", f"phantom: {settings}", 1))
     folder = data_folder("tiny", "brats")
     assert json.loads(folder.with_suffix(".json").read_text())["settings"]["phantom"] == settings
     case = next(iter(BratsFolder(folder).values()))
-    made = make_subject(int(case.name.rsplit("-", 1)[1]), options=read_options("realistic", shared=0.5))
+    made = make_subject(int(case.name.rsplit("-", 1)[1]), 8.0, options=read_options("realistic", shared=0.5))
     assert np.array_equal(case.images["flair"], made.images["flair"])
 
 
@@ -1142,7 +1142,7 @@ def test_half_written_files_are_swept_when_a_run_begins(finished: Path, monkeypa
 
 
 def test_a_full_disk_while_data_are_written_is_one_sentence(small_project: Path) -> None:
-    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY));"
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY));"
     limited += " from pipeline.make import main; main()"
     command = [sys.executable, "-c", limited, "data", "quick", "brats"]
     uncut = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # else Python's own files are cut off too
