@@ -74,7 +74,7 @@ def test_it_runs_with_the_arguments_files_folder_and_environment_of_its_caller(
 
 
 def test_what_it_made_for_the_time_that_it_runs_is_cleared_away(folder: Path, server: dict[str, str]) -> None:
-    code = "import tempfile; made = tempfile.TemporaryDirectory(dir='.'); print(made.name)"
+    code = "import sys, tempfile; sys.kept = tempfile.TemporaryDirectory(dir='.'); print(sys.kept.name)"
     (folder / "makes.py").write_text(code)
     done = run(folder, server, "makes")
     assert done.returncode == 0 and done.stdout and not (folder / done.stdout.strip()).exists()

@@ -10,6 +10,7 @@ from mmlib.analysis.results import Results
 from mmlib.figures.tree import tree
 from mmlib.modalities import MRI
 from mmlib.studies import choosing as study
+from mmlib.studies import comparison
 from pipeline.profiles import profile
 
 
@@ -44,9 +45,13 @@ def test_a_leaf_without_its_runs_says_so_and_leads_nowhere():
     assert drawn.count('href="09_comparison.html"') == 7  # of a chapter that is there
 
 
-def test_what_was_trained_on_equal_terms_goes_before():
+def test_leaves_take_the_networks_that_chapter_09_shows(monkeypatch):
     found = [made(0.2, 0.45, 0.45), made(0.2, 0.45, 0.6, "comparison")]
     both = Results(*(pd.concat([getattr(runs, name) for runs in found]) for name in ("records", "scores")))
+    leaf = study.leaves(both, ())["a-method"]
+    assert leaf.effect.effect == pytest.approx(0), "some lack in the comparison"
+    monkeypatch.setattr(comparison, "NEWER", ())
+    monkeypatch.setattr(comparison, "SEEDS", 2)
     leaf = study.leaves(both, ())["a-method"]
     assert leaf.advice == "ShaSpec" and leaf.effect.effect == pytest.approx(15)
 
