@@ -237,7 +237,7 @@ def winner_map(cells: Mapping[tuple[str, int, float], Cell]) -> Figure:
         axis.spines[:].set_visible(False)
     axes[-1, 0].set_xlabel("training cases")
     figure.supylabel("chance that a modality is missing in training (share)", fontsize=9)
-    arms = [arm for arm in METHOD if any(arm in (one.best, one.second, *one.tied) for one in cells.values())]
+    arms = [arm for arm in METHOD if any(one.told and arm == one.best for one in cells.values())]
     handles = [Patch(facecolor=_pale(METHOD[arm][0]), edgecolor="white", label=arm_name(arm)) for arm in arms]
     tie = Patch(facecolor="white", edgecolor="#BBBBBB", hatch="////", label="not told apart")
     figure.legend(handles=[*handles, tie], loc="outside lower center", ncols=3)

@@ -66,6 +66,14 @@ def test_the_map_holds_the_text_of_every_cell_and_says_what_was_not_run(scores):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0 (0 %)", "0.6 (54 %)"]
 
 
+def test_the_legend_names_the_networks_whose_colour_a_cell_has(scores):
+    cells = {
+        place: cell for place, cell in study.winners(scores).items() if cell.best != "dropout-unet" or not cell.told
+    }
+    names = [text.get_text() for text in study.winner_map(cells).legends[0].get_texts()]
+    assert names == ["ShaSpec (paper)", "not told apart"]
+
+
 def test_one_seed_tells_no_network_from_another_unless_other_cells_know_the_spread():
     one = {"where": ("missingness", 12, 0.0, "random"), "dropout": 0.5, "shaspec": 0.4, "seeds": 1}
     two = {"where": ("missingness", 12, 0.6, "random"), "dropout": 0.5, "shaspec": 0.4}
