@@ -31,6 +31,7 @@ PHONE = {"width": 390, "height": 844}  # CSS pixels
 DESK = {"width": 1280, "height": 900}
 LOCAL = re.compile(r"http://127\.0\.0\.1:|data:|blob:|file:")
 SMOKE = "not results"
+LISTINGS = "_modules/"  # of source code, a hundred pages of one template
 
 # contrast of the text of the first paragraph against what is painted behind it, by WCAG 2
 CONTRAST = """() => {
@@ -138,8 +139,11 @@ def look(tab: Any, heard: list[str], url: str, name: str) -> Page:
 
 @pytest.fixture(scope="module")
 def pages(smoke_book: Path, address: str, browser: Any) -> list[Page]:
-    """Every page of the book, as seen."""
-    names = sorted(path.relative_to(smoke_book).as_posix() for path in smoke_book.rglob("*.html"))
+    """Every page of the book, as seen; of the listings of source code the index, the longest and the shortest."""
+    sizes = {path.relative_to(smoke_book).as_posix(): path.stat().st_size for path in smoke_book.rglob("*.html")}
+    names = sorted(name for name in sizes if not name.startswith(LISTINGS))
+    listed = sorted(set(sizes).difference(names, [f"{LISTINGS}index.html"]), key=sizes.__getitem__)
+    names += [f"{LISTINGS}index.html", listed[0], listed[-1]]
     heard: list[str] = []
     tab = browser.new_page()  # one for all: what all pages share is read once
     watch(tab, heard)
@@ -160,6 +164,16 @@ def test_every_page_of_the_contents_is_there(pages: list[Page]) -> None:
 
 def test_no_page_complains_misses_a_file_or_asks_the_network(pages: list[Page]) -> None:
     assert {page.name: page.problems for page in pages if page.problems} == {}
+
+
+def test_listings_of_source_code_ask_for_files_that_are_there_and_say_what_the_book_is(smoke_book: Path) -> None:
+    listings = list((smoke_book / LISTINGS).rglob("*.html"))
+    assert len(listings) > 50
+    for page in listings:
+        text = page.read_text()
+        asked = set(re.findall(r'<[^<>]* (?:src|href)="(?![a-z]+:)([^"#?]+)', text))
+        assert len(asked) > 10 and SMOKE in text, page
+        assert {name for name in asked if not (page.parent / name).exists()} == set(), page
 
 
 def test_every_image_is_there_and_says_what_it_shows(pages: list[Page]) -> None:
