@@ -278,6 +278,10 @@ def test_signed_rank_by_hand():
     assert signed_rank([0.0, 0.0]) == 1
     assert signed_rank([1, 2, 3, 4, 5]) == pytest.approx(2 / 2**5)  # all positive: the rarest of 32 patterns, two-sided
     assert signed_rank([1, -2, 3, -4, 5]) == stats.wilcoxon([1, -2, 3, -4, 5]).pvalue
+    # both of |d| = 1 have the rank 1.5, and 0 has none: of the 8 signs of (1.5, 1.5, 3) two are as far out
+    assert signed_rank([1, 1, 2, 0]) == pytest.approx(2 / 2**3)
+    for tied in ([1, 1, -1, 2, 0, 3], [0.5] * 13, [0, 0, -2, 2, 2], [*range(6), *range(6), 1, 1]):
+        assert signed_rank(tied) == stats.wilcoxon(tied).pvalue
 
 
 def test_holm_by_hand_and_nan_is_not_counted():

@@ -1,5 +1,4 @@
 import copy
-import functools
 import itertools
 import math
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from mmlib.analysis.results import Results, read_runs
-from mmlib.analysis.statistics import Effect, paired_effects, required, signed_rank
+from mmlib.analysis.statistics import Effect, paired_effects, required
 from mmlib.ledgers import claims
 from mmlib.ledgers.claims import (
     QUESTIONS,
@@ -39,15 +38,10 @@ ENTRIES = {entry["id"]: entry for entry in read_ledger(LEDGER)}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def nothing_is_asked_twice():
-    """Some thousand records are written here, and none says anything of the commit: git is not asked each time.
-
-    Nor is the p of differences that subjects share computed again, for which all signs are tried.
-    """
-    known = functools.cache(signed_rank)
+def runs_of_no_commit():
+    """Some thousand records are written here, and none says anything of the commit: git is not asked each time."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("mmlib.records.git_state", lambda folder: ("unknown", None))
-        patched.setattr("mmlib.analysis.statistics.signed_rank", lambda found: known(tuple(np.round(found, 12))))
         yield
 
 
