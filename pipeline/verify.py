@@ -377,10 +377,12 @@ def chosen(runs: Mapping[Path, Mapping[str, Any]], seed: int, sets: int = 0) -> 
         others = sorted({fingerprint for _, fingerprint, _ in data} - needed)
         needed |= set(random.Random(seed).sample(others, min(sets, len(others))))
         data = {asked: folder for asked, folder in data.items() if asked[1] in needed}
-    made = {asked[1]: folder for asked, folder in reversed(data.items())}  # by whose check a data set is made
+    made: dict[str, Path] = {}  # data set -> the run by whose check it is made
+    for asked, folder in data.items():
+        made.setdefault(asked[1], folder)
     known = [folder for folder in data.values() if folder not in made.values()]
     return [  # two that make the same data wait for each other, and what takes long is not left to the end
-        *(("data", folder) for folder in reversed(made.values())),
+        *(("data", folder) for folder in made.values()),
         *(("losses", folder) for folder in losses.values()),
         *(("scores", folder) for folder in scores),
         *(("data", folder) for folder in known),

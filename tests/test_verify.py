@@ -276,6 +276,8 @@ def test_of_the_data_sets_that_nothing_else_needs_some_are_drawn(monkeypatch, tm
     assert len(of_all) == 9 and len({runs[folder]["data_fingerprint"] for _, folder in few}) == 3
     (losses,) = [folder for kind, folder in chosen(runs, 0, sets=2) if kind == "losses"]
     assert runs[losses]["data_fingerprint"] in {runs[folder]["data_fingerprint"] for _, folder in few}
+    kinds, sets = zip(*((kind, runs[folder]["data_fingerprint"]) for kind, folder in chosen(runs, 0)), strict=True)
+    assert len(set(sets[:5])) == 5 and kinds == ("data",) * 5 + ("losses",) + ("data",) * 4, "none waits for another's"
 
 
 def test_what_was_measured_over_all_cases_is_not_compared_with_that_of_those_drawn():

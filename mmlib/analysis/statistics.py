@@ -356,15 +356,13 @@ def signed_rank(differences: Sequence[float] | pd.Series) -> float:
     if not values.any():
         return 1.0
     sizes = np.abs(values)
-    if len(values) > 13 or len(np.unique(sizes[sizes > 0])) == len(values):
+    if len(values) > 13 or np.isnan(values).any() or len(np.unique(sizes[sizes > 0])) == len(values):
         return float(stats.wilcoxon(values).pvalue)
     # ties or zeros among few: scipy's test tries every sign too, but ranks anew each time, which takes long
-    ranks = stats.rankdata(np.where(sizes > 0, sizes, np.nan), nan_policy="omit")
-
-    def of_positive(signed: np.ndarray, axis: int) -> np.ndarray:
-        return np.nansum(ranks * (signed > 0), axis=axis)
-
-    tried = stats.permutation_test((values,), of_positive, permutation_type="samples", vectorized=True)
+    ranks = stats.rankdata(sizes) - np.count_nonzero(sizes == 0)
+    tried = stats.permutation_test(
+        (values,), lambda signed, axis: np.sum(ranks * (signed > 0), axis), permutation_type="samples", vectorized=True
+    )
     return float(tried.pvalue)
 
 

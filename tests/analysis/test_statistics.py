@@ -282,6 +282,7 @@ def test_signed_rank_by_hand():
     assert signed_rank([1, 1, 2, 0]) == pytest.approx(2 / 2**3)
     for tied in ([1, 1, -1, 2, 0, 3], [0.5] * 13, [0, 0, -2, 2, 2], [*range(6), *range(6), 1, 1]):
         assert signed_rank(tied) == stats.wilcoxon(tied).pvalue
+    assert np.isnan(signed_rank([1, 1, np.nan])), "what is not known is not left out in silence"
 
 
 def test_holm_by_hand_and_nan_is_not_counted():
