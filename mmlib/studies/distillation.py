@@ -371,6 +371,8 @@ def training_costs(runs: pd.DataFrame) -> pd.DataFrame:
 def serving_costs(runs: pd.DataFrame, rival: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
     """A teacher and a student per modality against one network for all combinations: weights, steps, seconds.
 
+    Seconds and memory are left out where the two were trained on different devices: they say nothing of the networks.
+
     Args:
         runs: as `spent` returns them.
         rival: the records of the network for all combinations.
@@ -401,7 +403,9 @@ def serving_costs(runs: pd.DataFrame, rival: pd.DataFrame, ends: pd.DataFrame) -
         "peak memory / MiB": rival["peak_memory_mib"].max(),
         "serves": "15 combinations",
     }
-    return pd.DataFrame([ours, theirs])
+    table = pd.DataFrame([ours, theirs])
+    devices = {teacher["device"], taught["device"], *rival["device"]}
+    return table if len(devices) == 1 else table.drop(columns=["training / s", "peak memory / MiB"])
 
 
 # --------------------------------------------------------------------------------------------------------- results

@@ -230,10 +230,15 @@ def test_worse_teachers_are_shown_with_their_steps() -> None:
 
 
 def test_what_serves_is_counted_with_the_steps_that_networks_took() -> None:
-    facts = {"parameter_count": 10, "seconds.train": 6.0, "peak_memory_mib": 5, "networks": 2}
+    facts = {"parameter_count": 10, "seconds.train": 6.0, "peak_memory_mib": 5, "networks": 2, "device": "cpu"}
     runs = pd.DataFrame([{"arm": arm, **facts} for arm in ("teacher", "protokd")])
     ends = pd.DataFrame({"arm": ["teacher", "protokd", "protokd"], "steps": [900, 500, 700]})
     rival = pd.DataFrame([{**facts, "parameters.steps": 1500, "parameters.patience": 0.2}])
     ours, theirs = studied.serving_costs(runs, rival, ends).to_dict("records")
     assert ours["steps"] == f"{900 + 4 * 600:,}" and ours["training / s"] == 6 + 4 * 3
     assert theirs["steps"] == "at most 1,500"
+    elsewhere = studied.serving_costs(runs, rival.assign(device="cuda"), ends)
+    assert {"training / s", "peak memory / MiB"}.isdisjoint(elsewhere) and elsewhere["steps"].tolist() == [
+        "3,300",
+        "at most 1,500",
+    ]
