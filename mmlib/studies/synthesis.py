@@ -116,6 +116,12 @@ class Study:
         """One row per run, by experiment and run."""
         return self.results.records.set_index(["experiment", "run"])
 
+    def record(self, experiment: str, arm: str) -> pd.Series:
+        """The record of the first run that trained an arm, such as `m2dn unet`."""
+        method, variant = arm.split()
+        rows = self.records.loc[experiment]
+        return rows[rows["method"].eq(method) & rows["parameters.variants"].map(lambda names: variant in names)].iloc[0]
+
     def part(self, experiment: str) -> pd.DataFrame:
         """The scores of one experiment."""
         return self.scores[self.scores["experiment"].eq(experiment)]
@@ -261,17 +267,19 @@ def data_table(study: Study) -> pd.DataFrame:
     """What networks are trained and tested on, a row per layout."""
     rows = []
     for experiment, (layout, modalities) in LAYOUTS.items():
-        given = study.records.loc[(experiment, "m2dn")]
-        steps, batch = int(given["parameters.steps"]), int(given["parameters.batch_size"])
+        given = {arm: study.record(experiment, arm) for arm in ("m2dn paper", "m2dn unet")}
+        drawn = given["m2dn paper"]
+        batch = int(drawn["parameters.batch_size"])
+        steps = [f"{NAMES[arm]}: {int(one['parameters.steps']):,} x {batch}" for arm, one in given.items()]
         rows.append(
             {
                 "data": layout,
                 "modalities": ", ".join(modalities),
                 "patterns": len(patterns(modalities)),
-                "training slices": int(given["slices_train"]),
-                "test slices": int(given["slices_test"]),
-                "size": "x".join(map(str, given["parameters.size"])),
-                "steps x slices": f"{steps} x {batch}",
+                "training slices": int(drawn["slices_train"]),
+                "test slices": int(drawn["slices_test"]),
+                "size": "x".join(map(str, drawn["parameters.size"])),
+                "steps x slices": "; ".join(steps),
             }
         )
     return pd.DataFrame(rows)
@@ -707,7 +715,7 @@ def beside_paper(study: Study, published: Mapping[int, pd.DataFrame]) -> pd.Data
         modalities = LAYOUTS[experiment][1]
         at_hand = published[number].query(f"available == '{len(modalities) - 1} of {len(modalities)}'")
         printed = at_hand.pivot(index="target", columns="method", values="psnr_db")
-        given = study.records.loc[(experiment, "m2dn")]
+        given = study.record(experiment, study.better_arm)
         data = "phantom" if bool(study.records["stand_in"].all()) else "other cases"
         for target in modalities:
             left = label([name for name in modalities if name != target], modalities)
@@ -725,7 +733,7 @@ def beside_paper(study: Study, published: Mapping[int, pd.DataFrame]) -> pd.Data
                     "ours": f"{seeds.mean():.1f}{sd} ({counted(len(seeds), 'seed')})",
                     "ours: over MM-GAN": format_effect(shared_effect(ours, gan), 2),
                     "likely reason": f"{data}, {'x'.join(map(str, given['parameters.size']))} voxels, small network, "
-                    f"{int(given['parameters.steps'])} steps",
+                    f"{int(given['parameters.steps']):,} steps",
                 }
             )
     return pd.DataFrame(rows)

@@ -201,3 +201,24 @@ def test_two_grids_stand_side_by_side_and_an_absent_one_gets_a_sentence(scores: 
     assert table.loc["mean image", "SSIM at 4 mm, %"] == "not run"
     assert study.order_at_2_mm(both).startswith("At 2 mm M2DN's U-Net lies -2.00 (")
     assert "at 4 mm -0.50 (" in study.order_at_2_mm(both)
+
+
+def test_each_network_is_described_by_the_run_that_trained_it() -> None:
+    facts = {
+        "method": "m2dn",
+        "parameters.batch_size": 8,
+        "parameters.size": [56, 48],
+        "slices_train": 6,
+        "slices_test": 2,
+    }
+    runs = {"m2dn": (["paper"], 1500), "m2dn-unet": (["unet-noise", "unet"], 2800)}
+    records = [
+        {"experiment": one, "run": run, "parameters.variants": names, "parameters.steps": steps, **facts}
+        for one in study.LAYOUTS
+        for run, (names, steps) in runs.items()
+    ]
+    scores = pd.DataFrame(rows_of("synthesis", "m2dn", "unet", "psnr", 20.0))
+    studied = study.read_study(Results(pd.DataFrame(records), scores))
+    assert studied.record("synthesis-ixi", "m2dn unet").name == "m2dn-unet"
+    steps = study.data_table(studied)["steps x slices"].tolist()
+    assert steps == ["M2DN, as drawn: 1,500 x 8; M2DN, U-Net: 2,800 x 8"] * 2
