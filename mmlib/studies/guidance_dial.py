@@ -16,14 +16,16 @@ from matplotlib.figure import Figure
 from mmlib.analysis.statistics import Effect, by_seed_and_case, paired_effects, resampled_effect
 from mmlib.analysis.wording import format_effect
 from mmlib.data.phantoms import latents as phantom
+from mmlib.data.phantoms.glioma.model import expected_scores
 from mmlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, new_figure, styled
 
 DIAL, TUMOURS = "guidance-dial", "guidance-tcga"  # experiments
 LESIONS = {"coupled": "guidance-lesions-coupled", "decoupled": "guidance-lesions-decoupled"}
+GLIOMAS = {"coupled": "guidance-gliomas-coupled", "decoupled": "guidance-gliomas-decoupled"}
 FEW = {"100 diagnoses": "guidance-lesions-few", "all diagnoses": "guidance-lesions-all"}
 PUBLISHED = ", published test part"
 DIAL_CLAIMS = ("G11", "G12", "G13", "G14", "G15", "G16")  # in the claims ledger
-LESION_CLAIMS, FEW_CLAIMS = ("G21", "G22"), ("G23", "G24")
+LESION_CLAIMS, GLIOMA_CLAIMS, FEW_CLAIMS = ("G21", "G22"), ("G25", "G26"), ("G23", "G24")
 TUMOUR_CLAIMS = ("G17", "G18", "G19", "G17f", "G18f", "G19f", "G20")
 TUMOUR_ROWS = ("combined", "combined-b", "linear-combined")
 ROWS = {  # row -> name, colour, marker
@@ -168,23 +170,41 @@ def dial_figure(scores: pd.DataFrame, labels: int, noise: float) -> Figure:
     return figure
 
 
-def lesion_table(scores: pd.DataFrame, experiments: Mapping[str, str]) -> pd.DataFrame:
-    """Balanced accuracy of the diagnosis, %, and the gain over I with its 95 % interval, for both kinds of pairs.
+def image_table(scores: pd.DataFrame, experiments: Mapping[str, str], task: str = "DIAG") -> pd.DataFrame:
+    """Balanced accuracy of a task, %, and the gain over I with its 95 % interval, for both kinds of pairs.
 
     Args:
         scores: of the experiments.
         experiments: name of the columns -> experiment.
+        task: the diagnosis of a lesion, or the class of a glioma (`class`).
     """
     columns: dict[str, dict[str, str]] = {}
     for kind, experiment in experiments.items():
         own = scores[scores["experiment"].eq(experiment) & scores["metric"].eq("balanced")]
         for row in (row for row in ROWS if row in set(own["variant"])):
-            mean = repeats(own, row, "DIAG").to_numpy().mean()
+            mean = repeats(own, row, task).to_numpy().mean()
             columns.setdefault(f"{kind}, %", {})[ROWS[row][0]] = f"{mean:.1f}"
             if row != "inferior":
-                text = format_effect(gain(own, row, "inferior", "DIAG"))
+                text = format_effect(gain(own, row, "inferior", task))
                 columns.setdefault(f"{kind}, over I", {})[ROWS[row][0]] = text
     return pd.DataFrame(columns).fillna("")
+
+
+def glioma_table(scores: pd.DataFrame, labelled: int, pairs: int, noise: float) -> pd.DataFrame:
+    """`image_table` of gliomas; below, what somebody gets who sees without fail and counts, in expectation.
+
+    Args:
+        scores: of the experiments of `GLIOMAS`.
+        labelled, pairs, noise: of their training cases, as `mmlib.data.phantoms.glioma.model.expected_scores` takes them.
+    """
+    table = image_table(scores, GLIOMAS, "class")
+    for kind in GLIOMAS:
+        found = expected_scores(labelled, pairs, noise, kind == "decoupled")
+        for row, name in {"inferior": "I", "superior": "S", "guided": "G(I)"}.items():
+            table.loc[f"{name}, by counting", f"{kind}, %"] = f"{100 * found[row]:.1f}"
+            over = "" if row == "inferior" else f"{100 * (found[row] - found['inferior']):+.1f}"
+            table.loc[f"{name}, by counting", f"{kind}, over I"] = over
+    return table
 
 
 # --------------------------------------------------------------------------------------------------------- the tumours

@@ -6,13 +6,16 @@ from these three and from nothing else of the case, so no method can know more t
 computed by enumeration (`ceiling`). Ring enhancement and much oedema set G apart; O and A look nearly alike in
 MRI. A slide looks like another class than it is of in 10 to 18 % of cases: so it is not perfect, and MRI adds to it.
 
+By a dial, training cases can have wrong classes (`misread`), and then their slide shows either the tumour or one of the
+class that was written down. What guidance by these slides can give is counted out by `expected_scores`.
+
 Probabilities are made up, in the order of size that neuroradiology and neuropathology describe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -68,6 +71,85 @@ def draw(number: int) -> Glioma:
     return Glioma(number, label, ENHANCEMENT[found["enhancement"]], OEDEMA[found["oedema"]], LOOKS[found["look"]])
 
 
+def misread(glioma: Glioma, noise: float, decoupled: bool = False) -> tuple[Glioma, str]:
+    """Write down a wrong class in some cases, and say how the slide looks.
+
+    A wrong class is any of the others. The slide looks as drawn or, decoupled, as one of a class that is to the label
+    as the label is to the truth; so of both kinds label and slide tell the same about each other.
+
+    Args:
+        glioma: as drawn.
+        noise: probability of a wrong class, in [0, 1).
+        decoupled: whether the slide shows what the label says.
+
+    Returns:
+        The glioma with the class that is written down, and the look of its slide.
+
+    Raises:
+        ValueError: if the noise is outside [0, 1).
+    """
+    if not 0 <= noise < 1:
+        raise ValueError(f"label_noise is the probability of a wrong class, in [0, 1); got {noise}")
+    rng = np.random.default_rng((glioma.number, 6))
+    label = _flipped(rng, np.array([glioma.label]), noise)
+    shown = int(_flipped(rng, label, noise)[0])
+    anew = LOOKS[int(rng.choice(len(LOOKS), p=GIVEN_CLASS["look"][shown]))]
+    return replace(glioma, label=int(label[0])), anew if decoupled else glioma.look
+
+
+def _flipped(rng: np.random.Generator, classes: np.ndarray, noise: float) -> np.ndarray:
+    """The classes (n,), each with this probability another one, any of the others alike."""
+    others = (classes + rng.integers(1, len(PRIOR), len(classes))) % len(PRIOR)
+    return np.where(rng.random(len(classes)) < noise, others, classes)
+
+
+def expected_scores(
+    labelled: int, pairs: int, noise: float, decoupled: bool = False, repeats: int = 500
+) -> dict[str, float]:
+    """What somebody gets who sees the findings in t1ce and in slides without fail, and learns by counting.
+
+    From cases with labels: the label given what MRI shows, or given the look of the slide. From all pairs: the look
+    given what MRI shows; guidance puts the last two together. A network has to learn to see besides.
+
+    Args:
+        labelled: cases whose label is known. pairs: cases with both modalities, the labelled ones among them.
+        noise, decoupled: of the cases, see `misread`.
+        repeats: of the simulation, seed 0.
+
+    Returns:
+        Balanced accuracy against the true class, in expectation over cases to learn from: `inferior`, of labels alone,
+        `superior`, `guided`.
+    """
+    rng, shape = np.random.default_rng(0), (len(CLASSES), GIVEN_CLASS["enhancement"].shape[1] * 2)
+    mri = np.einsum("ke,ko->keo", GIVEN_CLASS["enhancement"], GIVEN_CLASS["oedema"]).reshape(shape)  # P(seen | class)
+    look = GIVEN_CLASS["look"]
+
+    def drawn(rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        return (rng.random((len(classes), 1)) > rows[classes].cumsum(axis=1)[:, :-1]).sum(axis=1)
+
+    def counted(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+        table = np.full((len(CLASSES), count), 1 / count)  # as if each had been seen once in all
+        np.add.at(table, (first, second), 1)
+        return table / table.sum(axis=1, keepdims=True)  # every class weighs the same
+
+    def balanced(rows: np.ndarray, says: np.ndarray) -> float:
+        return float(np.mean([rows[k, says == k].sum() for k in range(len(CLASSES))]))
+
+    scores = {"inferior": [], "superior": [], "guided": []}
+    for _ in range(repeats):
+        truth = rng.choice(len(PRIOR), pairs, p=PRIOR)
+        label, seen = _flipped(rng, truth, noise), drawn(mri, truth)
+        looks = drawn(look, _flipped(rng, label, noise) if decoupled else truth)
+        by_mri = counted(label[:labelled], seen[:labelled], mri.shape[1])
+        by_look = counted(label[:labelled], looks[:labelled], len(LOOKS))
+        look_given_mri = counted(looks, seen, mri.shape[1]) * np.bincount(looks, minlength=len(LOOKS))[:, None]
+        guided = (by_look / by_look.sum(axis=0)) @ (look_given_mri / look_given_mri.sum(axis=0))
+        scores["inferior"].append(balanced(mri, by_mri.argmax(axis=0)))
+        scores["superior"].append(balanced(look, by_look.argmax(axis=0)))
+        scores["guided"].append(balanced(mri, guided.argmax(axis=0)))
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
 def ceiling(*modalities: str) -> dict[str, float]:
     """The best scores that anything can attain, of infinitely many cases: exact, by enumeration.
 
@@ -107,6 +189,8 @@ def write_radpath(
     modalities: Sequence[str] = MRI,
     count: int = 12,
     size: int = 32,
+    label_noise: float = 0.0,
+    decoupled: bool = False,
 ) -> Path:
     """Write phantom gliomas in the layout that `mmlib.data.radpath.load` reads.
 
@@ -119,12 +203,13 @@ def write_radpath(
         modalities: of the MRI that are written.
         count: patches of a slide.
         size: sides of a patch, pixels.
+        label_noise, decoupled: of the training cases, see `misread`; other cases keep their classes and slides.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: if a part has no case or more than 100,000, or a modality is unknown.
+        ValueError: if a part has no case or more than 100,000, a modality is unknown, or the noise is no probability.
     """
     target = Path(folder)
     counts = dict(zip(PARTS, (train, valid, test), strict=True))
@@ -139,13 +224,15 @@ def write_radpath(
         rows = []
         for number, part in tqdm(listed, desc="glioma phantom", unit="case"):
             glioma, name = draw(number), f"phantom-{number:06d}"
-            images = volumes(number, glioma.enhancement, glioma.oedema)
+            images, look = volumes(number, glioma.enhancement, glioma.oedema), glioma.look
+            if label_noise and part == "train":
+                glioma, look = misread(glioma, label_noise, decoupled)
             mri, slide = made / "mri" / name, made / "patches" / name
             mri.mkdir(parents=True)
             slide.mkdir(parents=True)
             for modality in modalities:
                 nibabel.save(nibabel.Nifti1Image(images[modality], affine), mri / f"{name}_{modality}.nii.gz")
-            for k, patch in enumerate(patches(number, glioma.look, count, size)):
+            for k, patch in enumerate(patches(number, look, count, size)):
                 Image.fromarray(patch).save(slide / f"{k:03d}.png")
             rows.append({"case": name, "class": CLASSES[glioma.label], "part": part})
         table = pd.DataFrame(rows)
