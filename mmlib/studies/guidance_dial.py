@@ -195,7 +195,7 @@ def glioma_table(scores: pd.DataFrame, labelled: int, pairs: int, noise: float) 
 
     Args:
         scores: of the experiments of `GLIOMAS`.
-        labelled, pairs, noise: of their training cases, as `mmlib.data.phantoms.glioma.model.expected_scores` takes them.
+        labelled, pairs, noise: of their training cases, see `mmlib.data.phantoms.glioma.model.expected_scores`.
     """
     table = image_table(scores, GLIOMAS, "class")
     for kind in GLIOMAS:
