@@ -75,6 +75,24 @@ def test_rows_of_the_tumours_are_means_by_number_of_labels(tumours):
     assert table.loc["G(I)+I"].tolist() == pytest.approx([74.5, 74.5])
 
 
+def test_the_table_of_gliomas_ends_in_what_counting_gives():
+    levels = {"inferior": 0.4, "superior": 0.7, "guided-b": 0.35}
+    rows = [
+        (experiment, row, seed, f"c{case}", "class", level + 0.01 * case)
+        for experiment in dial.GLIOMAS.values()
+        for row, level in levels.items()
+        for seed in range(2)
+        for case in range(3)
+    ]
+    columns = ["experiment", "variant", "seed", "case", "target", "value"]
+    scores = pd.DataFrame(rows, columns=columns).assign(available="inferior", metric="balanced")
+    table = dial.glioma_table(scores, labelled=100, pairs=600, noise=0.3)
+    assert table.loc["G(I), stage (b)", "coupled, over I"] == "-5.0 (-5.0 to -5.0)"
+    assert table.loc["I, by counting", "coupled, over I"] == "" and table.loc["S, by counting", "coupled, %"] == "86.1"
+    gained, lost = (float(table.loc["G(I), by counting", f"{kind}, over I"]) for kind in dial.GLIOMAS)
+    assert gained > 3 and lost < -1
+
+
 def test_figures_have_a_line_of_theory_for_each_kind(latents, tumours):
     figure = dial.dial_figure(latents, 300, 0.3)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score
 from mmlib.data.phantoms.glioma import drawing as glioma
 from mmlib.data.phantoms.glioma import model as histology
 from mmlib.data.phantoms.glioma.drawing import ENHANCEMENT, LOOKS, OEDEMA, patches, volumes
-from mmlib.data.phantoms.glioma.model import GIVEN_CLASS, ceiling, draw, write_radpath
+from mmlib.data.phantoms.glioma.model import GIVEN_CLASS, ceiling, draw, expected_scores, misread, write_radpath
 from mmlib.data.radpath import load
 from mmlib.modalities import MRI
 
@@ -162,3 +162,46 @@ def test_errors_name_what_was_given(tmp_path) -> None:
         write_radpath(tmp_path, 1, 1, 0)
     with pytest.raises(ValueError, match="modalities are .*; got .*'pd'"):
         write_radpath(tmp_path, 1, 1, 1, modalities=("pd",))
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_label_and_slide_tell_as_much_about_each_other_for_both_kinds(decoupled: bool, tiny) -> None:
+    drawn = [draw(number) for number in range(3000)]
+    read = [misread(one, 0.3, decoupled) for one in drawn]
+    wrong = np.mean([a.label != b.label for (a, _), b in zip(read, drawn, strict=True)])
+    assert wrong == pytest.approx(0.3, abs=0.03)
+    assert all(look == one.look for (_, look), one in zip(read, drawn, strict=True)) != decoupled
+    # only O looks like fried eggs, and always: the share of O among labels O is the chance that the label is right
+    given_label = [look == LOOKS[1] for written, look in read if written.label == 1]
+    truth = [look == LOOKS[1] for (_, look), one in zip(read, drawn, strict=True) if one.label == 1]
+    if decoupled:  # anew: right twice, or wrong and by chance back to it
+        assert np.mean(given_label) == pytest.approx(0.7, abs=0.06)
+        assert np.mean(truth) == pytest.approx(0.7**2 + 0.3**2 / 2, abs=0.06)
+    else:  # 1/6 right, and 5/6 of others of which 0.15 come here
+        assert np.mean(given_label) == pytest.approx(0.7 / (0.7 + 5 * 0.15), abs=0.06)
+        assert np.mean(truth) == 1
+    with pytest.raises(ValueError, match=r"label_noise .* in \[0, 1\); got 1"):
+        misread(drawn[0], 1.0)
+
+
+def test_only_training_gliomas_are_misread_and_only_their_slides_are_drawn_anew(tmp_path) -> None:
+    sizes = {"train": 20, "valid": 6, "test": 6, "modalities": ["t1ce"], "count": 3, "size": 8}
+    clean = load(write_radpath(tmp_path / "clean", **sizes), "t1ce")
+    noisy = load(write_radpath(tmp_path / "noisy", **sizes, label_noise=0.5, decoupled=True), "t1ce")
+    same = {}
+    for part in ("train", "test"):
+        first, second = (getattr(data, part)[:]["inputs"] for data in (clean, noisy))
+        same |= {(part, name): torch.equal(first[name], second[name]) for name in first}
+    assert same == {("train", "mri"): True, ("train", "slide"): False, ("test", "mri"): True, ("test", "slide"): True}
+    assert torch.equal(clean.test.labels, noisy.test.labels)
+    assert not torch.equal(clean.train.labels, noisy.train.labels)
+
+
+def test_counting_reaches_the_ceilings_and_guidance_helps_where_slides_know_more_than_labels() -> None:
+    endless = expected_scores(50_000, 50_000, 0.3, repeats=3)
+    for row, modality in (("inferior", "t1ce"), ("superior", "slide")):
+        assert endless[row] == pytest.approx(ceiling(modality)["balanced_accuracy"], abs=0.003)
+    few, misled = expected_scores(100, 600, 0.3, repeats=200), expected_scores(100, 600, 0.3, True, repeats=200)
+    right = expected_scores(100, 600, 0.0, repeats=200)
+    assert few["guided"] - few["inferior"] > 0.03 > 0.01 > right["guided"] - right["inferior"]
+    assert misled["guided"] < misled["inferior"]
