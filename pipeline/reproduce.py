@@ -18,8 +18,9 @@ from mmlib import records
 from pipeline import own
 from pipeline.frame import notebook_of
 from pipeline.make import execute
+from pipeline.profiles import profile as settings_of
 from pipeline.profiles import project_root
-from pipeline.store import STORE, restore
+from pipeline.store import STORE, restore, unread_of
 from pipeline.verify import machine, make_data
 
 FOLDER = "build/reproduced"
@@ -75,7 +76,11 @@ def reproduce(profile: str, experiment: str, names: Iterable[str] = ()) -> Path:
         make_data(known[name])
         settings = {**known[name]["parameters"], "results": str(results.relative_to(root))}
         execute(root / "notebooks" / f"{notebook}.md", made[name] / f"{notebook}.ipynb", settings)
-    scores = provenance.beside(every, _scores(made))
+    unread = settings_of(profile).get("unread", {})  # as they are published
+    left_out = {name: unread_of(f"{profile}/{experiment}/{name}/", unread) for name in made}
+    again = _scores(made)
+    again = again[[metric not in left_out[name] for name, metric in zip(again["run"], again["metric"], strict=True)]]
+    scores = provenance.beside(every, again)
     table = provenance.arms(scores, every)
     sentence = provenance.verdict(experiment, scores, table)
     figure = show(provenance.scatter(scores), alt=f"Published scores against those made anew. {sentence}")

@@ -1,8 +1,9 @@
 """The published results: finished runs go from `build/results` to `results/`, and what lies there comes back unchanged.
 
-`results/<profile>/<experiment>.tar.xz` holds a folder for each run: record, scores, a thinned history, and the arrays
-that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run>/<file>`, for they change seldom and
-git packs them badly; those of a network that has a name have their record there too (see `pipeline.networks`).
+`results/<profile>/<experiment>.tar.xz` holds a folder for each run: record, the scores that chapters read, a thinned
+history, and the arrays that chapters draw. Weights that chapters load lie beside it, `<experiment>/<run>/<file>`, for
+they change seldom and git packs them badly; those of a network that has a name have their record there too (see
+`pipeline.networks`).
 `results/manifest.json` has size and SHA-256 of every file. A restored record has the key `published`, one that was made
 here has not; nothing that was made here is ever replaced. Scores are published to seven digits, as many as float32
 holds, histories to six, arrays and weights in 16 bits; in the archive a table of scores lies by columns (`by_columns`),
@@ -47,7 +48,8 @@ from pipeline.frame import stale_runs
 from pipeline.profiles import FOLDERS, RESULTS, list_runs, profile, project_root
 
 STAGED = ".staged"  # where a change of the store is written before it is made
-ROWS = 200  # of a history that are kept, about
+ROWS = 200  # of a training in a history that are kept, about
+MOST = 20_000  # rows of a history of many trainings
 TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
 
 
@@ -59,6 +61,7 @@ def publish(
     networks: Iterable[str] = (),
     undrawn: Iterable[str] = (),
     folders: Mapping[str, str] | None = None,
+    unread: Mapping[str, Iterable[str]] | None = None,
 ) -> list[str]:
     """Add finished runs to the store; one that is there already is replaced.
 
@@ -69,6 +72,7 @@ def publish(
         networks: shell patterns of `<profile>/<experiment>/<run>/<file>`: weights that are kept; others are left out.
         undrawn: such patterns of arrays that are left out, since no chapter draws them.
         folders: where a reader's data lie -> what records name instead: where they lie is nobody's business.
+        unread: such patterns of scores -> the metrics that no chapter reads there, which are left out.
 
     Returns:
         The names `<profile>/<experiment>/<run>` of what was added.
@@ -81,7 +85,7 @@ def publish(
     for folder in runs:
         profile, experiment, run = folder.resolve().parts[-3:]
         place = f"{profile}/{experiment}/{run}/"
-        files = _published(folder, place, about, networks, undrawn, folders or {})
+        files = _published(folder, place, about, networks, undrawn, folders or {}, unread or {})
         added.setdefault(f"{profile}/{experiment}", {})[run] = files
     with records.one_at_a_time(store):
         settle(store)
@@ -172,6 +176,7 @@ def _published(
     networks: Iterable[str],
     undrawn: Iterable[str],
     folders: Mapping[str, str],
+    unread: Mapping[str, Iterable[str]],
 ) -> Files:
     """The files of a run as they are published; its record lists these, and under `left_out` those that are not."""
     record = records.read_record(folder)
@@ -182,13 +187,18 @@ def _published(
     names = [name for name in record["files"] if any(fnmatchcase(place + name, pattern) for pattern in wanted)]
     names = [name for name in names if not any(fnmatchcase(place + name, pattern) for pattern in undrawn)]
     files = {name: (folder / name).read_bytes() for name in names}
-    return shortened(files, record, about)
+    return shortened(files, record, about, unread_of(place, unread))
 
 
-def shortened(files: Files, record: dict[str, Any], about: Mapping[str, Any]) -> Files:
+def unread_of(place: str, unread: Mapping[str, Iterable[str]]) -> list[str]:
+    """The metrics that no chapter reads of a run, `<profile>/<experiment>/<run>/`."""
+    return [metric for pattern, metrics in unread.items() if fnmatchcase(place, pattern) for metric in metrics]
+
+
+def shortened(files: Files, record: dict[str, Any], about: Mapping[str, Any], unread: Iterable[str] = ()) -> Files:
     """Files as they are published, and the record that lists them."""
     change: dict[str, Callable[[bytes], bytes]] = {
-        "scores.csv": rounded,
+        "scores.csv": partial(rounded, unread=unread),
         "history.csv": thinned,
         ".npz": half_arrays,
         WEIGHTS: half_weights,
@@ -207,7 +217,7 @@ def thinned(history: bytes, rows: int = ROWS) -> bytes:
 
     Args:
         history: a `history.csv`.
-        rows: of a training.
+        rows: of a training; fewer where there are so many trainings that it would have more than `MOST`.
     """
     if not history.strip():
         return history
@@ -216,15 +226,17 @@ def thinned(history: bytes, rows: int = ROWS) -> bytes:
     training = pd.Series("", table.index).str.cat(parts, sep="|") if parts else pd.Series("", table.index)
     place = table.groupby(training, sort=False).cumcount()
     length = training.map(training.value_counts())
+    rows = max(1, min(rows, MOST // max(1, training.nunique())))
     keep = (place % np.ceil(length / rows).astype(int) == 0) | (place == length - 1)
     if "score" in table:
         keep |= table["score"].notna()
     return table[keep].to_csv(index=False, lineterminator="\n", float_format="%.6g").encode()
 
 
-def rounded(scores: bytes) -> bytes:
-    """A `scores.csv` with values to `DIGITS` digits; the same table again gives the same bytes."""
+def rounded(scores: bytes, unread: Iterable[str] = ()) -> bytes:
+    """A `scores.csv` with values to `DIGITS` digits, without metrics; the same table again gives the same bytes."""
     table = pd.read_csv(io.BytesIO(scores), dtype=str, keep_default_na=False)
+    table = table[~table["metric"].isin(list(unread))].copy()
     table["value"] = pd.to_numeric(table["value"].replace("", None))
     return table.to_csv(index=False, lineterminator="\n", float_format=f"%.{DIGITS}g").encode()
 
@@ -324,7 +336,7 @@ def publish_profile(profile_name: str, experiments: Iterable[str]) -> None:
     kept = [f"{profile_name}/{place}" for place in settings.get("networks", {}).values()]
     folders = {str(root / Path(given).expanduser()): name for name in FOLDERS if (given := os.environ.get(name))}
     weights = [*settings.get("weights", ()), *kept]
-    added = publish(root / STORE, own, about, weights, settings.get("undrawn", ()), folders)
+    added = publish(root / STORE, own, about, weights, settings.get("undrawn", ()), folders, settings.get("unread"))
     size = _list_networks(root, profile_name, settings)
     print(f"{len(added)} runs published, {len(runs) - len(own)} were; {STORE}/ has {size:.1f} MB: git add {STORE}")
     for name, why in refused.items():

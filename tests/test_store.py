@@ -206,6 +206,21 @@ def test_what_an_earlier_restoration_left_goes(tmp_path):
     assert not (restored(tmp_path) / "features.npz").exists() and (restored(tmp_path) / "scores.csv").exists()
 
 
+def test_metrics_that_no_chapter_reads_are_left_out_where_the_profile_says_so(tmp_path):
+    folder = finish(tmp_path / "made")
+    for pattern, published in (("book/segment*", ["hd95"]), ("book/other-*", ["dice", "hd95"])):
+        store.publish(tmp_path / "store", [folder], ABOUT, unread={pattern: ["dice"]})
+        store.restore(tmp_path / "store", "book", tmp_path / "back")
+        assert sorted(records.read_scores(restored(tmp_path))["metric"].unique()) == published
+
+
+def test_a_history_of_many_trainings_has_fewer_rows_of_each(monkeypatch):
+    monkeypatch.setattr(store, "MOST", 30)
+    text = "step,loss,seed\n" + "".join(f"{step},0.5,{seed}\n" for seed in range(3) for step in range(50))
+    table = pd.read_csv(io.BytesIO(store.thinned(text.encode())))
+    assert table.groupby("seed")["step"].agg(["min", "max", "size"]).values.tolist() == [[0, 49, 11]] * 3
+
+
 def test_a_history_is_thinned_and_keeps_its_ends_and_what_was_scored():
     rows = [f"{step},{1 / (step + 1)},{0.3 if step in (33, 77) else ''}\n" for step in range(1000)]
     text = "step,loss,score\n" + "".join(rows)
