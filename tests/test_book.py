@@ -258,6 +258,11 @@ def test_the_gallery_shows_every_figure_of_every_chapter_and_is_light(smoke_book
     assert shown == there and len(shown) > 50
 
 
+def test_a_part_of_which_the_profile_has_runs_is_not_left_out(smoke_book: Path) -> None:
+    text = (smoke_book / "chapters" / "07_deep_guidance.html").read_text()
+    assert "100 diagnoses, %" in text and "all diagnoses, over I" in text
+
+
 def test_a_chapter_is_read_in_ten_minutes(pages: list[Page]) -> None:
     """At 240 words a minute, as adults read prose in English (Brysbaert, 2019); tables and formulas are looked at."""
     assert {page.name: page.words for page in chapters(pages) if page.words > 2400 and "95_" not in page.name} == {}
