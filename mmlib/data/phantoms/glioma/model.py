@@ -135,7 +135,7 @@ def expected_scores(
     def balanced(rows: np.ndarray, says: np.ndarray) -> float:
         return float(np.mean([rows[k, says == k].sum() for k in range(len(CLASSES))]))
 
-    scores = {"inferior": [], "superior": [], "guided": []}
+    scores: dict[str, list[float]] = {"inferior": [], "superior": [], "guided": []}
     for _ in range(repeats):
         truth = rng.choice(len(PRIOR), pairs, p=PRIOR)
         label, seen = _flipped(rng, truth, noise), drawn(mri, truth)
