@@ -98,14 +98,21 @@ def test_bars_say_what_is_passed_and_what_is_not_run():
 def test_a_longer_run_is_compared_on_the_same_cases_and_seeds():
     longer = [("segmentation-longer", *row[1:]) for row in segmentation(0.53, 0.9)]
     both = results(segmentation(0.5, 0.9) + longer)
-    gains = study.gained_by_time(both)
+    gains = study.gained_by_time(both, "segmentation", "segmentation-longer")
     assert list(gains["available"]) == list(MRI)
     np.testing.assert_allclose([one.effect for one in gains["effect"]], 3)
     found = study.bars(both, trees(0.1)).set_index("bar, fixed before the runs")["measured"]
     assert found["no network below the trees with the same modalities"].endswith(", passed")
-    assert found["one modality: a run three times as long gains at most 3"].startswith(
-        "largest gain: ShaSpec (paper), t1 +3.0"
-    )
+    assert found["one modality: a run three times as long gains at most 3"].startswith("ShaSpec (paper), t1 +3.0")
+
+
+def test_networks_on_equal_terms_are_asked_what_twice_their_steps_gain():
+    equal = [("comparison", *row[1:]) for row in segmentation(0.5, 0.9)]
+    equal += [("comparison-twice", *row[1:]) for row in segmentation(0.6, 0.9)]
+    found = study.bars(results(equal), trees(0.1)).set_index("bar, fixed before the runs")["measured"]
+    (bar,) = [bar for bar in found.index if "twice the steps" in bar]
+    assert "results known" in bar and found[bar].startswith("ShaSpec (paper), t1 +10.0")
+    assert found[bar].endswith(", not passed")
 
 
 def test_the_lead_of_a_teacher_is_over_the_best_student_of_each_modality():
