@@ -125,14 +125,17 @@ def expected_scores(
     look = GIVEN_CLASS["look"]
 
     def drawn(rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """A finding for each case, (n,), by the probabilities of its class."""
         return (rng.random((len(classes), 1)) > rows[classes].cumsum(axis=1)[:, :-1]).sum(axis=1)
 
     def counted(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+        """P(second | first) from the cases: (K, count)."""
         table = np.full((len(CLASSES), count), 1 / count)  # as if each had been seen once in all
         np.add.at(table, (first, second), 1)
         return table / table.sum(axis=1, keepdims=True)  # every class weighs the same
 
     def balanced(rows: np.ndarray, says: np.ndarray) -> float:
+        """Balanced accuracy of naming the class `says` for each finding."""
         return float(np.mean([rows[k, says == k].sum() for k in range(len(CLASSES))]))
 
     scores: dict[str, list[float]] = {"inferior": [], "superior": [], "guided": []}
