@@ -591,8 +591,7 @@ def test_s6_needs_validation_cases(tmp_path):
 
 def test_s7_and_s8_are_decided_by_the_small_nets_alone(tmp_path):
     for variant, amount in {"l1-0.1": 0.1, "alpha-0": 0.08, "beta-0": 0.06, "alpha-0-beta-0": 0.05}.items():
-        for experiment in ("studies", "sharing-100"):  # the same networks; S8 reads the latter
-            make(tmp_path, "shaspec", variant, level(amount), experiment=experiment)
+        make(tmp_path, "shaspec", variant, level(amount), experiment="studies")
         make(tmp_path, "shaspec", variant, level(0.3), seeds=[7])  # a larger net elsewhere
     make(tmp_path, "shaspec", "alpha-1-beta-1", level(-0.2), experiment="studies")
     make(tmp_path, "zero-fill", "", level(0.02), experiment="studies")
