@@ -628,11 +628,15 @@ def resampled_effect(differences: Sequence[float], test_over_train: float, *, le
         level: coverage of the interval.
 
     Raises:
-        ValueError: if there are fewer than two repeats, or the ratio is negative.
+        ValueError: if there are fewer than two repeats, one is not a number, or the ratio is negative.
     """
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         raise ValueError(f"an interval over repeats needs at least two; got {len(values)}")
+    if np.isnan(values).any():
+        raise ValueError(
+            f"{np.isnan(values).sum()} of {len(values)} differences are no numbers; give repeats that both have"
+        )
     if test_over_train < 0:
         raise ValueError(f"test_over_train is n_test / n_train, at least 0; got {test_over_train}")
     error = values.std(ddof=1) * (1 / len(values) + test_over_train) ** 0.5

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mmlib.analysis.statistics import Effect, by_seed_and_case, paired_effects, resampled_effect
+from mmlib.analysis.statistics import Effect, by_seed_and_case, resampled_effect, shared_effect
 from mmlib.analysis.wording import format_effect
 from mmlib.data.phantoms import latents as phantom
 from mmlib.data.phantoms.glioma.model import expected_scores
@@ -68,14 +68,15 @@ def repeats(scores: pd.DataFrame, row: str, target: str) -> pd.DataFrame:
 
 
 def gain(scores: pd.DataFrame, row: str, other: str, target: str, test_over_train: float = 0.0) -> Effect:
-    """By how much a row lies above another, in points, with its interval over repeats.
+    """By how much a row lies above another, in points, with its interval over the repeats that both have.
 
     Of scores case by case, the same cases in every repeat, cases and repeats are resampled.
     """
     first, second = (repeats(scores, name, target) for name in (row, other))
     if first.shape[1] > 1:
-        return paired_effects([(first, second)])[0]
-    return resampled_effect((first - second).mean(axis=1), test_over_train)
+        return shared_effect(first, second)
+    common = first.index.intersection(second.index)
+    return resampled_effect((first.loc[common] - second.loc[common]).mean(axis=1), test_over_train)
 
 
 # ------------------------------------------------------------------------------------------------------------ the dial

@@ -438,6 +438,8 @@ def test_one_repeat_has_no_interval():
         resampled_effect([1.0], 0.5)
     with pytest.raises(ValueError, match="at least 0; got -1"):
         resampled_effect([1.0, 2.0], -1)
+    with pytest.raises(ValueError, match="1 of 3 differences are no numbers"):
+        resampled_effect([1.0, float("nan"), 2.0], 0)
 
 
 def test_intervals_over_splits_of_one_sample_hold_the_truth_only_when_corrected():

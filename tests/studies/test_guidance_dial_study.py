@@ -48,6 +48,12 @@ def test_gains_are_paired_by_data_set(latents):
     assert dial.gains_of_kinds(gains, 300, 0.3)["decoupled"] == "-10.0 (-10.2 to -9.8)"
 
 
+def test_a_row_with_fewer_data_sets_than_its_opponent_is_compared_on_its_own(latents):
+    fewer = latents[latents["variant"].ne("guided-b") | latents["seed"].ne(2)]
+    gains = dial.dial_gains(fewer, "guided-b")
+    assert gains["effect"].tolist() == pytest.approx([4.95, -10.05, 14.95])
+
+
 def test_the_table_of_the_dial_ends_in_the_theory(latents):
     table = dial.dial_table(latents, ["coupled 0.3 300 300"])
     (column,) = table.columns
