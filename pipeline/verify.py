@@ -347,21 +347,25 @@ def chosen(runs: Mapping[Path, Mapping[str, Any]], seed: int, sets: int = 0) -> 
     """
 
     def cost(folder: Path) -> tuple[Any, ...]:
-        """The first is taken: one that can be trained, on a CPU, with many losses published, soon."""
+        """The first is taken: one that can be trained, on a CPU, with many losses published, on shared data, soon."""
         record = runs[folder]
         lacks = any(
             not any((folder.parents[1] / one).rglob(f"*{WEIGHTS}")) for one in record["inputs"].get("networks", {})
         )
         known = (records.read_history(folder).get("step", pd.Series(dtype=int)) < LOSSES).sum()
-        return lacks, record["device"] != "cpu", -min(known, LOSSES), record["seconds"].get("train", 0.0), folder.name
+        shared = len(methods_on[record["data_fingerprint"]])
+        seconds = record["seconds"].get("train", 0.0)
+        return lacks, record["device"] != "cpu", -min(known, LOSSES), -shared, seconds, folder.name
 
     data: dict[tuple[str, ...], Path] = {}
     groups: dict[tuple[str, str], list[Path]] = {}
+    methods_on: dict[str, set[tuple[str, str]]] = {}  # a data set
     changed, other = set(), changed_runs(runs)
     for folder, record in runs.items():
         data.setdefault((record["experiment"], record["data_fingerprint"], record["split_hash"]), folder)
         group = notebook_of(record), record["method"]
         groups.setdefault(group, []).append(folder)
+        methods_on.setdefault(record["data_fingerprint"], set()).add(group)
         if other[folder]:
             changed.add(group)
     losses = {group: min(folders, key=cost) for group, folders in groups.items() if group in changed}
