@@ -229,7 +229,7 @@ def bars(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
         text = f"{below} of {len(cells)} cells below; lowest: {lowest}"
         rows["no network below the trees with the same modalities"] = judged(text, below == 0)
     for bar, usual, longer in (
-        ("a run three times as long", "segmentation", "segmentation-longer"),
+        ("a run three times as long", "comparison-twice", "comparison-longer"),
         ("twice the steps of chapter 09 (asked later, results known)", "comparison", "comparison-twice"),
     ):
         there = {usual, longer} <= present

@@ -96,9 +96,10 @@ def test_bars_say_what_is_passed_and_what_is_not_run():
 
 
 def test_a_longer_run_is_compared_on_the_same_cases_and_seeds():
-    longer = [("segmentation-longer", *row[1:]) for row in segmentation(0.53, 0.9)]
-    both = results(segmentation(0.5, 0.9) + longer)
-    gains = study.gained_by_time(both, "segmentation", "segmentation-longer")
+    usual = [("comparison-twice", *row[1:]) for row in segmentation(0.5, 0.9)]
+    longer = [("comparison-longer", *row[1:]) for row in segmentation(0.53, 0.9)]
+    both = results(segmentation(0.5, 0.9) + usual + longer)
+    gains = study.gained_by_time(both, "comparison-twice", "comparison-longer")
     assert list(gains["available"]) == list(MRI)
     np.testing.assert_allclose([one.effect for one in gains["effect"]], 3)
     found = study.bars(both, trees(0.1)).set_index("bar, fixed before the runs")["measured"]
