@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import paired_effects
-from mmlib.analysis.wording import format_effect
+from mmlib.analysis.wording import counted, format_effect
 from mmlib.figures.results import arm_of, arm_style
 from mmlib.figures.style import METHOD, new_figure, styled
 from mmlib.modalities import MRI, label
@@ -22,6 +22,10 @@ SEGMENTERS = ("shaspec paper", "u-hemis", "dropout-unet", "zero-fill")
 REGIONS = ("et", "tc", "wt")
 BARS = {"et": 85.0, "wt": 90.0}  # Dice in points with all four modalities, on held-out cases
 LONGER_MARGIN = 3.0  # points that a longer run may gain with one modality
+LONGER = {  # bar -> the same networks for fewer and for more steps
+    "a run three times as long": ("comparison-twice", "comparison-longer"),
+    "twice the steps of chapter 09 (asked later, results known)": ("comparison", "comparison-twice"),
+}
 TEACHER_LEAD = 5.0  # points of average Dice
 REGRESSION_MARGIN, NOISE_MARGIN = 0.7, 3.0  # dB
 
@@ -180,6 +184,24 @@ def gained_by_time(results: Results, experiment: str, longer_experiment: str) ->
     return pd.DataFrame(rows, columns=["arm", "available", "effect"])
 
 
+def gains_by_steps(results: Results) -> pd.DataFrame:
+    """What more steps gain with one modality, points of average Dice: a row per network and modality, steps in columns.
+
+    Args:
+        results: with the runs of two experiments of `LONGER` or more; without, the table is empty.
+    """
+    steps = results.records.groupby("experiment")["parameters.steps"].max()
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for usual, longer in sorted(LONGER.values(), key=lambda pair: steps.get(pair[1], 0)):
+        if {usual, longer} <= set(steps.index):
+            column = f"{steps[longer]:,.0f} steps over {steps[usual]:,.0f}"
+            for row in gained_by_time(results, usual, longer).itertuples():
+                text = f"{format_effect(row.effect)}, {counted(row.effect.seeds, 'seed')}"
+                rows.setdefault((name_of(row.arm), row.available), {})[column] = text
+    told = [{"network": network, "modality": name, **columns} for (network, name), columns in rows.items()]
+    return pd.DataFrame(told).fillna("-")
+
+
 def largest_gains(gains: pd.DataFrame) -> str:
     """Of `gained_by_time`: the largest gain of each network, judged."""
     most = gains.loc[gains["effect"].map(lambda effect: effect.effect).groupby(gains["arm"]).idxmax()]
@@ -228,10 +250,7 @@ def bars(results: Results, trees: pd.DataFrame) -> pd.DataFrame:
         lowest = f"{name_of(worst['arm'])}, {worst['available']}, {worst['target'].upper()} {worst['difference']:+.1f}"
         text = f"{below} of {len(cells)} cells below; lowest: {lowest}"
         rows["no network below the trees with the same modalities"] = judged(text, below == 0)
-    for bar, usual, longer in (
-        ("a run three times as long", "comparison-twice", "comparison-longer"),
-        ("twice the steps of chapter 09 (asked later, results known)", "comparison", "comparison-twice"),
-    ):
+    for bar, (usual, longer) in LONGER.items():
         there = {usual, longer} <= present
         text = largest_gains(gained_by_time(results, usual, longer)) if there else "not run in this profile"
         rows[f"one modality: {bar} gains at most {LONGER_MARGIN:g}"] = text

@@ -116,6 +116,23 @@ def test_networks_on_equal_terms_are_asked_what_twice_their_steps_gain():
     assert found[bar].endswith(", not passed")
 
 
+def test_a_row_for_each_modality_says_what_each_length_gains_over_the_one_before():
+    lengths = {"comparison": 2000, "comparison-twice": 4000, "comparison-longer": 12000}
+    scores = [
+        (experiment, *row[1:])
+        for experiment, value in zip(lengths, (0.5, 0.6, 0.62), strict=True)
+        for row in segmentation(value, 0.9)
+    ]
+    found = results(scores)
+    assert study.gains_by_steps(Results(found.records.assign(**{"parameters.steps": 0})[:0], found.scores)).empty
+    found.records["parameters.steps"] = found.records["experiment"].map(lengths)
+    table = study.gains_by_steps(found).set_index(["network", "modality"])
+    assert list(table) == ["4,000 steps over 2,000", "12,000 steps over 4,000"]
+    assert list(table.loc["ShaSpec (paper)"].index) == list(MRI)
+    assert [cell.split()[0] for cell in table.loc[("ShaSpec (paper)", "t1")]] == ["+10.0", "+2.0"]
+    assert table.loc[("ShaSpec (paper)", "t1")].str.endswith("1 seed").all()
+
+
 def test_the_lead_of_a_teacher_is_over_the_best_student_of_each_modality():
     scores = []
     for method, available, value in (
