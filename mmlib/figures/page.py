@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CAVEAT = "Smoke run, not a result. "
 SHORT = "Profile quick, short trainings. "
+WIDE = 12  # columns of a table; with more it is set smaller, for all to be seen at once
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Page:
         )
         for axis in (0, 1):
             styler = styler.format_index(escape="html", axis=axis)
-        apart: list[Any] = [{"selector": "td, th", "props": "padding: 0.2em 0.6em"}]
+        room = "0.6em" if frame.shape[1] <= WIDE else "0.25em; font-size: 0.85em"
+        apart: list[Any] = [{"selector": "td, th", "props": f"padding: 0.2em {room}"}]
         styler = styler.set_table_styles(apart)
         if index:
             return styler

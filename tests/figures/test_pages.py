@@ -31,6 +31,12 @@ def test_a_smoke_run_is_labelled_and_a_result_is_not():
     assert quick.say("x").data == "*Profile quick, short trainings.* x"
 
 
+@pytest.mark.parametrize(("columns", "smaller"), [(12, False), (16, True)])
+def test_a_table_of_many_columns_is_set_smaller(columns, smaller):
+    frame = pd.DataFrame([[92.25] * columns])
+    assert ("font-size" in Page("book").table(frame, "Dice").to_html()) == smaller
+
+
 def test_a_caller_can_say_that_a_profile_gives_no_results():
     assert Page("lab-a100").is_result and not Page("smoke-own").is_result
     assert "not a result" in Page("lab-a100", is_result=False).say("x").data
