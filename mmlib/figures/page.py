@@ -14,16 +14,16 @@ from pandas.io.formats.style import Styler
 
 from mmlib.analysis.results import run_table
 from mmlib.figures.style import text_table
-from mmlib.figures.verdicts import WIDTHS
 from mmlib.ledgers import claims
-from mmlib.ledgers.claims import gives_results, weakest
+from mmlib.ledgers.claims import QUESTIONS, gives_results, weakest
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
 
 CAVEAT = "Smoke run, not a result. "
 SHORT = "Profile quick, short trainings. "
-WIDE = 12  # columns of a table; with more it is set smaller, for all to be seen at once
+VERDICT_WIDTHS = {"claim": 12, "verdict": 15, "rule with its date, and why": 17}  # columns, em: a page holds them
+WIDE = 7  # columns of a table; with more it is set smaller, for all to be seen at once
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,22 @@ class Page:
             ids: of the claims.
         """
         rows = weakest(parts)
+        told = claims.page(rows[rows["id"].isin(ids)]).map(escape)
+
+        def answer(row: pd.Series, question: str) -> str:
+            word, _, text = row[question].partition("\n")
+            return f"{question}: <strong>{word}</strong> {text}".strip()
+
+        cells = {
+            "claim": "<strong>" + told["id"] + "</strong> " + told["claim"] + "<br>Paper: " + told["paper says"],
+            "verdict": told.apply(lambda row: "<br>".join(answer(row, question) for question in QUESTIONS), axis=1),
+            "rule with its date, and why": told["rule, and its date"] + ".<br>" + told["why"],
+        }
         caption = (
             f"From the claims ledger, profile {self.profile}: the weakest part of each claim. A rule names the "
             "smallest effect of interest and the day it was committed."
         )
-        return text_table(claims.page(rows[rows["id"].isin(ids)]), WIDTHS).set_caption(self.caveat + caption)
+        return text_table(pd.DataFrame(cells), VERDICT_WIDTHS).format(str).set_caption(escape(self.caveat + caption))
 
 
 def provenance_anchor(experiment: str) -> str:

@@ -31,7 +31,7 @@ def test_a_smoke_run_is_labelled_and_a_result_is_not():
     assert quick.say("x").data == "*Profile quick, short trainings.* x"
 
 
-@pytest.mark.parametrize(("columns", "smaller"), [(12, False), (16, True)])
+@pytest.mark.parametrize(("columns", "smaller"), [(7, False), (16, True)])
 def test_a_table_of_many_columns_is_set_smaller(columns, smaller):
     frame = pd.DataFrame([[92.25] * columns])
     assert ("font-size" in Page("book").table(frame, "Dice").to_html()) == smaller
