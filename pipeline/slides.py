@@ -119,20 +119,17 @@ class Deck:
 
     def add_verdicts(self) -> None:
         """What the ledger says of each claim of the chapter: a word for each question, and the effect."""
-        columns = ["id", "claim", *QUESTIONS]
         rows: dict[str, str] = {}
-        for table in self.chapter.select("table"):
-            heads = [head.get_text(strip=True) for head in table.select("thead th")]
-            if not set(columns) <= set(heads):
-                continue
-            for row in table.select("tbody tr"):
-                cells = dict(zip(heads, (escape(cell.get_text()) for cell in row.select("th, td")), strict=True))
-                for question in QUESTIONS:
-                    word, _, measured = cells[question].partition("\n")
-                    effect = measured.split(", n = ")[0] if question == STAND_IN else ""
-                    cells[question] = f"<strong>{word}</strong><br>{effect}"
-                rows[cells["id"]] = "".join(f"<td>{cells[name]}</td>" for name in columns)
-        head = "".join(f"<th>{name}</th>" for name in columns)
+        for row in self.chapter.select("tr:has(.claim)"):
+            name = one(row, "strong").get_text()
+            cells = [name, one(row, ".claim").get_text()]
+            for question, answer in zip(QUESTIONS, row.select(".answer"), strict=True):
+                word = one(answer, "strong").get_text()
+                measured = answer.get_text().partition(word)[2].strip()
+                effect = measured.split(", n = ")[0] if question == STAND_IN else ""
+                cells.append(f"<strong>{word}</strong><br>{escape(effect)}")
+            rows[name] = "".join(f"<td>{cell}</td>" for cell in [*map(escape, cells[:2]), *cells[2:]])
+        head = "".join(f"<th>{name}</th>" for name in ["id", "claim", *QUESTIONS])
         for begin in range(0, len(rows), ROWS):
             body = "".join(f"<tr>{row}</tr>" for row in list(rows.values())[begin : begin + ROWS])
             self.add("Verdicts", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

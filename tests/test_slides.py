@@ -1,26 +1,33 @@
 """Decks of slides from pages made up for it: what of a chapter they take, and what they ask of the network."""
 
+import math
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
+from mmlib.figures.page import Page
+from mmlib.ledgers.claims import COLUMNS, QUESTIONS, STAND_IN
 from pipeline.slides import DECKS, LABEL, make_slides
 
 FIGURE = (
     '<figure id="figure-{n}"><img src="../_images/{n}.svg" alt="It falls."><figcaption>Fig {n}.</figcaption></figure>'
 )
 POINTS = "".join(f"<li><p>{'word ' * 80}{n}</p></li>" for n in range(3))
-HEADS = ["id", "claim", "paper's tables", "stand-in", "real data", "why"]
-CELLS = [
-    "K1",
-    "It helps &lt;.",
-    "FOLLOWS",
-    "SHOWN\n+3 points, 95 % interval 2 to 4, n = 40, seeds = 5",
-    "NOT RUN",
-    "so",
-]
+
+
+def verdicts() -> str:
+    """The table of a chapter: one claim, asked of the stand-in alone."""
+    blank = dict.fromkeys(COLUMNS, "") | dict.fromkeys(("effect", "low", "high", "sesoi", "n", "seeds"), math.nan)
+    blank |= {"id": "K1", "sentence": "paper", "claim": "It helps <.", "parts": 0, "passes": 0, "verdict": "NOT RUN"}
+    asked = {"effect": 3.0, "low": 2.0, "high": 4.0, "sesoi": 1.0, "n": 40, "seeds": 5, "parts": 1, "passes": 1}
+    asked |= {"unit": "points", "rule": "greater", "verdict": "SHOWN", "judged": "SHOWN"}
+    rows = [blank | {"question": question} | (asked if question == STAND_IN else {}) for question in QUESTIONS]
+    return Page("book").verdicts(pd.DataFrame(rows), "K1").to_html()
+
+
 CHAPTER = f"""<article><section id="the-paper"><h1>A method<a class="headerlink" href="#the-paper">#</a></h1>
 <p><strong>Claim: it helps</strong> [<a href="../bibliography.html#a" title="A. Author. A paper. 2023.">A</a>].</p>
 <div class="admonition tip"><ul><li>what it is worth</li></ul></div>
@@ -29,8 +36,7 @@ CHAPTER = f"""<article><section id="the-paper"><h1>A method<a class="headerlink"
 <section id="data"><h2>Data</h2>{FIGURE.format(n=2)}</section>
 <section id="model"><h2>Model</h2><p>Two networks.</p>{{drawing}}</section>
 <section id="evaluate"><h2>Evaluate</h2><section id="maps"><h3>Maps</h3>{FIGURE.format(n=4)}</section></section>
-<table><thead><tr>{"".join(f"<th>{head}</th>" for head in HEADS)}</tr></thead>
-<tbody><tr>{"".join(f"<td>{cell}</td>" for cell in CELLS)}</tr></tbody></table>
+{{verdicts}}
 <section id="take-away"><h2>Take-away</h2><ul>{POINTS}</ul></section>
 <section id="limitations-and-differences">
 <h2>Limits</h2><ul><li>Few <a href="../limits.html">seeds</a>.</li></ul></section>
@@ -49,7 +55,7 @@ def decks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BeautifulSoup]:
     (html / "problem.html").write_text(f"<article>{SETTINGS}</article>")
     for chapter, drawing in DECKS.values():
         label = " [smoke run, not a result]" if chapter.startswith("03") else ""
-        text = CHAPTER.format(drawing="" if drawing else FIGURE.format(n=3), label=label)
+        text = CHAPTER.format(drawing="" if drawing else FIGURE.format(n=3), label=label, verdicts=verdicts())
         (html / "chapters" / f"{chapter}.html").write_text(text)
     (html / "chapters" / f"{DECKS['m2dn'][0]}.html").write_text("<article><p>Left out: no runs.</p></article>")
     made = make_slides(html, html.parent / "slides")
@@ -78,7 +84,7 @@ def test_a_deck_goes_from_the_paper_to_the_limits_with_the_numbers_of_the_page(d
     said = [text for _, text in made]
     assert "A. Author. A paper. 2023." in said[0] and "Claim: it helps" in said[1]
     assert "+3.1 points" in said[3] and "Fig 1." in said[4]
-    assert said[9].endswith("K1 It helps <. FOLLOWS SHOWN +3 points, 95 % interval 2 to 4 NOT RUN")
+    assert said[9].endswith("K1 It helps <. NOT RUN SHOWN +3.00 points, 95 % interval +2.00 to +4.00 NOT RUN")
     assert "Because." not in said[11], "answers are on the page"
 
 

@@ -119,10 +119,11 @@ class Page:
 
         def answer(row: pd.Series, question: str) -> str:
             word, _, text = row[question].partition("\n")
-            return f"{question}: <strong>{word}</strong> {text}".strip()
+            return f'<span class="answer">{question}: <strong>{word}</strong> {text}</span>'
 
+        named = "<strong>" + told["id"] + '</strong> <span class="claim">' + told["claim"] + "</span>"
         cells = {
-            "claim": "<strong>" + told["id"] + "</strong> " + told["claim"] + "<br>Paper: " + told["paper says"],
+            "claim": named + "<br>Paper: " + told["paper says"],
             "verdict": told.apply(lambda row: "<br>".join(answer(row, question) for question in QUESTIONS), axis=1),
             "rule with its date, and why": told["rule, and its date"] + ".<br>" + told["why"],
         }
