@@ -252,7 +252,7 @@ def known_and_unknown(rates: pd.DataFrame) -> Figure:
 
 
 def errors_by_region(study: Study) -> pd.DataFrame:
-    """Mean absolute error, % of the data range, by arm; columns: missing modality and region."""
+    """Mean absolute error, % of the data range, by missing modality and region; columns: arms."""
     rows = {
         NAMES[arm]: {
             (target, text): study.table("synthesis", arm, metric, SINGLE[target], target).to_numpy().mean()
@@ -261,7 +261,7 @@ def errors_by_region(study: Study) -> pd.DataFrame:
         }
         for arm in MAIN
     }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows)
 
 
 def most_enhancing(pictures: Pictures) -> int:
