@@ -15,7 +15,7 @@ from scipy import stats
 
 from mmlib.analysis.results import Results
 from mmlib.analysis.statistics import by_seed_and_case, mean_interval, paired_effects, rank_distribution
-from mmlib.analysis.wording import format_effect, format_interval, listed
+from mmlib.analysis.wording import counted, format_effect, format_interval, listed
 from mmlib.figures.results import arm_style
 from mmlib.figures.style import new_figure, styled
 from mmlib.modalities import MRI, label
@@ -23,7 +23,10 @@ from mmlib.studies.distillation import NAMES
 from mmlib.studies.segmentation import Study, arm_name, cost_table, read_study
 
 EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms within each; see `on_equal_terms`
-LONGER = "comparison-twice"  # some networks of `comparison` for twice as many steps
+LONGER = {  # some networks of `comparison` for more steps
+    "twice the steps": "comparison-twice",
+    "six times the steps": "comparison-longer",
+}
 NEWER = ("rfnet", "mmformer", "m3ae", "simmlm")
 TWO_STAGES = ("m3ae", "simmlm")  # the first takes as many steps as the second
 SEEDS = 3  # of each network, from which on they are compared
@@ -167,39 +170,50 @@ def filled_first(results: Results) -> tuple[pd.DataFrame, float, int]:
     return table.drop(columns="level"), float(whole), scores["case"].nunique()
 
 
-def twice(results: Results) -> pd.DataFrame:
-    """Networks after twice the steps: those whose earlier stage takes as many, and others that were trained as long.
+def more_steps(results: Results) -> pd.DataFrame:
+    """Networks after more steps: those whose earlier stage takes as many, and others that were trained as long.
 
     Args:
-        results: with the runs of `comparison` and, of the others, those of `comparison-twice`.
+        results: with the runs of `comparison` and, of the others, those of the experiments of `LONGER`.
 
     Returns:
-        Rows: networks, best first; columns: level in percent after the steps of `comparison` and after twice as many,
-        the gain in points over shared seeds and cases, each with its 95 % interval, and the seeds of the longer ones.
-        Empty where none was trained longer.
+        Rows: networks, best after twice the steps first; columns: level in percent with its 95 % interval and seeds
+        after the steps of `comparison` and of each of `LONGER` that was run, and the gain in points by twice the steps
+        over shared seeds and cases. Empty where none was trained longer.
     """
-    once, longer = (
-        levels(
+    trained = {
+        column: levels(
             read_study(Results(*(table[table["experiment"].eq(name)] for table in (results.records, results.scores))))
         )
+        for column, name in {"steps": EXPERIMENTS[0][0], **LONGER}.items()
         if name in set(results.records["experiment"])
-        else {}
-        for name in (EXPERIMENTS[0][0], LONGER)
-    )
-    if not longer:
+    }
+    twice = next(iter(LONGER))
+    if twice not in trained:
         return pd.DataFrame()
-    found = []
-    for arm, table in {**{arm: once[arm] for arm in TWO_STAGES if arm in once}, **longer}.items():
-        mean, low, high = mean_interval(table)
-        row = {"network": arm_name(arm), "level": mean, "steps": "-", "gain, points": "two stages"}
-        if arm in longer and arm in once:
-            before, least, most = mean_interval(once[arm])
-            shared = table.index.intersection(once[arm].index)
-            (gain,) = paired_effects([(table.loc[shared], once[arm].loc[shared])])
-            row |= {"steps": f"{before:.1f} ({format_interval(least, most)})", "gain, points": format_effect(gain)}
-        found.append({**row, "twice the steps": f"{mean:.1f} ({format_interval(low, high)})", "seeds": len(table)})
-    ordered = pd.DataFrame(found).sort_values("level", ascending=False).set_index("network")
-    return ordered[["steps", "twice the steps", "gain, points", "seeds"]]
+    once = trained.pop("steps", {})
+    staged = {arm: once[arm] for arm in TWO_STAGES if arm in once}
+    trained[twice] = {**staged, **trained[twice]}
+    gains = dict.fromkeys(staged, "two stages")
+    for arm in (arm for arm in trained[twice] if arm in once and arm not in staged):
+        shared = trained[twice][arm].index.intersection(once[arm].index)
+        (gain,) = paired_effects([(trained[twice][arm].loc[shared], once[arm].loc[shared])])
+        gains[arm] = format_effect(gain)
+    trained = {"steps": {arm: table for arm, table in once.items() if arm not in staged}, **trained}
+    found = [
+        {"network": arm_name(arm), **{column: _level(tables.get(arm)) for column, tables in trained.items()}}
+        | {"gain by twice, points": gains.get(arm, "-")}
+        for arm in sorted(trained[twice], key=lambda arm: -mean_interval(trained[twice][arm])[0])
+    ]
+    return pd.DataFrame(found).set_index("network")
+
+
+def _level(table: pd.DataFrame | None) -> str:
+    """A level by seed and case as a cell of a table."""
+    if table is None:
+        return "-"
+    mean, low, high = mean_interval(table)
+    return f"{mean:.1f} ({format_interval(low, high)}), {counted(len(table), 'seed')}"
 
 
 def guessed_from_the_core(study: Study, available: str = "t1") -> float:

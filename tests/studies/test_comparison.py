@@ -57,15 +57,22 @@ def test_networks_of_two_stages_are_beside_others_trained_for_as_many_steps():
         return results_of(pd.DataFrame(rows))
 
     once = made("comparison", ("dropout-unet", 0.45), ("simmlm", 0.5), ("u-hemis", 0.3))
-    longer = made(study.LONGER, ("dropout-unet", 0.48))
-    both = Results(
-        *(pd.concat(pair) for pair in zip((once.records, once.scores), (longer.records, longer.scores), strict=True))
-    )
-    table = study.twice(both)
+    twice = made("comparison-twice", ("dropout-unet", 0.48))
+    longer = made("comparison-longer", ("dropout-unet", 0.52))
+
+    def together(*parts):
+        return Results(*(pd.concat(tables) for tables in zip(*((p.records, p.scores) for p in parts), strict=True)))
+
+    table = study.more_steps(together(once, twice))
     assert table.index.tolist() == ["SimMLM", "U-Net with dropout"]
-    assert table["steps"]["SimMLM"] == "-" and table["gain, points"]["SimMLM"] == "two stages"
-    assert table["gain, points"]["U-Net with dropout"].startswith("+3.0")
-    assert study.twice(once).empty
+    assert list(table) == ["steps", "twice the steps", "gain by twice, points"]
+    assert table["steps"]["SimMLM"] == "-" and table["gain by twice, points"]["SimMLM"] == "two stages"
+    assert table["gain by twice, points"]["U-Net with dropout"].startswith("+3.0")
+    assert study.more_steps(once).empty
+    six = study.more_steps(together(once, twice, longer))["six times the steps"]
+    assert six["SimMLM"] == "-" and float(six["U-Net with dropout"].split()[0]) == pytest.approx(
+        float(table["twice the steps"]["U-Net with dropout"].split()[0]) + 4, abs=0.11
+    )
 
 
 def test_what_fills_a_gap_is_beside_what_leaves_it_out():
