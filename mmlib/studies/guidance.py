@@ -143,15 +143,15 @@ class Scores:
         key = (experiment, "balanced", "inferior", target or TARGETS[experiment][0])
         return self.tables[key].shape[1] if key in self.tables else 0
 
-    def seeds(self, experiment: str) -> int:
-        """Number of seeds."""
-        return len(self.table(experiment, "inferior", TARGETS[experiment][0]))
+    def seeds(self, experiment: str, metric: str = "balanced") -> int:
+        """Number of seeds, of the row that has most; published results hold some metrics of a part of the seeds."""
+        return max(len(table) for key, table in self.tables.items() if key[:2] == (experiment, metric))
 
-    def sample(self, experiment: str, kind: str) -> str:
+    def sample(self, experiment: str, kind: str, metric: str = "balanced") -> str:
         """For captions: `1,000 test lesions (phantom), 3 seeds`."""
         number = self.cases(experiment)
         noun = f"test {NOUNS[experiment]}" + ("" if number == 1 else "s")
-        return f"{number:,} {noun} ({kind}), {counted(self.seeds(experiment), 'seed')}"
+        return f"{number:,} {noun} ({kind}), {counted(self.seeds(experiment, metric), 'seed')}"
 
 
 def recall_error(counts: Sequence[int], recall: float) -> float:

@@ -46,6 +46,9 @@ def test_what_was_not_scored_has_no_cases_and_is_no_row(scores):
 
 def test_a_sample_says_how_many_cases_of_which_kind(scores):
     assert scores.sample("derm7pt", "phantom") == "24 test lesions (phantom), 2 seeds"
+    matched = scores.table("derm7pt", "guided")[:1]  # of the first seed alone
+    of_part = study.Scores({**scores.tables, ("derm7pt", "match", "guided", study.TASKS[0]): matched})
+    assert of_part.sample("derm7pt", "phantom", "match") == "24 test lesions (phantom), 1 seed"
 
 
 def test_the_error_of_a_balanced_accuracy_is_that_of_its_recalls():
