@@ -38,7 +38,8 @@ from pipeline.sources import cells, parameters_of
 from pipeline.store import STORE, WEIGHTS, restore
 
 VERIFIED = "build/verified.json"  # what the last call found, profile by profile
-LOSSES = 20  # that are compared, of the first training of a run
+LOSSES = 20  # that are compared, of the first training of a run, where they are published
+ENOUGH = 2  # published losses: what is compared then is a step from the initialisation and one after some updates
 CASES = 3  # drawn for each network that is rescored
 NETWORKS = 3  # drawn of the published ones
 # The largest difference of a score, in the unit of its metric, whole or of a region (psnr-et); a metric that is not
@@ -347,7 +348,7 @@ def chosen(runs: Mapping[Path, Mapping[str, Any]], seed: int, sets: int = 0) -> 
     """
 
     def cost(folder: Path) -> tuple[Any, ...]:
-        """The first is taken: one that can be trained, on a CPU, with many losses published, on shared data, soon."""
+        """The first is taken: one that can be trained, on a CPU, with enough losses published, on shared data, soon."""
         record = runs[folder]
         lacks = any(
             not any((folder.parents[1] / one).rglob(f"*{WEIGHTS}")) for one in record["inputs"].get("networks", {})
@@ -355,7 +356,7 @@ def chosen(runs: Mapping[Path, Mapping[str, Any]], seed: int, sets: int = 0) -> 
         known = (records.read_history(folder).get("step", pd.Series(dtype=int)) < LOSSES).sum()
         shared = len(methods_on[record["data_fingerprint"]])
         seconds = record["seconds"].get("train", 0.0)
-        return lacks, record["device"] != "cpu", -min(known, LOSSES), -shared, seconds, folder.name
+        return lacks, record["device"] != "cpu", -min(known, ENOUGH), -shared, seconds, folder.name
 
     data: dict[tuple[str, ...], Path] = {}
     groups: dict[tuple[str, str], list[Path]] = {}
