@@ -170,6 +170,33 @@ def filled_first(results: Results) -> tuple[pd.DataFrame, float, int]:
     return table.drop(columns="level"), float(whole), scores["case"].nunique()
 
 
+def _levels_by_length(results: Results) -> dict[str, dict[str, pd.DataFrame]]:
+    """Experiment -> arm -> level by seed and case: of `comparison`, then of those of `LONGER` that have run."""
+    trained = {}
+    for name in (EXPERIMENTS[0][0], *LONGER.values()):
+        if name in set(results.records["experiment"]):
+            parts = (table[table["experiment"].eq(name)] for table in (results.records, results.scores))
+            trained[name] = levels(read_study(Results(*parts)))
+    return trained
+
+
+def by_steps(results: Results, arm: str = "shaspec paper", other: str = "dropout-unet") -> str:
+    """By how many points one network lies above another after ever more steps, in words; over shared seeds and cases.
+
+    Args:
+        results: as for `more_steps`.
+        arm, other: the two networks.
+    """
+    steps = results.records.groupby("experiment")["parameters.steps"].max()
+    said = []
+    for name, tables in _levels_by_length(results).items():
+        if {arm, other} <= set(tables):
+            shared = tables[arm].index.intersection(tables[other].index)
+            (gain,) = paired_effects([(tables[arm].loc[shared], tables[other].loc[shared])])
+            said.append(f"{format_effect(gain)} after {steps[name]:,.0f} steps ({counted(gain.seeds, 'seed')})")
+    return listed(said) if len(said) > 1 else "(not trained for longer in this profile)"
+
+
 def more_steps(results: Results) -> pd.DataFrame:
     """Networks after more steps: those whose earlier stage takes as many, and others that were trained as long.
 
@@ -181,13 +208,8 @@ def more_steps(results: Results) -> pd.DataFrame:
         after the steps of `comparison` and of each of `LONGER` that was run, and the gain in points by twice the steps
         over shared seeds and cases. Empty where none was trained longer.
     """
-    trained = {
-        column: levels(
-            read_study(Results(*(table[table["experiment"].eq(name)] for table in (results.records, results.scores))))
-        )
-        for column, name in {"steps": EXPERIMENTS[0][0], **LONGER}.items()
-        if name in set(results.records["experiment"])
-    }
+    columns = {EXPERIMENTS[0][0]: "steps", **{name: column for column, name in LONGER.items()}}
+    trained = {columns[name]: tables for name, tables in _levels_by_length(results).items()}
     twice = next(iter(LONGER))
     if twice not in trained:
         return pd.DataFrame()

@@ -73,6 +73,13 @@ def test_networks_of_two_stages_are_beside_others_trained_for_as_many_steps():
     assert six["SimMLM"] == "-" and float(six["U-Net with dropout"].split()[0]) == pytest.approx(
         float(table["twice the steps"]["U-Net with dropout"].split()[0]) + 4, abs=0.11
     )
+    turned = together(once, made("comparison-longer", ("dropout-unet", 0.52), ("u-hemis", 0.54)))
+    turned.records["parameters.steps"] = turned.records["experiment"].map({"comparison": 2000.0}).fillna(12000.0)
+    first, last = study.by_steps(turned, "u-hemis", "dropout-unet").split(" and ")
+    assert first.startswith("-15.0") and first.endswith("after 2,000 steps (1 seed)")
+    assert last.startswith("+2.0") and last.endswith("after 12,000 steps (1 seed)")
+    alone = Results(turned.records.iloc[:3], turned.scores[turned.scores["experiment"].eq("comparison")])
+    assert study.by_steps(alone, "u-hemis", "dropout-unet") == "(not trained for longer in this profile)"
 
 
 def test_what_fills_a_gap_is_beside_what_leaves_it_out():
