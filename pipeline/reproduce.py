@@ -79,7 +79,9 @@ def reproduce(profile: str, experiment: str, names: Iterable[str] = ()) -> Path:
     unread = settings_of(profile).get("unread", {})  # as they are published
     left_out = {name: unread_of(f"{profile}/{experiment}/{name}/", unread) for name in made}
     again = _scores(made)
-    again = again[[metric not in left_out[name] for name, metric in zip(again["run"], again["metric"], strict=True)]]
+    variants = again.get("variant", again["metric"])  # a run of one network does not name it with each score
+    asked = zip(again["run"], variants, again["metric"], strict=True)
+    again = again[[not {metric, f"{variant}/{metric}"}.intersection(left_out[run]) for run, variant, metric in asked]]
     scores = provenance.beside(every, again)
     table = provenance.arms(scores, every)
     sentence = provenance.verdict(experiment, scores, table)

@@ -72,7 +72,7 @@ def publish(
         networks: shell patterns of `<profile>/<experiment>/<run>/<file>`: weights that are kept; others are left out.
         undrawn: such patterns of arrays that are left out, since no chapter draws them.
         folders: where a reader's data lie -> what records name instead: where they lie is nobody's business.
-        unread: such patterns of scores -> the metrics that no chapter reads there, which are left out.
+        unread: such patterns of scores -> the metrics that no chapter reads there, which are left out, as in `rounded`.
 
     Returns:
         The names `<profile>/<experiment>/<run>` of what was added.
@@ -234,9 +234,14 @@ def thinned(history: bytes, rows: int = ROWS) -> bytes:
 
 
 def rounded(scores: bytes, unread: Iterable[str] = ()) -> bytes:
-    """A `scores.csv` with values to `DIGITS` digits, without metrics; the same table again gives the same bytes."""
+    """A `scores.csv` with values to `DIGITS` digits, without metrics (`dice`, or of one variant `paper/dice`).
+
+    The same table again gives the same bytes.
+    """
     table = pd.read_csv(io.BytesIO(scores), dtype=str, keep_default_na=False)
-    table = table[~table["metric"].isin(list(unread))].copy()
+    left_out = list(unread)
+    of_variant = table["variant"] + "/" + table["metric"] if "variant" in table else table["metric"]
+    table = table[~(table["metric"].isin(left_out) | of_variant.isin(left_out))].copy()
     table["value"] = pd.to_numeric(table["value"].replace("", None))
     return table.to_csv(index=False, lineterminator="\n", float_format=f"%.{DIGITS}g").encode()
 

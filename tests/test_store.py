@@ -98,6 +98,8 @@ def test_scores_are_published_to_seven_digits_and_the_record_says_so(tmp_path):
     assert after["left_out"]["scores.csv"] == before["files"]["scores.csv"] != after["files"]["scores.csv"]
     text = (restored(tmp_path) / "scores.csv").read_bytes()
     assert store.rounded(text) == text
+    rows = b"variant,metric,value\na,dice,0.5\na,far,1.0\nb,dice,0.25\n"
+    assert store.rounded(rows, ["far", "b/dice"]) == b"variant,metric,value\na,dice,0.5\n"
 
 
 @pytest.mark.parametrize(

@@ -143,15 +143,16 @@ class Scores:
         key = (experiment, "balanced", "inferior", target or TARGETS[experiment][0])
         return self.tables[key].shape[1] if key in self.tables else 0
 
-    def seeds(self, experiment: str, metric: str = "balanced") -> int:
-        """Number of seeds, of the row that has most; published results hold some metrics of a part of the seeds."""
-        return max(len(table) for key, table in self.tables.items() if key[:2] == (experiment, metric))
+    def seeds(self, experiment: str, metric: str = "balanced") -> list[int]:
+        """The numbers of seeds that rows have; published results hold some metrics of a part of the seeds."""
+        return sorted({len(table) for key, table in self.tables.items() if key[:2] == (experiment, metric)})
 
     def sample(self, experiment: str, kind: str, metric: str = "balanced") -> str:
         """For captions: `1,000 test lesions (phantom), 3 seeds`."""
-        number = self.cases(experiment)
+        number, seeds = self.cases(experiment), self.seeds(experiment, metric)
         noun = f"test {NOUNS[experiment]}" + ("" if number == 1 else "s")
-        return f"{number:,} {noun} ({kind}), {counted(self.seeds(experiment, metric), 'seed')}"
+        trained = counted(seeds[-1], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+        return f"{number:,} {noun} ({kind}), {trained}"
 
 
 def recall_error(counts: Sequence[int], recall: float) -> float:

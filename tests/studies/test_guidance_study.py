@@ -49,6 +49,10 @@ def test_a_sample_says_how_many_cases_of_which_kind(scores):
     matched = scores.table("derm7pt", "guided")[:1]  # of the first seed alone
     of_part = study.Scores({**scores.tables, ("derm7pt", "match", "guided", study.TASKS[0]): matched})
     assert of_part.sample("derm7pt", "phantom", "match") == "24 test lesions (phantom), 1 seed"
+    both = study.Scores(
+        {**of_part.tables, ("derm7pt", "match", "combined", study.TASKS[0]): scores.table("derm7pt", "guided")}
+    )
+    assert both.sample("derm7pt", "phantom", "match") == "24 test lesions (phantom), 1 to 2 seeds"
 
 
 def test_the_error_of_a_balanced_accuracy_is_that_of_its_recalls():
