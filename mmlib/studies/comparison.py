@@ -26,6 +26,7 @@ EXPERIMENTS = (("comparison",), ("segmentation", "subsets"))  # equal terms with
 LONGER = {  # some networks of `comparison` for more steps
     "twice the steps": "comparison-twice",
     "six times the steps": "comparison-longer",
+    "eighteen times the steps": "comparison-longest",
 }
 NEWER = ("rfnet", "mmformer", "m3ae", "simmlm")
 TWO_STAGES = ("m3ae", "simmlm")  # the first takes as many steps as the second
