@@ -7,6 +7,7 @@ out beforehand (DeepGuide used CLAM, mahmoodlab/CLAM, with 256 x 256 pixels), an
     split.csv                                     case,part    with the part train, valid or test
     mri/<case>/<case>_t1.nii.gz, _t1ce, _t2, _flair            in either naming of `mmlib.data.brats`
     patches/<case>/*.png                          of one size
+    findings.csv, where encoders are to learn other than the class: case, and findings as mri_oedema or slide_necrosis
 
 G: glioblastoma, and astrocytoma with its molecular features; O: oligodendroglioma; A: astrocytoma of lower grade.
 As in DeepGuide (Mallya & Hamarneh, MICCAI 2022, arXiv 2203.05683), an experiment takes one MRI modality, in RAS
@@ -45,7 +46,7 @@ class Cases(Sequence):
     """Cases by position; files are read when they are asked for.
 
     Attributes:
-        labels: (N,) int64, positions in `CLASSES`.
+        labels: (N,) int64, positions in `CLASSES`; or (N, T) of findings, see `with_labels`.
         available: (N, 2) bool, columns as `MODALITIES`; all True, as a case that lacks one is refused.
         case: the names.
     """
@@ -80,7 +81,8 @@ class Cases(Sequence):
 
         Returns:
             `inputs`: "mri" (B, 1, D, H, W) float32, "slide" (B, P, 3, h, w) float32 in [0, 1], P that of the largest
-            bag, the rest zero; `patches` (B, P) bool, True where there is a patch; `available`; `label`; `case`.
+            bag, the rest zero; `patches` (B, P) bool, True where there is a patch; `available`; `label`, or `labels`
+            where there are several; `case`.
 
         Raises:
             ValueError: if a file cannot be read, a volume is constant, sizes differ within the batch, or a patch is no
@@ -99,7 +101,7 @@ class Cases(Sequence):
             "inputs": {"mri": torch.stack(volumes)[:, None], "slide": slides},
             "patches": torch.arange(slides.shape[1]) < counts[:, None],
             "available": self.available[rows],
-            "label": self.labels[rows],
+            "label" if self.labels.ndim == 1 else "labels": self.labels[rows],
             "case": names,
         }
 
@@ -113,6 +115,10 @@ class Cases(Sequence):
             [self.case[row] for row in rows],
             self.keep,
         )
+
+    def with_labels(self, labels: Tensor) -> Cases:
+        """The same cases with other labels, (N,) or (N, T) int64."""
+        return Cases(self.volumes, self.slides, labels, self.case, self.keep)
 
 
 class RadPath:
@@ -193,6 +199,43 @@ def read_lists(root: Path) -> tuple[dict[str, str], dict[str, str]]:
         FileNotFoundError, ValueError: as `load`, of the tables.
     """
     return _table(root / "classes.csv", "class", CLASSES), _table(root / "split.csv", "part", PARTS)
+
+
+def read_findings(root: str | Path, findings: Sequence[str], cases: Sequence[str]) -> tuple[Tensor, dict[str, int]]:
+    """What somebody wrote down of scans and slides, for encoders to learn.
+
+    Args:
+        root: the folder, with findings.csv.
+        findings: columns of that table, named by the modality that shows them: `mri_...` or `slide_...`.
+        cases: by name.
+
+    Returns:
+        (N, T) int64, positions among the sorted values of each column over all cases of the table; finding -> values.
+
+    Raises:
+        FileNotFoundError: if there is no table.
+        ValueError: if the name of a column says no modality, the table is no CSV or lacks the column (as
+            `mmlib.data.csv_files.read_csv`), has a case twice, or lacks one.
+    """
+    nameless = [finding for finding in findings if finding.partition("_")[0] not in MODALITIES]
+    if nameless:
+        raise ValueError(
+            f"finding {nameless[0]!r}: a finding is named mri_... or slide_..., by what shows it; rename it"
+        )
+    path = Path(root).resolve() / "findings.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a table of case, {', '.join(findings)}")
+    table = read_csv(path, ("case", *findings), filled=("case", *findings))
+    twice = table.case[table.case.duplicated()]
+    if len(twice):
+        raise ValueError(f"{path}: case {twice.iloc[0]} is listed twice; list every case once")
+    lacking = sorted(set(cases) - set(table.case))
+    if lacking:
+        raise ValueError(f"{path}: case {lacking[0]} has no row; add it, or take the case out of split.csv")
+    values = {finding: sorted(table[finding].unique()) for finding in findings}
+    rows = table.set_index("case").loc[list(cases)]
+    labels = [[known.index(value) for value in rows[finding]] for finding, known in values.items()]
+    return torch.tensor(labels, dtype=torch.long).T, {finding: len(known) for finding, known in values.items()}
 
 
 def _table(path: Path, column: str, known: Sequence[str]) -> dict[str, str]:

@@ -194,6 +194,7 @@ def write_radpath(
     size: int = 32,
     label_noise: float = 0.0,
     decoupled: bool = False,
+    findings: bool = False,
 ) -> Path:
     """Write phantom gliomas in the layout that `mmlib.data.radpath.load` reads.
 
@@ -207,6 +208,7 @@ def write_radpath(
         count: patches of a slide.
         size: sides of a patch, pixels.
         label_noise, decoupled: of the training cases, see `misread`; other cases keep their classes and slides.
+        findings: whether findings.csv is written too: enhancement, oedema and the look, as MRI and slide show them.
 
     Returns:
         The folder.
@@ -237,8 +239,11 @@ def write_radpath(
                 nibabel.save(nibabel.Nifti1Image(images[modality], affine), mri / f"{name}_{modality}.nii.gz")
             for k, patch in enumerate(patches(number, look, count, size)):
                 Image.fromarray(patch).save(slide / f"{k:03d}.png")
-            rows.append({"case": name, "class": CLASSES[glioma.label], "part": part})
+            seen = {"mri_enhancement": glioma.enhancement, "mri_oedema": glioma.oedema, "slide_look": look}
+            rows.append({"case": name, "class": CLASSES[glioma.label], "part": part, **seen})
         table = pd.DataFrame(rows)
         table[["case", "class"]].to_csv(made / "classes.csv", index=False)
         table[["case", "part"]].to_csv(made / "split.csv", index=False)
+        if findings:
+            table[["case", *seen]].to_csv(made / "findings.csv", index=False)
     return target
