@@ -16,16 +16,22 @@ from matplotlib.figure import Figure
 from mmlib.analysis.statistics import Effect, by_seed_and_case, resampled_effect, shared_effect
 from mmlib.analysis.wording import format_effect
 from mmlib.data.phantoms import latents as phantom
-from mmlib.data.phantoms.glioma.model import expected_scores
+from mmlib.data.phantoms.glioma.model import expected_scores as counted
+from mmlib.data.phantoms.lesion.expected import expected_scores as linear
 from mmlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, new_figure, styled
 
 DIAL, TUMOURS = "guidance-dial", "guidance-tcga"  # experiments
 LESIONS = {"coupled": "guidance-lesions-coupled", "decoupled": "guidance-lesions-decoupled"}
 GLIOMAS = {"coupled": "guidance-gliomas-coupled", "decoupled": "guidance-gliomas-decoupled"}
+READ = {kind: f"{experiment}-read" for kind, experiment in GLIOMAS.items()}  # encoders that have learned on other cases
 FEW = {"100 diagnoses": "guidance-lesions-few", "all diagnoses": "guidance-lesions-all"}
+EXPECTED = {
+    "DIAG": (linear, "linear, sees all"),
+    "class": (counted, "counts, sees all"),
+}  # task -> scores, and how they come
 PUBLISHED = ", published test part"
 DIAL_CLAIMS = ("G11", "G12", "G13", "G14", "G15", "G16")  # in the claims ledger
-LESION_CLAIMS, GLIOMA_CLAIMS, FEW_CLAIMS = ("G21", "G22"), ("G25", "G26"), ("G23", "G24")
+LESION_CLAIMS, GLIOMA_CLAIMS, READ_CLAIMS, FEW_CLAIMS = ("G21", "G22"), ("G25", "G26"), ("G27", "G28"), ("G23", "G24")
 TUMOUR_CLAIMS = ("G17", "G18", "G19", "G17f", "G18f", "G19f", "G20")
 TUMOUR_ROWS = ("combined", "combined-b", "linear-combined")
 ROWS = {  # row -> name, colour, marker
@@ -171,41 +177,38 @@ def dial_figure(scores: pd.DataFrame, labels: int, noise: float) -> Figure:
     return figure
 
 
-def image_table(scores: pd.DataFrame, experiments: Mapping[str, str], task: str = "DIAG") -> pd.DataFrame:
+def image_table(
+    scores: pd.DataFrame,
+    experiments: Mapping[str, str],
+    settings: Mapping[str, tuple[int, int, float]],
+    task: str = "DIAG",
+) -> pd.DataFrame:
     """Balanced accuracy of a task, %, and the gain over I with its 95 % interval, for both kinds of pairs.
+
+    Below, in expectation, what somebody gets who sees without fail, see `EXPECTED`.
 
     Args:
         scores: of the experiments.
-        experiments: name of the columns -> experiment.
+        experiments: name of the columns -> experiment; in "decoupled" pairs, superior images follow labels.
+        settings: name of the columns -> labelled cases, pairs, and share of wrong labels, of training cases.
         task: the diagnosis of a lesion, or the class of a glioma (`class`).
     """
     columns: dict[str, dict[str, str]] = {}
+    expected, how = EXPECTED[task]
     for kind, experiment in experiments.items():
         own = scores[scores["experiment"].eq(experiment) & scores["metric"].eq("balanced")]
+        level, over = (columns.setdefault(f"{kind}, {what}", {}) for what in ("%", "over I"))
         for row in (row for row in ROWS if row in set(own["variant"])):
-            mean = repeats(own, row, task).to_numpy().mean()
-            columns.setdefault(f"{kind}, %", {})[ROWS[row][0]] = f"{mean:.1f}"
+            level[ROWS[row][0]] = f"{repeats(own, row, task).to_numpy().mean():.1f}"
             if row != "inferior":
-                text = format_effect(gain(own, row, "inferior", task))
-                columns.setdefault(f"{kind}, over I", {})[ROWS[row][0]] = text
+                over[ROWS[row][0]] = format_effect(gain(own, row, "inferior", task))
+        if kind in settings:
+            found = expected(*settings[kind], kind == "decoupled")
+            for row, name in {"inferior": "I", "superior": "S", "guided": "G(I)"}.items():
+                level[f"{name}, {how}"] = f"{100 * found[row]:.1f}"
+                if row != "inferior":
+                    over[f"{name}, {how}"] = f"{100 * (found[row] - found['inferior']):+.1f}"
     return pd.DataFrame(columns).fillna("")
-
-
-def glioma_table(scores: pd.DataFrame, labelled: int, pairs: int, noise: float) -> pd.DataFrame:
-    """`image_table` of gliomas; below, what somebody gets who sees without fail and counts, in expectation.
-
-    Args:
-        scores: of the experiments of `GLIOMAS`.
-        labelled, pairs, noise: of their training cases, see `mmlib.data.phantoms.glioma.model.expected_scores`.
-    """
-    table = image_table(scores, GLIOMAS, "class")
-    for kind in GLIOMAS:
-        found = expected_scores(labelled, pairs, noise, kind == "decoupled")
-        for row, name in {"inferior": "I", "superior": "S", "guided": "G(I)"}.items():
-            table.loc[f"{name}, by counting", f"{kind}, %"] = f"{100 * found[row]:.1f}"
-            over = "" if row == "inferior" else f"{100 * (found[row] - found['inferior']):+.1f}"
-            table.loc[f"{name}, by counting", f"{kind}, over I"] = over
-    return table
 
 
 # --------------------------------------------------------------------------------------------------------- the tumours

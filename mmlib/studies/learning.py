@@ -24,7 +24,10 @@ BARS = {"et": 85.0, "wt": 90.0}  # Dice in points with all four modalities, on h
 LONGER_MARGIN = 3.0  # points that a longer run may gain with one modality
 LONGER = {  # bar -> the same networks for fewer and for more steps
     "a run three times as long": ("comparison-twice", "comparison-longer"),
-    "three times as long once more (asked later, results of the first known)": ("comparison-longer", "comparison-longest"),
+    "three times as long once more (asked later, results of the first known)": (
+        "comparison-longer",
+        "comparison-longest",
+    ),
     "twice the steps of chapter 09 (asked later, results known)": ("comparison", "comparison-twice"),
 }
 TEACHER_LEAD = 5.0  # points of average Dice

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmlib.data.batches import Minibatches
-from mmlib.data.radpath import CLASSES, load
+from mmlib.data.radpath import CLASSES, load, read_findings
 
 CASES = {f"case-{k}": name for k, name in enumerate("GOAAOGGOA")}
 
@@ -50,6 +50,31 @@ def test_each_case_has_its_class_volume_and_patches(tmp_path: Path) -> None:
     assert np.allclose(batch["inputs"]["mri"][0, 0], scaled, atol=1e-5)
     assert batch["inputs"]["slide"][1, :5, 0, 0, 0].mul(255).tolist() == pytest.approx([30, 31, 32, 33, 34], abs=1e-3)
     assert str(data).splitlines()[0] == "train: 3 cases (G 1, O 1, A 1), t1 and slide"
+
+
+def test_findings_are_numbered_by_value_and_batches_carry_them(tmp_path: Path) -> None:
+    data, seen = load(write(tmp_path)), ("mri_oedema", "slide_necrosis")
+    rows = [f"{case},{('much', 'little', 'none')[k % 3]},{'yes' if k else 'no'}\n" for k, case in enumerate(CASES)]
+    (tmp_path / "findings.csv").write_text("case,mri_oedema,slide_necrosis\n" + "".join(rows))
+    labels, values = read_findings(tmp_path, seen, data.train.case)
+    assert labels.tolist() == [[1, 0], [0, 1], [2, 1]] and values == {"mri_oedema": 3, "slide_necrosis": 2}
+    batch = data.train.with_labels(labels).subset([2, 0])[:]
+    assert (
+        batch["labels"].tolist() == [[2, 1], [1, 0]] and "label" not in batch and batch["case"] == ["case-2", "case-0"]
+    )
+    with pytest.raises(ValueError, match="finding 'oedema': a finding is named mri_... or slide_..."):
+        read_findings(tmp_path, ["oedema"], data.train.case)
+    with pytest.raises(ValueError, match=r"findings.csv: has no column 'mri_ring'"):
+        read_findings(tmp_path, ["mri_ring"], data.train.case)
+    (tmp_path / "findings.csv").write_text("case,mri_oedema,slide_necrosis\n" + "".join(rows[1:]))
+    with pytest.raises(ValueError, match=r"findings.csv: case case-0 has no row; add it"):
+        read_findings(tmp_path, seen, data.train.case)
+    (tmp_path / "findings.csv").write_text("case,mri_oedema,slide_necrosis\n" + "".join([*rows, rows[3]]))
+    with pytest.raises(ValueError, match=r"findings.csv: case case-3 is listed twice"):
+        read_findings(tmp_path, seen, data.train.case)
+    (tmp_path / "findings.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"findings.csv: no such file; expected a table of case, mri_oedema"):
+        read_findings(tmp_path, seen, data.train.case)
 
 
 def test_bags_are_padded_with_flagged_zeros(tmp_path: Path) -> None:

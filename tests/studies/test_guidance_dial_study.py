@@ -81,22 +81,30 @@ def test_rows_of_the_tumours_are_means_by_number_of_labels(tumours):
     assert table.loc["G(I)+I"].tolist() == pytest.approx([74.5, 74.5])
 
 
-def test_the_table_of_gliomas_ends_in_what_counting_gives():
+@pytest.mark.parametrize(
+    ("experiments", "task", "how", "settings"),
+    [
+        (dial.GLIOMAS, "class", "counts, sees all", (100, 600, 0.3)),
+        (dial.LESIONS, "DIAG", "linear, sees all", (15, 600, 0.3)),
+    ],
+)
+def test_the_table_of_images_ends_in_what_who_sees_all_can_expect(experiments, task, how, settings):
     levels = {"inferior": 0.4, "superior": 0.7, "guided-b": 0.35}
     rows = [
-        (experiment, row, seed, f"c{case}", "class", level + 0.01 * case)
-        for experiment in dial.GLIOMAS.values()
+        (experiment, row, seed, f"c{case}", task, level + 0.01 * case)
+        for experiment in experiments.values()
         for row, level in levels.items()
         for seed in range(2)
         for case in range(3)
     ]
     columns = ["experiment", "variant", "seed", "case", "target", "value"]
     scores = pd.DataFrame(rows, columns=columns).assign(available="inferior", metric="balanced")
-    table = dial.glioma_table(scores, labelled=100, pairs=600, noise=0.3)
+    table = dial.image_table(scores, experiments, dict.fromkeys(experiments, settings), task)
     assert table.loc["G(I), stage (b)", "coupled, over I"] == "-5.0 (-5.0 to -5.0)"
-    assert table.loc["I, by counting", "coupled, over I"] == "" and table.loc["S, by counting", "coupled, %"] == "86.1"
-    gained, lost = (float(table.loc["G(I), by counting", f"{kind}, over I"]) for kind in dial.GLIOMAS)
-    assert gained > 3 and lost < -1
+    assert table.loc[f"I, {how}", "coupled, over I"] == ""
+    assert float(table.loc[f"S, {how}", "coupled, over I"]) > 10
+    gained, lost = (float(table.loc[f"G(I), {how}", f"{kind}, over I"]) for kind in experiments)
+    assert gained > 2 and lost < -1
 
 
 def test_figures_have_a_line_of_theory_for_each_kind(latents, tumours):

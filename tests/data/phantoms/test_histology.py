@@ -1,6 +1,7 @@
 """The glioma phantom: the counted-out ceiling, what each MRI modality can show, slides that differ by their look."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
@@ -195,6 +196,18 @@ def test_only_training_gliomas_are_misread_and_only_their_slides_are_drawn_anew(
     assert same == {("train", "mri"): True, ("train", "slide"): False, ("test", "mri"): True, ("test", "slide"): True}
     assert torch.equal(clean.test.labels, noisy.test.labels)
     assert not torch.equal(clean.train.labels, noisy.train.labels)
+
+
+def test_findings_that_are_written_down_are_those_that_images_show(tmp_path) -> None:
+    sizes = {"train": 20, "valid": 1, "test": 1, "modalities": ["t1ce"], "count": 3, "size": 8}
+    folder = write_radpath(tmp_path, **sizes, label_noise=0.5, decoupled=True, findings=True)
+    table = pd.read_csv(folder / "findings.csv", keep_default_na=False).set_index("case")
+    truth = [draw(int(name[-6:])) for name in table.index]
+    assert [(one.enhancement, one.oedema) for one in truth] == list(
+        zip(table["mri_enhancement"], table["mri_oedema"], strict=True)
+    )
+    looks = [misread(one, 0.5, True)[1] if one.number < 100_000 else one.look for one in truth]
+    assert looks == table["slide_look"].tolist() != [one.look for one in truth]
 
 
 def test_counting_reaches_the_ceilings_and_guidance_helps_where_slides_know_more_than_labels() -> None:

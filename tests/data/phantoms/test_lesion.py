@@ -9,6 +9,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from mmlib.data.derm7pt import MODALITIES, POINTS, TASKS, load
 from mmlib.data.phantoms.lesion import model as lesion
+from mmlib.data.phantoms.lesion.expected import expected_scores
 from mmlib.data.phantoms.lesion.model import SIGNS, Lesion, ceiling, draw, melanoma_ceiling, render, write_derm7pt
 
 ALL = {modality: dict.fromkeys(SIGNS, True) for modality in MODALITIES}
@@ -201,3 +202,15 @@ def test_only_training_cases_are_misread_and_only_their_dermoscopy_is_drawn_anew
     assert not torch.equal(clean.train.inputs["derm"], noisy.train.inputs["derm"])
     changed = clean.train.labels != noisy.train.labels
     assert changed[:, 0].any() and not changed[:, 1:].any()
+
+
+def test_linear_models_of_the_signs_reach_the_ceilings_and_gain_by_guidance_where_labels_are_few_and_wrong() -> None:
+    endless = expected_scores(20_000, 20_000, repeats=1)  # signs are independent given the diagnosis: logits are linear
+    for row, modality in (("inferior", "clinic"), ("superior", "derm")):
+        assert endless[row] == pytest.approx(ceiling(modality).loc["DIAG", "balanced_accuracy"], abs=0.006)
+    gains = {
+        setting: found["guided"] - found["inferior"]
+        for setting in ((15, 600, 0.3), (15, 600, 0.3, True), (600, 600))
+        for found in [expected_scores(*setting)]
+    }
+    assert gains[15, 600, 0.3] > 0.02 and max(gains[15, 600, 0.3, True], gains[600, 600]) < -0.02
