@@ -23,7 +23,10 @@ from mmlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, V
 DIAL, TUMOURS = "guidance-dial", "guidance-tcga"  # experiments
 LESIONS = {"coupled": "guidance-lesions-coupled", "decoupled": "guidance-lesions-decoupled"}
 GLIOMAS = {"coupled": "guidance-gliomas-coupled", "decoupled": "guidance-gliomas-decoupled"}
-READ = {kind: f"{experiment}-read" for kind, experiment in GLIOMAS.items()}  # encoders that have learned on other cases
+READ = {  # encoders that have learned to see, on other cases but for the last
+    **{kind: f"{experiment}-read" for kind, experiment in GLIOMAS.items()},
+    "coupled, same cases": "guidance-gliomas-same-read",
+}
 FEW = {"100 diagnoses": "guidance-lesions-few", "all diagnoses": "guidance-lesions-all"}
 EXPECTED = {
     "DIAG": (linear, "linear, sees all"),
