@@ -76,6 +76,12 @@ def repeats(scores: pd.DataFrame, row: str, target: str) -> pd.DataFrame:
     return 100 * by_seed_and_case(chosen)
 
 
+def range_words(scores: pd.DataFrame, row: str, target: str) -> str:
+    """Lowest, median and highest mean of a row over its repeats, in percent; arguments as `repeats`."""
+    means = repeats(scores, row, target).mean(axis=1)
+    return " / ".join(f"{value:.1f}" for value in (means.min(), means.median(), means.max())) + " %"
+
+
 def gain(scores: pd.DataFrame, row: str, other: str, target: str, test_over_train: float = 0.0) -> Effect:
     """By how much a row lies above another, in points, with its interval over the repeats that both have.
 

@@ -105,6 +105,7 @@ def test_the_table_of_images_ends_in_what_who_sees_all_can_expect(experiments, t
     assert float(table.loc[f"S, {how}", "coupled, over I"]) > 10
     gained, lost = (float(table.loc[f"G(I), {how}", f"{kind}, over I"]) for kind in experiments)
     assert gained > 2 and lost < -1
+    assert dial.range_words(scores[scores["seed"].eq(0)], "superior", task) == "71.0 / 71.0 / 71.0 %"
 
 
 def test_figures_have_a_line_of_theory_for_each_kind(latents, tumours):
