@@ -49,7 +49,7 @@ from pipeline.profiles import FOLDERS, RESULTS, list_runs, profile, project_root
 
 STAGED = ".staged"  # where a change of the store is written before it is made
 ROWS = 200  # of a training in a history that are kept, about
-MOST = 20_000  # rows of a history of many trainings
+MOST = 6_000  # rows of a history of many trainings
 TRAININGS = ("variant", "seed", "student", "network", "stage")  # columns of a history that tell its trainings apart
 
 
@@ -215,6 +215,8 @@ def shortened(files: Files, record: dict[str, Any], about: Mapping[str, Any], un
 def thinned(history: bytes, rows: int = ROWS) -> bytes:
     """About so many rows of each training in a history, evenly, to six digits; first, last and scored ones are kept.
 
+    Seconds have three digits: more of them are noise, and noise takes room.
+
     Args:
         history: a `history.csv`.
         rows: of a training; fewer where there are so many trainings that it would have more than `MOST`.
@@ -230,6 +232,8 @@ def thinned(history: bytes, rows: int = ROWS) -> bytes:
     keep = (place % np.ceil(length / rows).astype(int) == 0) | (place == length - 1)
     if "score" in table:
         keep |= table["score"].notna()
+    if "seconds" in table:
+        table["seconds"] = table["seconds"].map(lambda value: float(f"{value:.3g}"))
     return table[keep].to_csv(index=False, lineterminator="\n", float_format="%.6g").encode()
 
 
