@@ -160,10 +160,10 @@ def _make_legible(figure: Figure) -> None:
 def _plain_logarithms(axis: Axis) -> None:
     """Label a logarithmic axis by numbers such as 0.01: matplotlib's own labels are maths, which is off."""
     if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
-        low, high = axis.get_view_interval()
         axis.set_major_formatter("{x:g}")
-        if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
-            axis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
+    if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+        low, high = axis.get_view_interval()
+        axis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
 
 
 def as_text(name: object) -> str:

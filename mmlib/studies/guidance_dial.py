@@ -174,7 +174,9 @@ def dial_figure(scores: pd.DataFrame, labels: int, noise: float) -> Figure:
                 y = [phantom.expected_gain(noise, kind == "coupled", one, most) for one in x]
                 line[1].plot(x, y, dash, color=colour)
                 line[1].set_xscale("log")
-                line[1].xaxis.set_major_formatter("{x:g}")
+                counts = sorted(gains["labels"][gains["noise"].eq(noise) & gains["pairs"].eq(most)].unique())
+                line[1].set_xticks(counts, [f"{count:g}" for count in counts])
+                line[1].minorticks_off()
         for axis in line:
             axis.axhline(0, color=BLACK, linewidth=0.8)
             axis.set_ylim(-38, 42)

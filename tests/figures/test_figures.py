@@ -245,3 +245,16 @@ def test_overlay_errors():
     unlabelled = Case("made", one.images, one.affine)
     with pytest.raises(ValueError, match="case made has no labels"):
         overlays.overlay_panel([overlays.Overlay(unlabelled, ("t1",), np.zeros((3, 8, 10, 4), bool), "")])
+
+
+@pytest.mark.parametrize("formatter", [None, "{x:g}"])
+@style.styled
+def test_no_tick_of_a_logarithmic_axis_is_written_as_maths(formatter) -> None:
+    figure, axes = style.new_figure(4, 3)
+    axes[0, 0].plot([25, 600], [0, 1])
+    axes[0, 0].set_xscale("log")
+    if formatter:
+        axes[0, 0].xaxis.set_major_formatter(formatter)
+    shown = style.show(figure, "a line").html
+    drawn = base64.b64decode(re.search(r'base64,([^"]+)', shown).group(1)).decode()
+    assert "<svg" in drawn and "$" not in drawn
